@@ -1,0 +1,9 @@
+cdef class PacketHandler:
+    cpdef int packet(
+        self,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        Py_ssize_t wire_length,
+        long long timestamp_ns,
+    ) except -1

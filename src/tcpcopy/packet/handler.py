@@ -1,0 +1,22 @@
+"""The one shape in which packets are handed on: ring, relay, file and simulation all call it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PacketHandler:
+    """Receives packets one at a time; the buffer is lent for the call only."""
+
+    __slots__ = ()
+
+    def packet(
+        self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int
+    ) -> int:
+        """Take the packet whose network header stands at `data[start]`.
+
+        `end` bounds the bytes captured, `wire_length` is the length it had on the wire from the
+        network header on, `timestamp_ns` the capture time (CLOCK_REALTIME). Returns 0, or the
+        number of an `engine.outcome.Drop` reason.
+        """
+        raise NotImplementedError
