@@ -9,7 +9,7 @@ Members are only ever appended, because JSON reports and relays of counts carry 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import Final, Self
 
 
 class Outcome(IntEnum):
@@ -25,7 +25,7 @@ class Outcome(IntEnum):
 
     def __new__(
         cls, value: int, description: str, is_loss: bool = True, is_skip: bool = False
-    ) -> Outcome:
+    ) -> Self:
         member = int.__new__(cls, value)
         member._value_ = value
         member.description = description
@@ -63,7 +63,7 @@ class Drop(IntEnum):
 
     description: str
 
-    def __new__(cls, value: int, description: str) -> Drop:
+    def __new__(cls, value: int, description: str) -> Self:
         member = int.__new__(cls, value)
         member._value_ = value
         member.description = description
