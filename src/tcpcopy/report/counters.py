@@ -1,0 +1,319 @@
+"""Every figure of a run in one plain object: joins over workers, travels as JSON, checks itself.
+
+A worker fills a `Snapshot` from the engine's own counts and hands it on; nothing here counts a
+second time. The log, the status line, the summary and the JSON report all render this object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
+from tcpcopy.report.histogram import Histogram
+
+
+@dataclass(slots=True)
+class RingCounts:
+    """What the kernel counted for one capture ring (PACKET_STATISTICS, summed over the reads)."""
+
+    received: int = 0  # packets that passed the filter, those dropped included
+    dropped: int = 0  # of these, packets that found the ring full
+
+
+@dataclass(slots=True)
+class RelayCounts:
+    """The relay connections to one intercept."""
+
+    connected: int = 0  # connections that are up now
+    records: int = 0  # answers received, malformed ones included
+    malformed: int = 0  # of these, answers that could not be read
+    lost: int = 0  # answers known to be lost (a connection broke, a queue was full)
+    reconnects: int = 0  # times that a lost connection came back
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The counts of one worker, or of all, since the start. All are totals unless noted.
+
+    Arrays are indexed by `Outcome` and `Drop`; slot 0 of the drop arrays counts packets used.
+    Counts are never negative. `check()` names the identities that hold between them.
+    """
+
+    # Time.
+    started_ns: int = 0  # CLOCK_REALTIME of the start; 0: not started
+    duration_ns: int = 0  # since then
+
+    # Sessions. One captured connection counts once for each target and copy (-x, -n).
+    sessions_captured: int = 0
+    sessions_live: int = 0  # now; 0 at exit
+    sessions_peak: int = 0  # most live at once (joined: the sum of the workers' peaks)
+    sessions_established: int = 0  # of the captured, those that the target accepted
+    sessions_midstream: int = 0  # of the captured, those first seen without their SYN
+    outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
+
+    # What they carry; sessions that were skipped or shed do not count here.
+    turns_captured: int = 0
+    turns_replayed: int = 0  # handed to the replayed side
+    turns_late: int = 0  # of these, sent later than captured because the target was slower
+    bytes_captured: int = 0  # of client data, each byte once
+    bytes_delivered: int = 0  # of these, acknowledged by the target
+    answer_bytes: int = 0  # that the target sent, each byte once
+    waits_expired: int = 0  # turns sent because their wait for the target's answer ran out
+
+    # Packets.
+    packets_captured: int = 0
+    packet_drops: list[int] = field(default_factory=lambda: [0] * DROP_SLOTS)
+    packets_sent: int = 0  # to the target, retransmissions included
+    packets_retransmitted: int = 0
+    answers_received: int = 0  # packets of the target
+    answer_drops: list[int] = field(default_factory=lambda: [0] * DROP_SLOTS)
+    send_errors: dict[int, int] = field(default_factory=dict)  # errno: failed sends or connects
+
+    # Beside the engine.
+    rings: dict[str, RingCounts] = field(default_factory=dict)  # by device
+    relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
+    memory_bytes: int = 0  # resident now
+
+    # Durations in nanoseconds.
+    answer_time: Histogram = field(default_factory=Histogram)  # turn sent to first answer byte
+    capture_lag: Histogram = field(default_factory=Histogram)  # packet captured to turn sent
+
+    # --- figures derived from the above -------------------------------------------------------
+
+    @property
+    def sessions_ended(self) -> int:
+        return sum(self.outcomes)
+
+    @property
+    def sessions_lost(self) -> int:
+        """Sessions of which something did not reach the target."""
+        return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_loss)
+
+    @property
+    def sessions_skipped(self) -> int:
+        """Sessions left out because the user asked for it."""
+        return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_skip)
+
+    @property
+    def sessions_replayed(self) -> int:
+        """Sessions of which all that was captured reached the target."""
+        return self.sessions_ended - self.sessions_lost - self.sessions_skipped
+
+    @property
+    def packets_used(self) -> int:
+        return self.packet_drops[0]
+
+    @property
+    def answers_used(self) -> int:
+        return self.answer_drops[0]
+
+    @property
+    def kernel_received(self) -> int:
+        return sum(ring.received for ring in self.rings.values())
+
+    @property
+    def kernel_dropped(self) -> int:
+        """Packets lost to tcpcopy because a capture ring was full."""
+        return sum(ring.dropped for ring in self.rings.values())
+
+    def relay_total(self) -> RelayCounts:
+        """The sum over all intercepts."""
+        total = RelayCounts()
+        for relay in self.relays.values():
+            _add_fields(total, relay)
+        return total
+
+    # --- joining ------------------------------------------------------------------------------
+
+    def merge(self, other: Snapshot) -> Snapshot:
+        """A new snapshot with the counts of both; the order does not matter.
+
+        Counts are added. The start is the earlier of the two, the duration the longer.
+        """
+        joined = Snapshot()
+        for source in (self, other):
+            joined._add(source)
+        return joined
+
+    def _add(self, other: Snapshot) -> None:
+        starts = [start for start in (self.started_ns, other.started_ns) if start]
+        started_ns = min(starts, default=0)
+        duration_ns = max(self.duration_ns, other.duration_ns)
+        _add_fields(self, other)
+        self.started_ns = started_ns
+        self.duration_ns = duration_ns
+
+    # --- checking -----------------------------------------------------------------------------
+
+    def check(self) -> list[str]:
+        """Every identity that does not hold, one line each; empty when the counts add up.
+
+        A line here is always a bug of this program, never of the traffic.
+        """
+        broken = self._check_shapes()
+        if broken:
+            return broken  # sums over arrays of the wrong length would only mislead
+        equal = [
+            ("sessions captured", self.sessions_captured,
+             "sessions ended and live", self.sessions_ended + self.sessions_live),
+            ("packets captured", self.packets_captured,
+             "packets used and dropped", sum(self.packet_drops)),
+            ("answers received", self.answers_received,
+             "answers used and dropped", sum(self.answer_drops)),
+        ]  # fmt: skip
+        if self.sessions_live == 0 and self.sessions_lost == 0:
+            equal.append(
+                ("no session lost and none live, but bytes captured", self.bytes_captured,
+                 "bytes delivered", self.bytes_delivered)
+            )  # fmt: skip
+        for one, first, other, second in equal:
+            if first != second:
+                broken.append(f"{one} {first} differs from {other} {second}")
+        for part, whole in _PARTS:
+            if getattr(self, part) > getattr(self, whole):
+                broken.append(
+                    f"{_words(part)} {getattr(self, part)} is more than"
+                    f" {_words(whole)} {getattr(self, whole)}"
+                )
+        for device, ring in self.rings.items():
+            if ring.dropped > ring.received:
+                broken.append(
+                    f"ring {device}: dropped {ring.dropped} is more than received {ring.received}"
+                )
+        for peer, relay in self.relays.items():
+            if relay.malformed > relay.records:
+                broken.append(
+                    f"relay {peer}: malformed {relay.malformed} is more than"
+                    f" records {relay.records}"
+                )
+        return broken
+
+    def _check_shapes(self) -> list[str]:
+        broken = []
+        for name, slots in _ARRAYS:
+            length = len(getattr(self, name))
+            if length != slots:
+                broken.append(f"{_words(name)} has {length} slots instead of {slots}")
+        if self.outcomes and self.outcomes[0]:
+            broken.append(f"outcomes: {self.outcomes[0]} sessions ended without an outcome")
+        for name, value in _numbers(self):
+            if value < 0:
+                broken.append(f"{name} is negative: {value}")
+        return broken
+
+    # --- as data ------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able data that `from_dict` takes back; for workers, not for users."""
+        data: dict[str, Any] = {}
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, Histogram):
+                value = value.to_dict()
+            elif isinstance(value, list):
+                value = list(value)
+            elif isinstance(value, dict):
+                value = {str(key): _plain(item) for key, item in value.items()}
+            data[spec.name] = value
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Snapshot:
+        """What `to_dict` gave. Raises: KeyError, TypeError, ValueError when it is not that."""
+        twin = cls()
+        for spec in fields(cls):
+            value = data[spec.name]
+            if spec.name in ("answer_time", "capture_lag"):
+                value = Histogram.from_dict(value)
+            elif spec.name == "send_errors":
+                value = {int(number): count for number, count in value.items()}
+            elif spec.name == "rings":
+                value = {device: RingCounts(**ring) for device, ring in value.items()}
+            elif spec.name == "relays":
+                value = {peer: RelayCounts(**relay) for peer, relay in value.items()}
+            elif isinstance(value, list):
+                value = list(value)
+            setattr(twin, spec.name, value)
+        return twin
+
+
+#: A count, and the count of which it is a part.
+_PARTS = (
+    ("sessions_established", "sessions_captured"),
+    ("sessions_midstream", "sessions_captured"),
+    ("sessions_live", "sessions_peak"),
+    ("sessions_peak", "sessions_captured"),
+    ("turns_replayed", "turns_captured"),
+    ("turns_late", "turns_replayed"),
+    ("waits_expired", "turns_replayed"),
+    ("bytes_delivered", "bytes_captured"),
+    ("packets_retransmitted", "packets_sent"),
+)
+_ARRAYS = (
+    ("outcomes", OUTCOME_SLOTS),
+    ("packet_drops", DROP_SLOTS),
+    ("answer_drops", DROP_SLOTS),
+)
+
+
+def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """All snapshots joined; an empty one when there are none."""
+    joined = Snapshot()
+    for snapshot in snapshots:
+        joined._add(snapshot)
+    return joined
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, RingCounts | RelayCounts):
+        return {spec.name: getattr(value, spec.name) for spec in fields(value)}
+    return value
+
+
+def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
+    """Every number of a snapshot with a name for it, arrays and maps opened up."""
+    for spec in fields(snapshot):
+        value = getattr(snapshot, spec.name)
+        name = _words(spec.name)
+        if isinstance(value, int):
+            yield name, value
+        elif isinstance(value, list):
+            for index, count in enumerate(value):
+                yield f"{name} {index}", count
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, int):
+                    yield f"{name} {key}", item
+                else:
+                    for part in fields(item):
+                        yield f"{name} {key} {part.name}", getattr(item, part.name)
+
+
+def _add_fields(into: Any, other: Any) -> None:
+    """Add every field of `other` to the same field of `into`, a dataclass of the same type."""
+    for spec in fields(into):
+        mine, theirs = getattr(into, spec.name), getattr(other, spec.name)
+        if isinstance(mine, Histogram):
+            mine.add(theirs)
+        elif isinstance(mine, list):
+            setattr(into, spec.name, [a + b for a, b in zip(mine, theirs, strict=True)])
+        elif isinstance(mine, dict):
+            for key, item in theirs.items():
+                if isinstance(item, int):
+                    mine[key] = mine.get(key, 0) + item
+                else:
+                    _add_fields(mine.setdefault(key, type(item)()), item)
+        else:
+            setattr(into, spec.name, mine + theirs)
+
+
+def drops_of(counts: list[int]) -> list[tuple[Drop, int]]:
+    """The reasons with a count above 0, the largest count first."""
+    found = [(reason, counts[reason]) for reason in Drop if counts[reason]]
+    return sorted(found, key=lambda pair: -pair[1])
