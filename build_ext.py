@@ -1,0 +1,209 @@
+"""Compiles the hot modules with Cython; the rest of the package stays plain Python.
+
+The hot modules are ordinary `.py` files whose C types stand in a `.pxd` beside them, so the package
+works without this step, only slower. The environment decides:
+
+- `TCPCOPY_COMPILE=auto` (default): compile, and if that is not possible build the pure package and
+  say so. All or nothing: compiled modules use each other's C types, so a mixture cannot be imported.
+- `TCPCOPY_COMPILE=require`: compile, and any failure (no Cython, no compiler, a translation error, a
+  C error) fails the build.
+- `TCPCOPY_COMPILE=never`: the pure package.
+- `TCPCOPY_DEBUG=1`: compile with bounds checks, for hunting; slower.
+
+Uses no state outside `build/`: the generated C goes to `build/cython`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+# Each module with a `.pxd` beside it, and no other (tests/repo/test_compiled_modules.py).
+COMPILED_MODULES = [
+    "tcpcopy.packet.handler",
+]
+
+SOURCE_ROOT = Path("src")
+GENERATED_C = Path("build") / "cython"
+COMPILE_ARGS = ["-O2", "-g0", "-Wall", "-Wconversion", "-Wno-sign-conversion"]
+# What Cython's own generated code trips over; the warnings stay on for what we wrote.
+QUIET_ARGS = ["-Wno-unused-function", "-Wno-unused-but-set-variable"]
+
+
+class BuildRefused(Exception):
+    """The build cannot go on as asked; the text says why."""
+
+
+def compile_mode() -> str:
+    """Return what `TCPCOPY_COMPILE` asks for: "auto", "never" or "require"."""
+    mode = os.environ.get("TCPCOPY_COMPILE", "") or "auto"
+    if mode not in ("auto", "never", "require"):
+        raise BuildRefused(f"TCPCOPY_COMPILE={mode}: unknown; use auto, never or require")
+    return mode
+
+
+def is_debug_build() -> bool:
+    """Return whether `TCPCOPY_DEBUG` asks for bounds checks."""
+    return os.environ.get("TCPCOPY_DEBUG", "") not in ("", "0")
+
+
+def directives() -> dict[str, Any]:
+    """Return the Cython directives of this build."""
+    debug = is_debug_build()
+    return {
+        "language_level": 3,
+        # C types stand in the `.pxd` only; the annotations are for the type checker.
+        "annotation_typing": False,
+        "boundscheck": debug,
+        "wraparound": False,
+        "initializedcheck": debug,
+        "cdivision": not debug,
+    }
+
+
+def source_of(module: str) -> Path:
+    """Return the path of a module's `.py`, from the project's root."""
+    return SOURCE_ROOT.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def extension_modules() -> list[Extension]:
+    """Return the extensions to declare to setuptools: all hot modules, or none."""
+    if compile_mode() == "never":
+        return []
+    return [
+        Extension(module, [str(source_of(module))], extra_compile_args=COMPILE_ARGS + QUIET_ARGS)
+        for module in COMPILED_MODULES
+    ]
+
+
+def say(text: str) -> None:
+    """Print a line that survives the build front end's filtering of standard output."""
+    print(f"tcpcopy build: {text}", file=sys.stderr, flush=True)
+
+
+def translate(extensions: list[Extension], *, force: bool) -> None:
+    """Translate the modules to C and make that their source.
+
+    Raises whatever Cython raises, on the first module that fails.
+    """
+    from Cython.Build import cythonize
+
+    for extension in extensions:
+        source = source_of(extension.name)
+        if not source.is_file() or not source.with_suffix(".pxd").is_file():
+            raise BuildRefused(f"{extension.name}: listed as compiled, but has no .py and .pxd")
+    translated = cythonize(
+        extensions,
+        compiler_directives=directives(),
+        build_dir=str(GENERATED_C),
+        nthreads=os.cpu_count() or 1,
+        force=force,
+        quiet=True,
+    )
+    # setuptools has prepared the declared objects: they stay, with other sources.
+    sources = {extension.name: extension.sources for extension in translated}
+    for extension in extensions:
+        extension.sources = sources[extension.name]
+
+
+class BuildHotModules(build_ext):
+    """`build_ext` that never fails half-way: all modules, or (mode "auto") none."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count() or 1
+
+    def run(self) -> None:
+        declared = list(self.extensions or [])
+        self._prune(keep=declared)
+        if not declared:
+            return
+        mode = compile_mode()
+        try:
+            self.force = bool(self.force) or self._recipe_changed(declared)
+            translate(declared, force=bool(self.force))
+            super().run()
+            self._check(declared)
+            self._recipe_file().write_text(self._recipe(declared))
+        # SystemExit too: setuptools raises it for some compiler failures.
+        except (Exception, SystemExit) as error:
+            self._recipe_file().unlink(missing_ok=True)
+            if mode == "require":
+                say(f"FAILED, and TCPCOPY_COMPILE=require: {error}")
+                raise
+            say(f"cannot compile here: {type(error).__name__}: {error}")
+            say(f"building the pure package instead: it works, only slower ({len(declared)} modules)")
+            self._fall_back()
+        else:
+            kind = "compiled, with bounds checks" if is_debug_build() else "compiled"
+            say(f"{len(declared)} of {len(declared)} modules {kind}")
+
+    def get_source_files(self) -> list[str]:
+        """Return what a source distribution needs; the declared `.py`, never the generated C."""
+        return [str(source_of(module)) for module in COMPILED_MODULES]
+
+    def _check(self, declared: list[Extension]) -> None:
+        """Refuse a build that "succeeded" without making every extension."""
+        missing = [e.name for e in declared if not Path(self.get_ext_fullpath(e.name)).is_file()]
+        if missing:
+            raise BuildRefused(f"no extension module came out for {', '.join(missing)}")
+
+    def _fall_back(self) -> None:
+        """Turn this build into the pure one: no extension left behind, a wheel for any platform."""
+        self._prune(keep=[])
+        self.extensions = []
+        self.distribution.ext_modules = []
+        wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
+        if wheel is not None:
+            wheel.root_is_pure = True
+
+    def _prune(self, *, keep: list[Extension]) -> None:
+        """Remove extension modules of an earlier build that are not to be kept."""
+        if self.inplace or self.build_lib is None:
+            return
+        kept = {Path(self.get_ext_fullpath(extension.name)) for extension in keep}
+        for path in Path(self.build_lib).rglob("*.so"):
+            if path.resolve() not in {k.resolve() for k in kept}:
+                path.unlink()
+
+    def _recipe_file(self) -> Path:
+        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        return Path(self.build_temp) / "tcpcopy-recipe"
+
+    def _recipe(self, declared: list[Extension]) -> str:
+        """Return a digest of what, besides the sources, decides what comes out."""
+        from Cython import __version__ as cython_version
+
+        parts = [cython_version, sys.version, sorted(directives().items()), COMPILE_ARGS]
+        parts += [QUIET_ARGS, os.environ.get("CC"), os.environ.get("CFLAGS")]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def _recipe_changed(self, declared: list[Extension]) -> bool:
+        recipe = self._recipe_file()
+        return not recipe.is_file() or recipe.read_text() != self._recipe(declared)
+
+
+class BuildFreshPackage(build_py):
+    """`build_py` that starts from an empty folder: no module that has since been removed ships."""
+
+    def run(self) -> None:
+        stale = Path(self.build_lib) / "tcpcopy"
+        if stale.is_dir() and not self.editable_mode:
+            extensions = set(stale.rglob("*.so"))
+            for path in sorted(stale.rglob("*"), reverse=True):
+                if path.is_file() and path not in extensions:
+                    path.unlink()
+                elif path.is_dir() and not any(path.iterdir()):
+                    shutil.rmtree(path)
+        super().run()
+
+
+COMMANDS: dict[str, Any] = {"build_ext": BuildHotModules, "build_py": BuildFreshPackage}
