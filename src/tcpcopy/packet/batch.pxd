@@ -1,0 +1,82 @@
+from libc.string cimport memcpy
+
+import cython
+
+cdef bint _LITTLE
+cdef int _HEADROOM
+
+cdef class PacketSink:
+    cpdef void send_batch(self, PacketBatch batch)
+
+cdef class PacketBatch:
+    cdef public object buffer
+    cdef public Py_ssize_t capacity
+    cdef public Py_ssize_t count
+    cdef public int identification
+    cdef public list lengths
+    cdef public PacketSink sink
+    cdef public Py_ssize_t slot_size
+    cdef unsigned char[::1] view
+
+    cpdef void flush(self)
+    cpdef bytes packet(self, Py_ssize_t index)
+    @cython.locals(
+        start=cython.Py_ssize_t,
+        address_size=cython.Py_ssize_t,
+        header=cython.Py_ssize_t,
+        at=cython.Py_ssize_t,
+        options_length=cython.Py_ssize_t,
+        tcp_header=cython.Py_ssize_t,
+        tcp_length=cython.Py_ssize_t,
+        write=cython.Py_ssize_t,
+        total=cython.longlong,
+    )
+    cpdef void tcp(
+        self,
+        bytes source,
+        int source_port,
+        bytes destination,
+        int destination_port,
+        long long seq,
+        long long ack,
+        int flags,
+        int window,
+        bint timestamp_present,
+        long long timestamp_value,
+        long long timestamp_echo,
+        bytes options,
+        bytes payload,
+        Py_ssize_t payload_at,
+        Py_ssize_t payload_length,
+    )
+
+cdef void _put16(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
+cdef void _put32(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
+cdef void _put_bytes(
+    unsigned char[::1] view, Py_ssize_t at, bytes source, Py_ssize_t source_at, Py_ssize_t length
+)
+cdef void _put_ipv4(
+    unsigned char[::1] view,
+    Py_ssize_t at,
+    Py_ssize_t total_length,
+    int identification,
+    bytes source,
+    bytes destination,
+)
+cdef void _put_ipv6(
+    unsigned char[::1] view, Py_ssize_t at, Py_ssize_t length, bytes source, bytes destination
+)
+cpdef long long checksum_add(
+    const unsigned char[::1] view, Py_ssize_t at, Py_ssize_t length, long long total
+)
+@cython.locals(
+    pointer="const unsigned char*",
+    wide=cython.ulonglong,
+    word=cython.uint,
+    half=cython.ushort,
+    left=cython.Py_ssize_t,
+)
+cdef long long _checksum_add_words(
+    const unsigned char[::1] view, Py_ssize_t at, Py_ssize_t length, long long total
+) noexcept
+cpdef int checksum_fold(long long total) noexcept
