@@ -1,0 +1,160 @@
+"""The classic relay's vocabulary: its messages, record layouts and what may be wrong with them.
+
+All integers are big-endian, addresses and ports as they stand in packets. tcpcopy sends 14-byte
+messages; intercept sends records, which `records.py` packs and unpacks.
+
+Source: TCPCopy 1.3.0 (`src/communication/tc_msg.h` of both programs), internal version 6.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+DEFAULT_PORT: Final = 36524
+#: What the first message on a connection announces.
+VERSION: Final = 6
+MESSAGE_BYTES: Final = 14
+#: IPv4 header without options, TCP header, 24 bytes of TCP options.
+RECORD_BYTES: Final = 64
+#: The same with up to 128 bytes of payload, for programs built with response payload.
+PAYLOAD_RECORD_BYTES: Final = 192
+MAX_BATCH: Final = 16
+MAX_PAYLOAD_BATCH: Final = 6
+#: TCP header with the options that a record has room for.
+MAX_TRANSPORT_BYTES: Final = 44
+MAX_PAYLOAD_BYTES: Final = 128
+
+_MESSAGE: Final = struct.Struct("!4sHH4sH")
+_NO_ADDRESS: Final = bytes(4)
+
+
+class MessageType(IntEnum):
+    """The `type` field of a message from tcpcopy."""
+
+    ADD = 1
+    REMOVE = 2
+
+
+class Layout(IntEnum):
+    """How records stand in the stream; the C programs fix it when they are built."""
+
+    AUTO = 1  # told from the first bytes that arrive; receiving only
+    BATCHED = 2  # u16 count, then count records of 64 bytes: the default build
+    BARE = 3  # records of 64 bytes, no count
+    BATCHED_PAYLOAD = 4  # u16 count (at most 6), then count records of 192 bytes
+    BARE_PAYLOAD = 5  # records of 192 bytes, no count
+
+    @property
+    def is_batched(self) -> bool:
+        return self in (Layout.BATCHED, Layout.BATCHED_PAYLOAD)
+
+    @property
+    def record_bytes(self) -> int:
+        payload = self in (Layout.BATCHED_PAYLOAD, Layout.BARE_PAYLOAD)
+        return PAYLOAD_RECORD_BYTES if payload else RECORD_BYTES
+
+    @property
+    def max_batch(self) -> int:
+        """The most records a receiver of this layout takes in one batch."""
+        if not self.is_batched:
+            return 1
+        return MAX_PAYLOAD_BATCH if self is Layout.BATCHED_PAYLOAD else MAX_BATCH
+
+
+class RelayFault(IntEnum):
+    """Why a relay connection cannot go on and has to be closed; NONE while it is sound."""
+
+    description: str
+
+    def __new__(cls, value: int, description: str) -> RelayFault:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+    NONE = (0, "sound")
+    NOT_A_TCPCOPY = (1, "the first message is not a version message")
+    OLD_VERSION = (2, "the other end speaks a version below 6")
+    MESSAGE_TYPE = (3, "a message of unknown type")
+    BATCH_COUNT = (4, "a batch of no records, or of more than allowed")
+    NOT_A_RECORD = (5, "no IPv4 header where a record should start")
+
+
+class Message(NamedTuple):
+    """One message after the version: ADD or REMOVE of a session."""
+
+    type: MessageType
+    client: bytes  # mapped address, 4 bytes
+    client_port: int
+    target: bytes  # 4 bytes
+    target_port: int
+
+
+def encode_version(version: int = VERSION) -> bytes:
+    """The message that opens a connection."""
+    return _MESSAGE.pack(_NO_ADDRESS, 0, version, _NO_ADDRESS, 0)
+
+
+def encode_message(
+    kind: MessageType, client: bytes, client_port: int, target: bytes, target_port: int
+) -> bytes:
+    """The 14 bytes that add or remove a session; addresses are 4 bytes each."""
+    return _MESSAGE.pack(client, client_port, kind, target, target_port)
+
+
+class MessageDecoder:
+    """Intercept's end: cuts what a tcpcopy sends into messages, however the bytes arrive.
+
+    Holds back at most 13 bytes. After a fault it takes nothing more.
+    """
+
+    __slots__ = (
+        "_held",  # the start of a message whose end has not arrived
+        "fault",  # RelayFault; NONE while the connection may go on
+        "version",  # 0 until the version message has arrived
+    )
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.fault = RelayFault.NONE
+        self.version = 0
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Take bytes as they came; return the messages that they complete.
+
+        Versions above 6 are taken as well: their tcpcopy goes on in classic when nothing answers.
+        Messages before a fault are returned, what follows it is discarded.
+        """
+        if self.fault:
+            return []
+        data = self._held + data
+        whole = len(data) - len(data) % MESSAGE_BYTES
+        messages: list[Message] = []
+        position = 0
+        if self.version == 0 and whole:
+            self._take_version(data)
+            position = MESSAGE_BYTES
+        while position < whole and not self.fault:
+            client, client_port, kind, target, target_port = _MESSAGE.unpack_from(data, position)
+            position += MESSAGE_BYTES
+            if kind == 1:
+                messages.append(Message(MessageType.ADD, client, client_port, target, target_port))
+            elif kind == 2:
+                messages.append(
+                    Message(MessageType.REMOVE, client, client_port, target, target_port)
+                )
+            else:
+                self.fault = RelayFault.MESSAGE_TYPE
+        self._held = b"" if self.fault else data[whole:]
+        return messages
+
+    def _take_version(self, data: bytes) -> None:
+        client, client_port, version, _, _ = _MESSAGE.unpack_from(data)
+        if client != _NO_ADDRESS or client_port != 0:
+            self.fault = RelayFault.NOT_A_TCPCOPY
+        elif version < VERSION:
+            self.fault = RelayFault.OLD_VERSION
+        else:
+            self.version = version

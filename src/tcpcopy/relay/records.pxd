@@ -1,0 +1,105 @@
+import cython
+
+from tcpcopy.packet.handler cimport PacketHandler
+
+cdef Py_ssize_t _RECORD_BYTES
+cdef Py_ssize_t _PAYLOAD_RECORD_BYTES
+cdef int _MAX_BATCH
+cdef int _MAX_PAYLOAD_BATCH
+cdef Py_ssize_t _MAX_TRANSPORT_BYTES
+cdef Py_ssize_t _MAX_PAYLOAD_BYTES
+cdef int _NONE
+cdef int _BATCH_COUNT
+cdef int _NOT_A_RECORD
+cdef Py_ssize_t _UNKNOWN
+cdef Py_ssize_t _FIRST_SEEN
+
+cdef void _put8(unsigned char[::1] view, Py_ssize_t at, Py_ssize_t value) noexcept
+cdef void _put16(unsigned char[::1] view, Py_ssize_t at, Py_ssize_t value) noexcept
+
+
+cdef class RecordDecoder:
+    cdef Py_ssize_t _batched
+    cdef object _buffer
+    cdef Py_ssize_t _filled
+    cdef PacketHandler _handler
+    cdef int _remaining
+    cdef Py_ssize_t _start
+    cdef unsigned char[::1] _view
+    cdef Py_ssize_t _record
+    cdef readonly long long batches
+    cdef readonly int fault
+    cdef readonly long long malformed
+    cdef readonly long long records
+
+    @cython.locals(unread=cython.Py_ssize_t)
+    cpdef object space(self)
+    cpdef Py_ssize_t received(self, Py_ssize_t count, long long timestamp_ns) except -1
+    @cython.locals(handed=cython.Py_ssize_t, needed=cython.Py_ssize_t)
+    cdef Py_ssize_t _unpack(self, long long timestamp_ns) except -1
+    @cython.locals(available=cython.Py_ssize_t, first=cython.int, count=cython.int)
+    cdef int _begin_batch(self) except -1
+    cdef int _largest_batch(self) except -1
+    @cython.locals(
+        at=cython.Py_ssize_t,
+        counted=cython.Py_ssize_t,
+        rest=cython.Py_ssize_t,
+        follows=cython.int,
+        count=cython.int,
+    )
+    cdef int _tell_record_bytes(self) except -1
+    @cython.locals(
+        view=cython.uchar[::1], first=cython.int, total=cython.int, headers=cython.int
+    )
+    cdef int _is_record(self, Py_ssize_t at) except -1
+    @cython.locals(
+        view=cython.uchar[::1],
+        network=cython.Py_ssize_t,
+        transport=cython.Py_ssize_t,
+        total=cython.Py_ssize_t,
+    )
+    cdef int _hand_on(self, Py_ssize_t at, long long timestamp_ns) except -1
+    @cython.locals(
+        view=cython.uchar[::1], kind=cython.int, size=cython.Py_ssize_t, blocks=cython.Py_ssize_t
+    )
+    cdef int _cut_options(self, Py_ssize_t at, Py_ssize_t end) except -1
+
+
+cdef class RecordWriter:
+    cdef Py_ssize_t _batch_at
+    cdef int _batch_count
+    cdef int _batch_records
+    cdef int _batched
+    cdef object _buffer
+    cdef Py_ssize_t _filled
+    cdef Py_ssize_t _limit
+    cdef Py_ssize_t _record
+    cdef Py_ssize_t _sent
+    cdef unsigned char[::1] _view
+    cdef readonly bint closed
+    cdef readonly long long identity
+    cdef readonly long long lost
+    cdef public bint queued
+    cdef readonly long long records
+
+    @cython.locals(
+        view=cython.uchar[::1],
+        at=cython.Py_ssize_t,
+        network=cython.Py_ssize_t,
+        tcp=cython.Py_ssize_t,
+        transport=cython.Py_ssize_t,
+        total=cython.Py_ssize_t,
+        copied=cython.Py_ssize_t,
+        payload=cython.Py_ssize_t,
+        offset=cython.Py_ssize_t,
+    )
+    cpdef int append(
+        self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end
+    ) except -1
+    @cython.locals(at=cython.Py_ssize_t)
+    cpdef int append_record(self, object record) except -1
+    cpdef void sent(self, Py_ssize_t count) noexcept
+    @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    cdef Py_ssize_t _reserve(self) except -2
+    @cython.locals(pending=cython.Py_ssize_t, size=cython.Py_ssize_t)
+    cdef int _make_room(self, Py_ssize_t needed) except -1
