@@ -27,10 +27,11 @@ class RelayCounts:
     """The relay connections to one intercept."""
 
     connected: int = 0  # connections that are up now
+    connects: int = 0  # times that a connection came up
+    reconnects: int = 0  # of these, times that a lost one came back
     records: int = 0  # answers received, malformed ones included
     malformed: int = 0  # of these, answers that could not be read
     lost: int = 0  # answers known to be lost (a connection broke, a queue was full)
-    reconnects: int = 0  # times that a lost connection came back
 
 
 @dataclass(slots=True)
@@ -183,11 +184,12 @@ class Snapshot:
                     f"ring {device}: dropped {ring.dropped} is more than received {ring.received}"
                 )
         for peer, relay in self.relays.items():
-            if relay.malformed > relay.records:
-                broken.append(
-                    f"relay {peer}: malformed {relay.malformed} is more than"
-                    f" records {relay.records}"
-                )
+            for part, whole in _RELAY_PARTS:
+                if getattr(relay, part) > getattr(relay, whole):
+                    broken.append(
+                        f"relay {peer}: {part} {getattr(relay, part)} is more than"
+                        f" {whole} {getattr(relay, whole)}"
+                    )
         return broken
 
     def _check_shapes(self) -> list[str]:
@@ -250,6 +252,11 @@ _PARTS = (
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),
     ("packets_retransmitted", "packets_sent"),
+)
+_RELAY_PARTS = (
+    ("connected", "connects"),
+    ("reconnects", "connects"),
+    ("malformed", "records"),
 )
 _ARRAYS = (
     ("outcomes", OUTCOME_SLOTS),

@@ -1,0 +1,197 @@
+"""The steps that mend a fault, with the real addresses filled in; pure text.
+
+Each function returns lines that can be shown one below the other. A line names the host on
+which its command is to be typed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from tcpcopy.report.context import SOCKET, Context, TransferInfo, prefix_of
+
+#: Online ports on which TLS is usual: its bytes cannot be replayed, each connection has new keys.
+TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443})
+#: Online ports of servers that log in with a challenge which differs for each connection.
+CHALLENGE_PORTS = {3306: "MySQL", 5432: "PostgreSQL", 27017: "MongoDB"}
+
+_NO_TRANSFER = TransferInfo("", 0, "TARGET", 0)
+
+
+def first_transfer(context: Context) -> TransferInfo:
+    """The rule that commands are shown for; placeholders when there is none."""
+    return context.transfers[0] if context.transfers else _NO_TRANSFER
+
+
+def others(context: Context) -> str:
+    """A remark that the same holds for the targets that a command does not show."""
+    rest = context.targets[1:]
+    return f" (likewise {', '.join(rest)})" if rest else ""
+
+
+def listening(context: Context) -> tuple[str, ...]:
+    """For a target that refuses."""
+    transfer = first_transfer(context)
+    return (
+        f"on the target: ss -ltn 'sport = :{transfer.target_port}' must show a server listening"
+        f" on {transfer.target_address} or on all addresses{others(context)}",
+        f"start it, or correct the target in -x {transfer_text(transfer)}",
+    )
+
+
+def transfer_text(transfer: TransferInfo) -> str:
+    """A rule as `-x` writes it."""
+    online = f"{transfer.online_address}:" if transfer.online_address else ""
+    return f"{online}{transfer.online_port}-{transfer.target}"
+
+
+def reach_socket(context: Context) -> tuple[str, ...]:
+    """For a target that does not answer an ordinary connection."""
+    transfer = first_transfer(context)
+    return (
+        f"on this host: nc -vz -w 3 {transfer.target_address} {transfer.target_port}"
+        f" must connect{others(context)}",
+        f"on the target: tcpdump -ni any 'tcp dst port {transfer.target_port}' shows whether the"
+        " connects arrive; if they do, its firewall drops them (nft list ruleset)",
+    )
+
+
+def handshake_classic(context: Context) -> tuple[str, ...]:
+    """For classic mode without a single answer: every hop of the handshake, in its order."""
+    transfer = first_transfer(context)
+    port = transfer.target_port
+    is_ipv6 = ":" in transfer.target_address
+    forwarding = "net.ipv6.conf.all.forwarding" if is_ipv6 else "net.ipv4.ip_forward"
+    steps = [
+        f"on the target: tcpdump -ni any 'tcp dst port {port}' must show the copied SYNs;"
+        " if not, the network drops packets with the clients' addresses: use -c with addresses"
+        " that may be sent from here, or leave out -s (socket mode)",
+    ]
+    if not is_ipv6:
+        steps.append(
+            "on the target: sysctl -w net.ipv4.conf.all.rp_filter=0, and the same for the device"
+            " that the packets come in by (with rp_filter=1 they are thrown away there)"
+        )
+    steps += routes(context)
+    steps += [
+        f"on the assistant: intercept -i DEVICE -F 'tcp and src port {port}' must run on the"
+        " device that the answers come in by; tcpdump with the same filter must show them",
+        f"on the assistant: sysctl -w {forwarding}=0, or the answers travel on to the real"
+        " clients, which reset the connections",
+        "on the target: the firewall must not drop them as invalid (nft list ruleset)",
+    ]
+    return tuple(steps)
+
+
+def routes(context: Context) -> list[str]:
+    """The route that turns the target's answers to the assistant, and how to see it."""
+    assistant = context.assistants[0] if context.assistants else "ASSISTANT"
+    steps = []
+    if context.client_addresses:
+        networks = dict.fromkeys(prefix_of(item) for item in context.client_addresses)
+        commands = "; ".join(f"ip route replace {net} via {assistant}" for net in networks)
+        steps.append(f"on the target: {commands}")
+    else:
+        client = context.example_client or "CLIENT_NETWORK"
+        steps.append(
+            f"on the target: ip route replace {client} via {assistant}, for every network that"
+            " clients come from; -c 62.135.200.x (an unused range) makes one route enough"
+        )
+    shown = context.example_client or (
+        _first_address(context.client_addresses[0]) if context.client_addresses else "CLIENT"
+    )
+    steps.append(f"on the target: ip route get {shown} must say via {assistant}")
+    return steps
+
+
+def _first_address(client_addresses: str) -> str:
+    """An address out of one item of `-c`."""
+    if client_addresses.endswith(".x"):
+        return client_addresses[:-1] + "1"
+    return client_addresses.partition("/")[0]
+
+
+def relay_down(context: Context, peers: list[str]) -> tuple[str, ...]:
+    """For intercepts that no connection could be made to."""
+    peer = peers[0] if peers else "ASSISTANT:36524"
+    rest = f" (likewise {', '.join(peers[1:])})" if len(peers) > 1 else ""
+    address, _, port = peer.rpartition(":")
+    return (
+        f"on the assistant: start intercept; ss -ltn 'sport = :{port}' must show it{rest}",
+        f"on this host: nc -vz -w 3 {address.strip('[]')} {port} must connect; else open the port"
+        " in the firewall, or correct -s and -p",
+    )
+
+
+def overload(context: Context) -> tuple[str, ...]:
+    """For a target that answers some connects only."""
+    port = first_transfer(context).target_port
+    return (
+        "on the target: nstat -az TcpExtListenOverflows TcpExtListenDrops; when they grow, its"
+        " backlog is full: raise net.core.somaxconn and the server's own backlog",
+        f"on the target: ss -ltn 'sport = :{port}' shows the queue (Recv-Q) and its limit (Send-Q)",
+        "on every host on the way: conntrack tables may be full (dmesg | grep conntrack)",
+    )
+
+
+def protocol_hints(context: Context) -> tuple[str, ...]:
+    """What the captured ports say about why a server would end sessions."""
+    hints = []
+    tls = [str(port) for port in context.online_ports if port in TLS_PORTS]
+    if tls:
+        hints.append(
+            f"port {', '.join(tls)} is usually TLS, whose recorded bytes no other server can read:"
+            " capture behind what ends TLS, where the traffic is plain"
+        )
+    for port in context.online_ports:
+        if port in CHALLENGE_PORTS:
+            hints.append(
+                f"port {port} is usually {CHALLENGE_PORTS[port]}: password log-ins differ in every"
+                " connection, so let the target's users in without one (trust, empty password)"
+            )
+    return tuple(hints)
+
+
+def send_error(number: int, context: Context) -> str:
+    """What mends a failed send or connect with this errno."""
+    transfer = first_transfer(context)
+    address, port = transfer.target_address, transfer.target_port
+    is_socket = context.mode == SOCKET
+    mends = {
+        errno.EPERM: "the firewall or conntrack of this host drops the packets:"
+        f" iptables -t raw -I OUTPUT -d {address} -p tcp --dport {port} -j NOTRACK,"
+        " and look for DROP rules on OUTPUT (nft list ruleset)"
+        + ("" if is_socket else "; -o DEVICE sends past them"),
+        errno.EACCES: f"not allowed to send to {address}: is it a broadcast address, or does a"
+        " security module forbid it?",
+        errno.ENETUNREACH: f"there is no route to the target: ip route get {address}",
+        errno.EHOSTUNREACH: f"the target does not answer on its network: ip route get {address};"
+        f" ip neigh show {address}",
+        errno.EADDRNOTAVAIL: "local ports towards the target are used up:"
+        " sysctl -w net.ipv4.tcp_tw_reuse=1"
+        " net.ipv4.ip_local_port_range='1024 65535', or give more local addresses with -c"
+        if is_socket
+        else "a client address could not be used as sender: check -c",
+        errno.EMSGSIZE: "packets are larger than the way to the target takes: lower -M"
+        f" (ip route get {address} shows the device, ip link its mtu)",
+        errno.ENOBUFS: "the output queue of the device is full: ip link set dev DEVICE"
+        " txqueuelen 10000, or replay less (-r)",
+        errno.EMFILE: "too many open files for one process: ulimit -n 1048576 before the start",
+        errno.ENFILE: "too many open files on this host: sysctl -w fs.file-max=2097152",
+        errno.EINVAL: "the kernel refuses the packets as built; please report it with the log",
+        errno.ENETDOWN: "the output device is down: ip link set dev DEVICE up",
+        errno.ENODEV: "the output device is gone: ip link",
+        errno.ENOMEM: "the kernel has no memory for the packets: replay less (-r)",
+    }
+    return mends.get(number, "see the log for the first one")
+
+
+def errno_text(number: int) -> str:
+    """`EPERM (Operation not permitted)`."""
+    return f"{errno_name(number)} ({os.strerror(number)})"
+
+
+def errno_name(number: int) -> str:
+    """`EPERM`, or the number where it has no name."""
+    return errno.errorcode.get(number, str(number))

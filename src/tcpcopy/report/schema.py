@@ -1,0 +1,239 @@
+"""The JSON report (`--json`): the same figures as the summary, under documented, stable keys.
+
+`FIELDS` documents every key; a test holds it equal to what `to_json` makes. Keys are only ever
+added; a change of meaning raises `FORMAT`. Durations end in their unit, times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from tcpcopy.engine.outcome import Drop, Outcome
+from tcpcopy.report.context import Context
+from tcpcopy.report.counters import Snapshot
+from tcpcopy.report.diagnosis import diagnose
+from tcpcopy.report.histogram import Histogram
+from tcpcopy.report.remedies import errno_name
+from tcpcopy.report.verdict import exit_code, headline
+
+FORMAT: Final = 1
+
+_LATENCY = {
+    "count": "values measured",
+    "mean_ms": "mean",
+    "p50_ms": "median",
+    "p90_ms": "90th percentile",
+    "p99_ms": "99th percentile",
+    "p999_ms": "99.9th percentile",
+    "max_ms": "largest",
+}
+
+#: Every key by its path with what it means. `[]`: an element of a list; `*`: any key of a map.
+FIELDS: Final[dict[str, str]] = {
+    "format": "version of this layout: 1",
+    "version": "version of tcpcopy",
+    "compiled": "whether the hot path ran compiled",
+    "mode": "socket, classic, link, local or tunnel",
+    "transfers[].online_address": "captured address, empty for any",
+    "transfers[].online_port": "captured port",
+    "transfers[].target_address": "address replayed to",
+    "transfers[].target_port": "port replayed to",
+    "started": "start of the run, ISO 8601, null when it never started",
+    "duration_s": "running time",
+    "exit_code": "0: all replayed; 1: losses, or nothing replayed",
+    "headline": "the result in one line",
+    "sessions.captured": "sessions seen; one connection counts for each target and copy",
+    "sessions.live": "not ended yet",
+    "sessions.replayed": "ended with all that was captured delivered",
+    "sessions.lost": "ended with something not delivered",
+    "sessions.skipped": "left out as asked (-r, -g, -O)",
+    "sessions.established": "accepted by the target",
+    "sessions.midstream": "first seen without their SYN",
+    "sessions.peak": "most live at once",
+    **{f"sessions.outcomes.{o.name.lower()}": o.description for o in Outcome},
+    "turns.captured": "turns of client data captured",
+    "turns.replayed": "turns sent",
+    "turns.late": "of these, sent later than captured because the target was slower",
+    "turns.waits_expired": "of these, sent because the wait for the target's answer ran out",
+    "bytes.captured": "client bytes captured, each once",
+    "bytes.delivered": "client bytes acknowledged by the target",
+    "bytes.answered": "bytes the target answered",
+    "packets.captured": "packets handed over by the capture",
+    "packets.used": "of these, used",
+    **{f"packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
+    "packets.sent": "packets sent to the target, retransmissions included",
+    "packets.retransmitted": "of these, retransmissions",
+    "answers.received": "packets of the target",
+    "answers.used": "of these, used",
+    **{f"answers.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
+    "kernel.received": "packets that passed the capture filter, dropped ones included",
+    "kernel.dropped": "of these, lost because a capture buffer was full",
+    "kernel.rings[].device": "capture device",
+    "kernel.rings[].received": "as kernel.received",
+    "kernel.rings[].dropped": "as kernel.dropped",
+    "relay.records": "answers received from intercepts",
+    "relay.malformed": "of these, not readable",
+    "relay.lost": "answers known to be lost on the way",
+    "relay.reconnects": "times that a lost connection came back",
+    "relay.intercepts[].peer": "address and port of an intercept",
+    "relay.intercepts[].connected": "connections up now",
+    "relay.intercepts[].connects": "times that a connection came up",
+    "relay.intercepts[].records": "as relay.records",
+    "relay.intercepts[].malformed": "as relay.malformed",
+    "relay.intercepts[].lost": "as relay.lost",
+    "relay.intercepts[].reconnects": "as relay.reconnects",
+    "send_errors.*": "failed sends and connects, by errno name",
+    **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
+    **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
+    "memory_bytes": "resident memory",
+    "findings[].key": "what was found; an outcome's key for outcomes",
+    "findings[].level": "bug, loss (both: exit code 1), warning or note",
+    "findings[].count": "how often",
+    "findings[].text": "what and why, one line",
+    "findings[].remedy[]": "steps that mend it",
+    "violations[]": "counts that do not add up; empty unless tcpcopy is at fault",
+}
+
+
+def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The report as plain data for `json.dump`; the keys are those of `FIELDS`."""
+    relay = snapshot.relay_total()
+    return {
+        "format": FORMAT,
+        "version": context.version,
+        "compiled": context.is_compiled,
+        "mode": context.mode,
+        "transfers": [
+            {
+                "online_address": transfer.online_address,
+                "online_port": transfer.online_port,
+                "target_address": transfer.target_address,
+                "target_port": transfer.target_port,
+            }
+            for transfer in context.transfers
+        ],
+        "started": _utc(snapshot.started_ns),
+        "duration_s": round(snapshot.duration_ns / 1e9, 3),
+        "exit_code": exit_code(snapshot),
+        "headline": headline(snapshot),
+        "sessions": _sessions(snapshot),
+        "turns": {
+            "captured": snapshot.turns_captured,
+            "replayed": snapshot.turns_replayed,
+            "late": snapshot.turns_late,
+            "waits_expired": snapshot.waits_expired,
+        },
+        "bytes": {
+            "captured": snapshot.bytes_captured,
+            "delivered": snapshot.bytes_delivered,
+            "answered": snapshot.answer_bytes,
+        },
+        "packets": {
+            "captured": snapshot.packets_captured,
+            "used": snapshot.packets_used,
+            "dropped": _drops(snapshot.packet_drops),
+            "sent": snapshot.packets_sent,
+            "retransmitted": snapshot.packets_retransmitted,
+        },
+        "answers": {
+            "received": snapshot.answers_received,
+            "used": snapshot.answers_used,
+            "dropped": _drops(snapshot.answer_drops),
+        },
+        "kernel": _kernel(snapshot),
+        "relay": {
+            "records": relay.records,
+            "malformed": relay.malformed,
+            "lost": relay.lost,
+            "reconnects": relay.reconnects,
+            "intercepts": _intercepts(snapshot),
+        },
+        "send_errors": {
+            errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
+        },
+        "latency": {
+            "answer": _latency(snapshot.answer_time),
+            "lag": _latency(snapshot.capture_lag),
+        },
+        "memory_bytes": snapshot.memory_bytes,
+        "findings": [
+            {
+                "key": finding.key,
+                "level": finding.level,
+                "count": finding.count,
+                "text": finding.text,
+                "remedy": list(finding.remedy),
+            }
+            for finding in diagnose(snapshot, context)
+        ],
+        "violations": snapshot.check(),
+    }
+
+
+def _utc(started_ns: int) -> str | None:
+    """ISO 8601 to the millisecond. Integers throughout: a float would round the time."""
+    if not started_ns:
+        return None
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    started = epoch + timedelta(microseconds=started_ns // 1000)
+    return started.isoformat(timespec="milliseconds")
+
+
+def _sessions(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "captured": snapshot.sessions_captured,
+        "live": snapshot.sessions_live,
+        "replayed": snapshot.sessions_replayed,
+        "lost": snapshot.sessions_lost,
+        "skipped": snapshot.sessions_skipped,
+        "established": snapshot.sessions_established,
+        "midstream": snapshot.sessions_midstream,
+        "peak": snapshot.sessions_peak,
+        "outcomes": {outcome.name.lower(): snapshot.outcomes[outcome] for outcome in Outcome},
+    }
+
+
+def _drops(counts: list[int]) -> dict[str, int]:
+    return {reason.name.lower(): counts[reason] for reason in Drop}
+
+
+def _kernel(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "received": snapshot.kernel_received,
+        "dropped": snapshot.kernel_dropped,
+        "rings": [
+            {"device": device, "received": ring.received, "dropped": ring.dropped}
+            for device, ring in snapshot.rings.items()
+        ],
+    }
+
+
+def _intercepts(snapshot: Snapshot) -> list[dict[str, Any]]:
+    return [
+        {
+            "peer": peer,
+            "connected": relay.connected,
+            "connects": relay.connects,
+            "records": relay.records,
+            "malformed": relay.malformed,
+            "lost": relay.lost,
+            "reconnects": relay.reconnects,
+        }
+        for peer, relay in snapshot.relays.items()
+    ]
+
+
+def _latency(histogram: Histogram) -> dict[str, float | int]:
+    def milliseconds(nanoseconds: int) -> float:
+        return round(nanoseconds / 1e6, 4)
+
+    return {
+        "count": histogram.count,
+        "mean_ms": milliseconds(histogram.mean),
+        "p50_ms": milliseconds(histogram.percentile(50)),
+        "p90_ms": milliseconds(histogram.percentile(90)),
+        "p99_ms": milliseconds(histogram.percentile(99)),
+        "p999_ms": milliseconds(histogram.percentile(99.9)),
+        "max_ms": milliseconds(histogram.largest),
+    }
