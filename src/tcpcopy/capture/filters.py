@@ -1,0 +1,240 @@
+"""Kernel filters: pcap expressions made from the transfers, compiled to socket filter programs.
+
+A program is `struct sock_filter` records (8 bytes each, native byte order) as SO_ATTACH_FILTER takes
+them. Expressions are compiled for link type RAW: a SOCK_DGRAM packet socket runs its filter from the
+network header on, so the link layer (and one VLAN tag, which the kernel takes off) is out of sight.
+
+What a generated expression cannot see: the fragments of an IPv4 packet after the first one (they
+carry no ports), fragments of an IPv6 packet after the first one, and ports behind an IPv6
+authentication header or a chain of extension headers. Chains are let through unseen, for the
+engine's own match to decide; later fragments are not.
+
+Source: pcap-filter(7), Documentation/networking/filter.rst, RFC 791, RFC 8200, RFC 9293 (3.1).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Sequence
+
+import cypcap
+
+from tcpcopy.errors import UsageError
+
+_INSTRUCTION = struct.Struct("=HBBI")
+# The kernel's BPF_MAXINSNS is 4096; a program is attached twice over (`accept_stacked_tags`).
+MAX_INSTRUCTIONS = 2000
+# Longer than any packet, also than those of BIG TCP: what passes the filter passes whole.
+_WHOLE_PACKET = 0x40000
+
+# linux/bpf_common.h
+_LOAD_WORD_ABSOLUTE = 0x20
+_JUMP_ALWAYS = 0x05
+_JUMP_IF_EQUAL = 0x15
+_JUMP_IF_GREATER = 0x25
+_RETURN = 0x06
+_CLASS_MASK, _MODE_MASK = 0x07, 0xE0
+_CLASS_LOAD, _CLASS_LOAD_X = 0x00, 0x01
+_MODE_ABSOLUTE, _MODE_INDIRECT, _MODE_HEADER_LENGTH = 0x20, 0x40, 0xA0
+# linux/filter.h: absolute loads from here on read facts about the packet instead of its bytes.
+_ANCILLARY = 0xFFFFF000
+_ANCILLARY_PROTOCOL, _ANCILLARY_PACKET_TYPE = _ANCILLARY + 0, _ANCILLARY + 4
+_PACKET_MULTICAST, _PACKET_OUTGOING = 2, 4
+_TAG, _SERVICE_TAG = 0x8100, 0x88A8
+_TAG_BYTES = 4
+
+REJECT_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
+"""The program that lets nothing through."""
+
+_IPV4_HAS_PAYLOAD = "ip[2:2] - ((ip[0] & 15) << 2) - ((tcp[12] & 0xf0) >> 2) != 0"
+_IPV6_HAS_PAYLOAD = "ip6[4:2] - ((ip6[52] & 0xf0) >> 2) != 0"
+# Hop-by-hop options, routing, destination options; a fragment header is measured the same way
+# because its second byte is zero, but only a first fragment has ports.
+_ONE_EXTENSION = (
+    "(ip6[6] == 0 or ip6[6] == 43 or ip6[6] == 60 or (ip6[6] == 44 and ip6[42:2] & 0xfff8 == 0))"
+)
+_MORE_EXTENSIONS = "(ip6[40] == 0 or ip6[40] == 43 or ip6[40] == 44 or ip6[40] == 60)"
+_PORT_BEHIND_EXTENSION = "ip6[50 + (ip6[41] << 3) : 2]"
+
+Endpoint = tuple[bytes, int]
+
+
+def expression_for(
+    sources: Sequence[Endpoint], excluded_targets: Sequence[Endpoint], pure_acks: bool = True
+) -> str:
+    """Return the pcap expression for the client packets of the given online endpoints.
+
+    `sources` and `excluded_targets` are (address, port); an address is 4 or 16 bytes in network
+    order, or b"" for any address of both families. Packets to an excluded target do not pass even
+    if a source without address covers them. With `pure_acks` false, segments without data, SYN, FIN
+    and RST are dropped too (the last acknowledgement of a handshake is one of them), except
+    behind IPv6 extension headers.
+
+    Raises ValueError when `sources` is empty or an address has another length.
+    """
+    if not sources:
+        raise ValueError("a filter needs at least one source")
+    families = []
+    for family, build in ((4, _expression_v4), (16, _expression_v6)):
+        wanted = _of_family(sources, family)
+        if wanted:
+            families.append(build(wanted, _of_family(excluded_targets, family), pure_acks))
+    return " or ".join(families)
+
+
+def compile_filter(expression: str, option: str = "-F") -> bytes:
+    """Return the socket filter program for a pcap expression.
+
+    `option` is the option to name when the expression is bad: "-F" for the user's own.
+    Raises UsageError when it is empty, does not compile, is too long for the kernel, or needs a
+    loop, which the kernel does not run.
+    """
+    if not expression.strip():
+        raise UsageError(option, '""', "the filter is empty", "write a pcap-filter expression")
+    try:
+        program = cypcap.compile(
+            cypcap.DatalinkType.RAW, _WHOLE_PACKET, expression, True, cypcap.NETMASK_UNKNOWN
+        )
+    except cypcap.Error as error:
+        problem = str(error.args[-1])
+        raise UsageError(option, f"'{expression}'", problem, _hint_for(problem)) from None
+    instructions = [tuple(instruction) for instruction in program]
+    if len(instructions) > MAX_INSTRUCTIONS:
+        problem = f"takes {len(instructions)} instructions, {MAX_INSTRUCTIONS} is the most"
+        raise UsageError(option, f"'{_shortened(expression)}'", problem, "make it simpler")
+    # Conditional jumps cannot go back; an unconditional one does by wrapping round (protochain).
+    if any(code == _JUMP_ALWAYS and k >= 1 << 31 for code, _, _, k in instructions):
+        problem = "needs a loop, which the kernel does not run in a filter"
+        raise UsageError(option, f"'{expression}'", problem, "leave out `protochain`")
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+
+
+def accept_stacked_tags(program: bytes) -> bytes:
+    """Return a program that also judges packets which still begin with one VLAN tag.
+
+    The kernel takes off the outer tag only; of a frame with two, the inner one stands before the
+    IP header and would hide it from the program. Anything deeper is judged as it stands.
+    """
+    behind_tag = b"".join(_shifted(*item) for item in _INSTRUCTION.iter_unpack(program))
+    length = len(program) // _INSTRUCTION.size
+    return b"".join(
+        (
+            _INSTRUCTION.pack(_LOAD_WORD_ABSOLUTE, 0, 0, _ANCILLARY_PROTOCOL),
+            _INSTRUCTION.pack(_JUMP_IF_EQUAL, 2, 0, _TAG),
+            _INSTRUCTION.pack(_JUMP_IF_EQUAL, 1, 0, _SERVICE_TAG),
+            _INSTRUCTION.pack(_JUMP_ALWAYS, 0, 0, length),
+            behind_tag,
+            program,
+        )
+    )
+
+
+def for_this_host(program: bytes) -> bytes:
+    """Return a program that first refuses packets whose link address is another host's."""
+    return (
+        _INSTRUCTION.pack(_LOAD_WORD_ABSOLUTE, 0, 0, _ANCILLARY_PACKET_TYPE)
+        + _INSTRUCTION.pack(_JUMP_IF_GREATER, 0, 1, _PACKET_MULTICAST)
+        + REJECT_ALL
+        + program
+    )
+
+
+def not_outgoing(program: bytes) -> bytes:
+    """Return a program that first refuses what this host sends itself.
+
+    The socket says so too (PACKET_IGNORE_OUTGOING), but only since Linux 4.20.
+    """
+    return (
+        _INSTRUCTION.pack(_LOAD_WORD_ABSOLUTE, 0, 0, _ANCILLARY_PACKET_TYPE)
+        + _INSTRUCTION.pack(_JUMP_IF_EQUAL, 0, 1, _PACKET_OUTGOING)
+        + REJECT_ALL
+        + program
+    )
+
+
+def _of_family(endpoints: Sequence[Endpoint], size: int) -> dict[bytes, list[int]]:
+    """Group the ports of one address family by address, any address (b"") first."""
+    ports: dict[bytes, set[int]] = {}
+    for address, port in endpoints:
+        if len(address) not in (0, 4, 16):
+            raise ValueError(f"not an address: {address!r}")
+        if len(address) in (0, size):
+            ports.setdefault(address, set()).add(port)
+    anywhere = ports.get(b"", set())
+    return {
+        address: sorted(ports[address] if address == b"" else ports[address] - anywhere)
+        for address in sorted(ports)
+        if address == b"" or ports[address] - anywhere
+    }
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    return terms[0] if len(terms) == 1 else "(" + " or ".join(terms) + ")"
+
+
+def _expression_v4(
+    wanted: dict[bytes, list[int]], excluded: dict[bytes, list[int]], pure_acks: bool
+) -> str:
+    clauses = ["ip", "tcp", _destinations(wanted, "ip", "tcp dst port {}")]
+    if excluded:
+        clauses.append("not " + _destinations(excluded, "ip", "tcp dst port {}"))
+    if not pure_acks:
+        clauses.append(f"(tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
+    return "(" + " and ".join(clauses) + ")"
+
+
+def _expression_v6(
+    wanted: dict[bytes, list[int]], excluded: dict[bytes, list[int]], pure_acks: bool
+) -> str:
+    direct = ["ip6[6] == 6", _destinations(wanted, "ip6", "ip6[42:2] == {}")]
+    behind = ["ip6[40] == 6", _destinations(wanted, "ip6", _PORT_BEHIND_EXTENSION + " == {}")]
+    chained = [_MORE_EXTENSIONS]
+    if b"" not in wanted:
+        chained.append(_any_of([f"ip6 dst host {_text(address)}" for address in wanted]))
+    if excluded:
+        direct.append("not " + _destinations(excluded, "ip6", "ip6[42:2] == {}"))
+        behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION + " == {}"))
+    if not pure_acks:
+        direct.append(f"(ip6[53] & 7 != 0 or {_IPV6_HAS_PAYLOAD})")
+    extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
+    return f"(ip6 and (({' and '.join(direct)}) or {extended}))"
+
+
+def _destinations(endpoints: dict[bytes, list[int]], family: str, port_term: str) -> str:
+    """Return the expression that matches a destination; `port_term` takes the port."""
+    terms = []
+    for address, ports in endpoints.items():
+        matched = _any_of([port_term.format(port) for port in ports])
+        if address:
+            matched = f"({family} dst host {_text(address)} and {matched})"
+        terms.append(matched)
+    return _any_of(terms)
+
+
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def _shifted(code: int, jump_true: int, jump_false: int, k: int) -> bytes:
+    """Return the instruction with its reads of packet bytes moved behind a VLAN tag."""
+    reads_packet = code & _CLASS_MASK in (_CLASS_LOAD, _CLASS_LOAD_X) and (
+        code & _MODE_MASK in (_MODE_ABSOLUTE, _MODE_INDIRECT, _MODE_HEADER_LENGTH)
+    )
+    if reads_packet and k < _ANCILLARY:
+        k += _TAG_BYTES
+    return _INSTRUCTION.pack(code, jump_true, jump_false, k)
+
+
+def _hint_for(problem: str) -> str:
+    if "VLAN" in problem:
+        return "leave out `vlan`: tags are off by then; name the VLAN device with -i"
+    if "ethernet" in problem or "link" in problem:
+        return "match on IP addresses: link-layer headers are off by then"
+    if "unknown host" in problem:
+        return "write the address"
+    return "see pcap-filter(7)"
+
+
+def _shortened(expression: str, limit: int = 80) -> str:
+    return expression if len(expression) <= limit else expression[: limit - 3] + "..."

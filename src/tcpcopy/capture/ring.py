@@ -1,0 +1,423 @@
+"""Live capture: a memory-mapped AF_PACKET receive ring (TPACKET_V2), one per device.
+
+**Whole packets.** A frame of the ring holds a packet up to the usual MTU. Larger ones (GRO and TSO make
+segments of up to 64 KiB) are cut in their frame, and because of PACKET_COPY_THRESH the kernel also
+queues them, uncopied, on the socket: `drain` reads them there, in step with their frames. If that
+queue is full the packet is handed on cut, with its true length, and counted in `cut`.
+
+**Each packet once.** What this host sends is never captured (PACKET_IGNORE_OUTGOING, and in the
+filter for kernels without it): on `lo` each packet is seen when it comes in, not when it leaves.
+
+- *All devices* are captured at the place where the kernel's own IP layer takes its packets: the
+  socket is bound to one network protocol instead of to all. A packet then shows up once, on the
+  device where it ends: on the bridge, bond or VLAN device, not on the port below it; forwarded
+  frames that a bridge only switches do not show up at all. Packets for another host's link address are
+  refused by the filter, as the IP layer does. There is one ring for IPv4 and one for IPv6.
+- *A named device* shows everything that arrives on it, also what is for other hosts (a mirror
+  port) and what carries a VLAN tag. If two named devices lie above one another (a bridge and its
+  port, a VLAN device and its parent), their packets are seen on both: `devices.overlapping` tells.
+  The engine drops such duplicates by sequence number.
+
+**A device that goes down** is counted (`device_downs`) and captured again when it comes up. One
+that is removed sets `failed`; `rebind` goes on with a new one of the same name.
+
+Not thread-safe. Source: packet(7), Documentation/networking/packet_mmap.rst.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cython
+
+from tcpcopy.capture import filters
+from tcpcopy.errors import UsageError
+from tcpcopy.packet.handler import PacketHandler
+
+ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
+IPV4 = 0x0800
+IPV6 = 0x86DD
+
+DEFAULT_BUFFER_BYTES = 16 << 20
+DEFAULT_SNAPLEN = 65535
+
+# Frames that hold a packet of 1,500 bytes; a block is a contiguous piece of the kernel's memory.
+FRAME_BYTES = 2048
+_BLOCK_BYTES = 1 << 16
+_COPY_BYTES = (1 << 16) + 64
+
+# linux/if_packet.h, linux/if_ether.h
+_SOL_PACKET = 263
+_PACKET_RX_RING = 5
+_PACKET_STATISTICS = 6
+_PACKET_COPY_THRESH = 7
+_PACKET_VERSION = 10
+_PACKET_IGNORE_OUTGOING = 23
+_TPACKET_V2 = 1
+_STATUS_KERNEL = 0
+_STATUS_USER = 1 << 0
+_STATUS_COPY = 1 << 1
+_IPV4 = IPV4
+_IPV6 = IPV6
+_TAG = 0x8100
+_SERVICE_TAG = 0x88A8
+_TAG_BYTES = 4
+
+# struct tpacket2_hdr, and struct sockaddr_ll 32 bytes after it
+_AT_LENGTH = 4
+_AT_CAPTURED = 8
+_AT_NETWORK = 14
+_AT_SECONDS = 16
+_AT_NANOSECONDS = 20
+_AT_PROTOCOL = 32 + 2
+_SECOND_NS = 1_000_000_000
+
+_SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
+
+if not cython.compiled:
+    # Compiled, these are the C functions of ring.pxd.
+
+    def load_status(base: memoryview, at: int) -> int:
+        return int.from_bytes(base[at : at + 4], sys.byteorder)
+
+    def store_status(base: memoryview, at: int, value: int) -> None:
+        base[at : at + 4] = value.to_bytes(4, sys.byteorder)
+
+    def read_u32(base: memoryview, at: int) -> int:
+        return int.from_bytes(base[at : at + 4], sys.byteorder)
+
+    def read_u16(base: memoryview, at: int) -> int:
+        return int.from_bytes(base[at : at + 2], sys.byteorder)
+
+
+def open_rings(
+    devices: Sequence[str],
+    program: bytes,
+    *,
+    buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+    snaplen: int = DEFAULT_SNAPLEN,
+) -> list[Ring]:
+    """Return the rings that capture the devices named, or all devices when none is named.
+
+    Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
+    """
+    wanted = [(name, ALL_PROTOCOLS) for name in devices] or [(None, IPV4), (None, IPV6)]
+    rings: list[Ring] = []
+    try:
+        for device, protocol in wanted:
+            rings.append(
+                Ring(
+                    device, program, buffer_bytes=buffer_bytes, snaplen=snaplen, protocol=protocol
+                )
+            )
+    except BaseException:
+        for ring in rings:
+            ring.close()
+        raise
+    return rings
+
+
+class Ring:
+    """The packets that arrive on one device, or of one IP version on all devices."""
+
+    __slots__ = (
+        "base",  # the mapped ring, for reading frame headers
+        "copied",  # packets larger than a frame that were read whole from the socket
+        "copy_buffer",  # where the last of those stands
+        "copy_view",  # the same, typed
+        "cut",  # packets handed on shorter than they were, against the will of snaplen
+        "device",  # its name; None: all devices
+        "device_downs",  # times the device went down or away
+        "dropped",  # packets the kernel had no room for, until the statistics were last read
+        "down",  # the device went down, and nothing has arrived since
+        "failed",  # why nothing can arrive any more; None while all is well
+        "frame_count",  # 0 once closed
+        "frame_size",  # bytes, header included
+        "mapping",  # the mmap object behind `base` and `view`
+        "next_frame",  # index of the oldest frame not yet taken
+        "protocol",  # link-layer protocol the socket is bound to
+        "received",  # packets the kernel put into the ring, as `dropped`
+        "skipped",  # frames that passed the filter and are not IP
+        "snaplen",  # bytes of a packet to hand on, at most
+        "socket",
+        "view",  # the mapped ring, as the handler gets it
+    )
+
+    def __init__(
+        self,
+        device: str | None,
+        program: bytes,
+        *,
+        buffer_bytes: int = DEFAULT_BUFFER_BYTES,
+        snaplen: int = DEFAULT_SNAPLEN,
+        protocol: int = ALL_PROTOCOLS,
+        frame_bytes: int = FRAME_BYTES,
+    ) -> None:
+        """Start to capture what passes the filter program (of `filters.compile_filter`).
+
+        `device` None means all devices, which takes `protocol` IPV4 or IPV6 (`open_rings` does
+        both). `buffer_bytes` is the size of the ring; up to twice as much again may be queued for
+        packets larger than a frame (`frame_bytes`, a power of two).
+
+        Raises UsageError when the device is not there or the buffer cannot be had, PermissionError
+        without CAP_NET_RAW, ValueError for all devices and all protocols at once.
+        """
+        if device is None and protocol == ALL_PROTOCOLS:
+            raise ValueError("all devices are captured by IP version: see open_rings")
+        self.device = device
+        self.protocol = protocol
+        self.snaplen = snaplen
+        self.frame_size = frame_bytes
+        self.frame_count = 0
+        self.next_frame = 0
+        self.copied = self.cut = self.skipped = 0
+        self.received = self.dropped = self.device_downs = 0
+        self.down = False
+        self.failed = None
+        self.mapping = None
+        # Protocol 0: nothing arrives before the filter stands and `bind` names the protocol.
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
+        try:
+            self.set_filter(program)
+            self._map(max(buffer_bytes, mmap.PAGESIZE))
+            self._ignore_outgoing()
+            self.socket.bind((device or "", protocol))
+        except OSError as error:
+            self.close()
+            if error.errno == errno.ENODEV:
+                hint = "name one that exists (`ip link`)"
+                raise UsageError("-i", device, "there is no such device", hint) from None
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def set_filter(self, program: bytes) -> None:
+        """Let another filter program decide from now on; packets in the ring stay there."""
+        if self.device is None:
+            guarded = filters.for_this_host(program)
+        else:
+            guarded = filters.not_outgoing(filters.accept_stacked_tags(program))
+        instructions = ctypes.create_string_buffer(guarded, len(guarded))
+        # struct sock_fprog: number of instructions, address of the first
+        descriptor = struct.pack("@HP", len(guarded) // 8, ctypes.addressof(instructions))
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ENOMEM, errno.EINVAL):
+                raise
+            hint = "make it simpler, or raise the sysctl net.core.optmem_max"
+            problem = f"the kernel does not take the filter ({error.strerror})"
+            raise UsageError("-F", None, problem, hint) from None
+
+    def fileno(self) -> int:
+        """Return the descriptor that polls readable while a packet (or a failure) waits."""
+        return int(self.socket.fileno())
+
+    def drain(self, handler: PacketHandler, limit: int) -> int:
+        """Hand on packets that have arrived, `limit` at most, and return how many.
+
+        Less than `limit` means that the ring was empty. The buffer lent to the handler is the ring
+        itself; its frame goes back to the kernel after the call, also when the handler raises:
+        then the exception is passed on and the next `drain` goes on with the next packet.
+        """
+        handed = 0
+        # Never more than one round: frames that are skipped must not hold the loop.
+        for _ in range(self.frame_count):
+            if handed >= limit:
+                break
+            at = self.next_frame * self.frame_size
+            status = load_status(self.base, at)
+            if not status & _STATUS_USER:
+                break
+            try:
+                handed += self._hand_on(handler, at, status)
+            finally:
+                store_status(self.base, at, _STATUS_KERNEL)
+                self.next_frame += 1
+                if self.next_frame == self.frame_count:
+                    self.next_frame = 0
+        if handed == 0:
+            self._check_device()
+        else:
+            self.down = False
+        return handed
+
+    def statistics(self) -> tuple[int, int]:
+        """Return how many packets the kernel put into the ring and how many it had no room for.
+
+        Both since the start, after the filter; together they are what should have been captured.
+        """
+        if self.frame_count:
+            raw = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+            offered, dropped = struct.unpack("@II", raw)  # and both are zero again
+            self.received += offered - dropped
+            self.dropped += dropped
+        return self.received, self.dropped
+
+    def rebind(self) -> bool:
+        """Try to capture the device again after `failed`; return whether that worked."""
+        try:
+            self.socket.bind((self.device or "", self.protocol))
+        except OSError as error:
+            self.failed = f"device {self.device}: {error.strerror}"
+            return False
+        self.failed = None
+        self.down = False
+        return True
+
+    def close(self) -> None:
+        """Stop and give the memory back; statistics stay readable. May be called twice."""
+        if self.frame_count:
+            self.statistics()
+            self.frame_count = 0
+            if cython.compiled:
+                self.view = None
+                self.copy_view = None
+            else:
+                self.view.release()
+                self.copy_view.release()
+        if self.mapping is not None:
+            try:
+                self.mapping.close()
+            except BufferError:
+                pass  # a handler still holds the buffer: it goes when that does
+            self.mapping = None
+        self.socket.close()
+
+    def _map(self, buffer_bytes: int) -> None:
+        """Make the ring: whole blocks of whole frames."""
+        block = min(_BLOCK_BYTES, buffer_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
+        blocks = buffer_bytes // block
+        frames = blocks * (block // self.frame_size)
+        packet_socket = self.socket
+        packet_socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        packet_socket.setsockopt(_SOL_PACKET, _PACKET_COPY_THRESH, 1)
+        self._set_queue_bytes(buffer_bytes)
+        request = struct.pack("@IIII", block, blocks, self.frame_size, frames)
+        try:
+            packet_socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+            self.mapping = mmap.mmap(packet_socket.fileno(), block * blocks)
+        except OSError as error:
+            problem = f"no capture buffer of this size can be had ({error.strerror})"
+            value = f"{buffer_bytes / (1 << 20):g}"
+            raise UsageError("-B", value, problem, "ask for fewer MiB") from None
+        self.view = memoryview(self.mapping)
+        self.copy_buffer = bytearray(_COPY_BYTES)
+        self.copy_view = memoryview(self.copy_buffer)
+        if cython.compiled:
+            self.base = cython.address(self.view[0])
+        else:
+            self.base = self.view
+        self.frame_count = frames
+
+    def _set_queue_bytes(self, size: int) -> None:
+        """Bound the queue of packets larger than a frame; the kernel counts overhead, and doubles."""
+        size = min(size, (1 << 30) - 1)
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
+        except PermissionError:  # CAP_NET_RAW without CAP_NET_ADMIN: as much as the sysctl allows
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+    def _ignore_outgoing(self) -> None:
+        try:
+            self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        except OSError as error:  # before Linux 4.20 the filter alone does it
+            if error.errno != errno.ENOPROTOOPT:
+                raise
+
+    def _hand_on(self, handler: PacketHandler, at: int, status: int) -> int:
+        """Hand on the packet of the frame at `at`; return 1, or 0 when it was skipped."""
+        wire_length = read_u32(self.base, at + _AT_LENGTH)
+        available = read_u32(self.base, at + _AT_CAPTURED)
+        seconds = read_u32(self.base, at + _AT_SECONDS)
+        timestamp_ns = seconds * _SECOND_NS + read_u32(self.base, at + _AT_NANOSECONDS)
+        protocol = (self.view[at + _AT_PROTOCOL] << 8) | self.view[at + _AT_PROTOCOL + 1]
+        if status & _STATUS_COPY:
+            copied = self._receive_copy(wire_length)
+            if copied >= 0:
+                return self._hand_on_ip(
+                    handler, self.copy_view, 0, copied, wire_length, protocol, timestamp_ns
+                )
+        start = at + read_u16(self.base, at + _AT_NETWORK)
+        return self._hand_on_ip(
+            handler, self.view, start, available, wire_length, protocol, timestamp_ns
+        )
+
+    def _hand_on_ip(
+        self,
+        handler: PacketHandler,
+        data: Any,
+        start: int,
+        available: int,
+        wire_length: int,
+        protocol: int,
+        timestamp_ns: int,
+    ) -> int:
+        """Step over VLAN tags that the kernel left in, then hand on what is IP."""
+        end = start + available
+        ethertype = protocol
+        while ethertype == _TAG or ethertype == _SERVICE_TAG:
+            if end - start < _TAG_BYTES:
+                break
+            ethertype = (data[start + 2] << 8) | data[start + 3]
+            start += _TAG_BYTES
+            wire_length -= _TAG_BYTES
+        if ethertype != _IPV4 and ethertype != _IPV6:
+            self.skipped += 1
+            return 0
+        if end - start > self.snaplen:
+            end = start + self.snaplen
+        elif end - start < wire_length and end - start < self.snaplen:
+            self.cut += 1
+        handler.packet(data, start, end, wire_length, timestamp_ns)
+        return 1
+
+    def _receive_copy(self, wire_length: int) -> int:
+        """Read the packet queued beside the current frame; return the bytes of it, -1: not there."""
+        # A pending error of the socket (the device went down) is reported first, once.
+        for _ in range(2):
+            try:
+                length = self.socket.recv_into(
+                    self.copy_buffer, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC
+                )
+            except BlockingIOError:
+                return -1
+            except OSError as error:
+                self._device_lost(error.errno)
+                continue
+            self.copied += 1
+            return int(min(length, _COPY_BYTES)) if length == wire_length else -1
+        return -1
+
+    def _check_device(self) -> None:
+        """Take note of a pending error of the socket, which would else poll ready for ever."""
+        if self.frame_count:
+            code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self._device_lost(code)
+            elif self.down and self.failed is None:
+                self._find_device()
+
+    def _device_lost(self, code: int) -> None:
+        """The device went down (the kernel goes on when it comes up), or away."""
+        self.device_downs += 1
+        self.down = True
+        if code == errno.ENETDOWN:
+            self._find_device()
+        else:
+            self.failed = f"device {self.device}: {os.strerror(code)}"
+
+    def _find_device(self) -> None:
+        """Set `failed` if the socket is bound to a device that is no more."""
+        if not self.socket.getsockname()[0]:
+            self.failed = f"device {self.device} is gone"
