@@ -85,7 +85,7 @@ class Histogram:
         if self.count == 0 or percent <= 0:
             return self.smallest
         # The nearest rank, in integers: a float product would be off for large counts.
-        rank = min(self.count, max(1, -(-int(percent * 1000) * self.count // 100_000)))
+        rank = min(self.count, max(1, -(-round(percent * 1000) * self.count // 100_000)))
         if rank == self.count:
             return self.largest
         seen = 0
