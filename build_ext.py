@@ -4,9 +4,9 @@ The hot modules are ordinary `.py` files whose C types stand in a `.pxd` beside 
 works without this step, only slower. The environment decides:
 
 - `TCPCOPY_COMPILE=auto` (default): compile, and if that is not possible build the pure package and
-  say so. All or nothing: compiled modules use each other's C types, so a mixture cannot be imported.
-- `TCPCOPY_COMPILE=require`: compile, and any failure (no Cython, no compiler, a translation error, a
-  C error) fails the build.
+  say so. All or nothing: compiled modules use each other's C types, so a mixture does not import.
+- `TCPCOPY_COMPILE=require`: compile, and any failure (no Cython, no compiler, a translation error,
+  a C error) fails the build.
 - `TCPCOPY_COMPILE=never`: the pure package.
 - `TCPCOPY_DEBUG=1`: compile with bounds checks, for hunting; slower.
 
@@ -28,7 +28,12 @@ from setuptools.command.build_py import build_py
 
 # Each module with a `.pxd` beside it, and no other (tests/repo/test_compiled_modules.py).
 COMPILED_MODULES = [
+    "tcpcopy.capture.ring",
+    "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
+    "tcpcopy.packet.segment",
+    "tcpcopy.relay.records",
+    "tcpcopy.report.histogram",
 ]
 
 SOURCE_ROOT = Path("src")
@@ -128,11 +133,11 @@ class BuildHotModules(build_ext):
             return
         mode = compile_mode()
         try:
-            self.force = bool(self.force) or self._recipe_changed(declared)
+            self.force = bool(self.force) or self._recipe_changed()
             translate(declared, force=bool(self.force))
             super().run()
             self._check(declared)
-            self._recipe_file().write_text(self._recipe(declared))
+            self._recipe_file().write_text(self._recipe())
         # SystemExit too: setuptools raises it for some compiler failures.
         except (Exception, SystemExit) as error:
             self._recipe_file().unlink(missing_ok=True)
@@ -140,8 +145,8 @@ class BuildHotModules(build_ext):
                 say(f"FAILED, and TCPCOPY_COMPILE=require: {error}")
                 raise
             say(f"cannot compile here: {type(error).__name__}: {error}")
-            say(f"building the pure package instead: it works, only slower ({len(declared)} modules)")
-            self._fall_back()
+            say("building the pure package instead: it works, only slower")
+            self._fall_back(declared)
         else:
             kind = "compiled, with bounds checks" if is_debug_build() else "compiled"
             say(f"{len(declared)} of {len(declared)} modules {kind}")
@@ -156,9 +161,10 @@ class BuildHotModules(build_ext):
         if missing:
             raise BuildRefused(f"no extension module came out for {', '.join(missing)}")
 
-    def _fall_back(self) -> None:
+    def _fall_back(self, declared: list[Extension]) -> None:
         """Turn this build into the pure one: no extension left behind, a wheel for any platform."""
-        self._prune(keep=[])
+        for extension in declared:
+            Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
         self.extensions = []
         self.distribution.ext_modules = []
         wheel = self.distribution.get_command_obj("bdist_wheel", create=False)
@@ -169,16 +175,16 @@ class BuildHotModules(build_ext):
         """Remove extension modules of an earlier build that are not to be kept."""
         if self.inplace or self.build_lib is None:
             return
-        kept = {Path(self.get_ext_fullpath(extension.name)) for extension in keep}
+        kept = {Path(self.get_ext_fullpath(extension.name)).resolve() for extension in keep}
         for path in Path(self.build_lib).rglob("*.so"):
-            if path.resolve() not in {k.resolve() for k in kept}:
+            if path.resolve() not in kept:
                 path.unlink()
 
     def _recipe_file(self) -> Path:
         Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         return Path(self.build_temp) / "tcpcopy-recipe"
 
-    def _recipe(self, declared: list[Extension]) -> str:
+    def _recipe(self) -> str:
         """Return a digest of what, besides the sources, decides what comes out."""
         from Cython import __version__ as cython_version
 
@@ -186,9 +192,9 @@ class BuildHotModules(build_ext):
         parts += [QUIET_ARGS, os.environ.get("CC"), os.environ.get("CFLAGS")]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def _recipe_changed(self, declared: list[Extension]) -> bool:
+    def _recipe_changed(self) -> bool:
         recipe = self._recipe_file()
-        return not recipe.is_file() or recipe.read_text() != self._recipe(declared)
+        return not recipe.is_file() or recipe.read_text() != self._recipe()
 
 
 class BuildFreshPackage(build_py):

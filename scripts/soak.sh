@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The long tests: every property with many more examples, and the soaks with real servers (root).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PWD/.venv/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+unset PYTHONPATH
+export TCPCOPY_HYPOTHESIS=deep TCPCOPY_EXPECT_BUILD=compiled
+
+.venv/bin/python -m pytest -n 2 --timeout 3600 -m 'not soak' tests/sim tests/property
+.venv/bin/python -m pytest --timeout 7200 -m soak tests

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# All tests, in the order in which they are quick to fail: the uncompiled package, the compiled one,
+# and the compiled one with real servers in network namespaces (as root).
+#
+#   scripts/test.sh [pure|compiled|netns]...    default: all three
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+RINGS=(tests/unit tests/sim tests/property tests/vectors)
+PATH="$PWD/.venv/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+unset PYTHONPATH
+
+# run BUILD ARGUMENT...: pytest with the package that BUILD names ("pure", "compiled")
+run() {
+    local build=$1 started=$SECONDS
+    shift
+    printf '\n== %s package: %s\n' "$build" "$*"
+    # The sources hold no compiled module, so naming them first selects the pure package.
+    if [ "$build" = pure ]; then
+        PYTHONPATH=src TCPCOPY_EXPECT_BUILD=pure .venv/bin/python -m pytest -q "$@"
+    else
+        TCPCOPY_EXPECT_BUILD=compiled .venv/bin/python -m pytest -q "$@"
+    fi
+    printf '== took %d s\n' $((SECONDS - started))
+}
+
+for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
+    case $part in
+        pure) run pure -n 2 tests/repo "${RINGS[@]}" ;;
+        compiled) run compiled -n 2 "${RINGS[@]}" ;;
+        netns) run compiled tests/netns ;;
+        *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
+    esac
+done
