@@ -1,0 +1,359 @@
+"""Which client address and port a session shows to its target.
+
+Two live sessions never share an address and port towards the same target, whatever -c, -n and -f
+are. Where the C program's port arithmetic gives a port that is taken, it drops the session; here
+its result is the preferred port, and another is found when that is taken.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from tcpcopy.mapping.addresses import IPV4_BYTES, IPV6_BYTES, is_loopback
+from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.hashing import stable_hash
+from tcpcopy.mapping.ports import PortRange, PortSpace
+
+_PORT_MASK: Final = 0xFFFF
+_FIRST_PORT: Final = 1024  # where the C program goes on when a shifted port passes 65535
+_SMALL: Final = 16  # ports of one address kept in a plain list
+_BATCHES: Final = 32  # parts of the cool-down in which released ports are remembered together
+_SWEPT_A_CALL: Final = 8  # bounds the work of one call; more than one release adds
+COOLDOWN_NS: Final = 60_000_000_000  # TIME_WAIT on Linux
+
+
+def preferred_port(client_port: int, copy: int, factor: int, shift: int = 0) -> int:
+    """Port that the C program would give to a copy of a client's session, 0 to 65535.
+
+    `copy` is 0 for the session itself and 1 to n-1 for the further ones of -n, `factor` is -f (0:
+    none), `shift` a number from 0 to 511, different for each run, which the C program draws at
+    start and adds whenever it shifts.
+    Source: as TCPCopy 1.3.0 does in replicate_packs and get_port_from_shift.
+    """
+    port = client_port
+    if copy:
+        port = _shifted(port, ((copy << 1) - 1 << 5) + shift)
+    if factor:
+        port = _shifted(port, (factor << 11) + shift)
+    return port
+
+
+def _shifted(port: int, addition: int) -> int:
+    port += addition
+    if port > _PORT_MASK:
+        port = _FIRST_PORT + addition
+    return port & _PORT_MASK
+
+
+class Allocator:
+    """Hands out mapped addresses and ports. Not safe for use by several threads.
+
+    `pool` is -c (None: clients keep their address), `localhost_replacement` -H, `factor` -f,
+    `copies` -n. A released port is avoided for `cooldown_ns` while others are free, because the
+    target may hold the old connection in TIME_WAIT. `shift`: see `preferred_port`. `ports` bounds
+    the ports that are found by search; a client's own port may lie outside.
+
+    Work and memory: a few dictionary look-ups a call; one dictionary entry and a short list for
+    an address with few sessions, bitmaps for one with many; no walk over ports. Only when every
+    port of an address is taken is the next address of the pool looked at.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_batch_ends_ns",
+        "_batches",
+        "_cooldown_ns",
+        "_copies",
+        "_factor",
+        "_localhost_replacement",
+        "_pools",
+        "_range",
+        "_shift",
+        "_spaces",
+        "_tags",
+        "live",
+    )
+
+    live: int  # sessions that hold an address and port now
+    _pools: dict[int, AddressPool] | None  # by length of address; None without -c
+    _localhost_replacement: bytes | None
+    _factor: int
+    _copies: int
+    _shift: int
+    _cooldown_ns: int
+    _range: PortRange
+    _tags: dict[tuple[bytes, int], bytes]  # target -> two bytes that stand for it in keys
+    # address + tag -> its ports. A list holds live ports as they are and cooling ones as
+    # until_ns << 16 | port, in order of release. Never an empty list between calls.
+    _spaces: dict[bytes, list[int] | PortSpace]
+    # What released ports wait in to be forgotten: (when the last of them has cooled down, keys).
+    _batches: deque[tuple[int, list[bytes]]]
+    _batch: list[bytes]  # the newest of these
+    _batch_ends_ns: int  # when a new one is begun
+
+    def __init__(
+        self,
+        pool: AddressPool | None = None,
+        localhost_replacement: bytes | None = None,
+        factor: int = 0,
+        copies: int = 1,
+        cooldown_ns: int = COOLDOWN_NS,
+        *,
+        shift: int = 0,
+        ports: tuple[int, int] = (_FIRST_PORT, _PORT_MASK),
+    ) -> None:
+        self._pools = None
+        if pool is not None:
+            families = (IPV4_BYTES, IPV6_BYTES)
+            self._pools = {length: pool.only(length) for length in families}
+        self._localhost_replacement = localhost_replacement
+        self._factor = factor
+        self._copies = copies
+        self._shift = shift
+        self._cooldown_ns = cooldown_ns
+        self._range = PortRange(*ports)
+        self._tags = {}
+        self._spaces = {}
+        self._batches = deque()
+        self._batch = []
+        self._batch_ends_ns = -1
+        self.live = 0
+
+    def acquire(
+        self,
+        *,
+        client_address: bytes,
+        client_port: int,
+        target_address: bytes,
+        target_port: int,
+        copy: int,
+        now_ns: int,
+    ) -> tuple[bytes, int] | None:
+        """Take an address and port for one copy of a client's session towards a target.
+
+        Copy 0 without -c keeps the client's address and port if free; with -c the same client and
+        copy gets the same address. None when every port is live, on every address of the pool
+        (without -c: of the client), or when there is no address of the target's family.
+        The result depends on the calls made before and on nothing else.
+        """
+        if not 0 <= copy < self._copies:
+            raise ValueError(f"copy {copy} of {self._copies}")
+        if self._batches:
+            self._sweep(now_ns)
+        tag = self._tag(target_address, target_port)
+        replacement = self._localhost_replacement
+        # As in the C program, loopback clients of a loopback target stay what they are.
+        if (
+            replacement is not None
+            and is_loopback(client_address)
+            and not is_loopback(target_address)
+        ):
+            client_address = replacement
+        port = preferred_port(client_port, copy, self._factor, self._shift)
+        kept = port == client_port
+        if not port or not (kept or self._range.first <= port <= self._range.last):
+            port = 0  # a shifted port that no client would have
+        if self._pools is None:
+            if len(client_address) != len(target_address):
+                return None
+            key = client_address + tag
+            port = (
+                self._take_wanted(key, port, now_ns)
+                or self._take_free(key, self._start(client_address, client_port, copy))
+                or self._take_oldest(key)
+            )
+            if not port:
+                return None
+            self.live += 1
+            return client_address, port
+        return self._acquire_pooled(
+            self._pools[len(target_address)], client_address, client_port, copy, tag, port, now_ns
+        )
+
+    def _acquire_pooled(
+        self,
+        pool: AddressPool,
+        client_address: bytes,
+        client_port: int,
+        copy: int,
+        tag: bytes,
+        wanted: int,
+        now_ns: int,
+    ) -> tuple[bytes, int] | None:
+        size = len(pool)
+        if not size:
+            return None
+        # Each copy has its own address, as in the C program: that spreads the ports.
+        home = stable_hash(client_address + copy.to_bytes(2, "big")) % size
+        address = pool[home]
+        port = self._take_wanted(address + tag, wanted, now_ns)
+        if not port:
+            start = self._start(client_address, client_port, copy)
+            port = self._take_free(address + tag, start)
+            for index in _round(home, size) if not port else ():
+                address = pool[index]
+                key = address + tag
+                port = self._take_wanted(key, wanted, now_ns) or self._take_free(key, start)
+                if port:
+                    break
+            for index in (home, *_round(home, size)) if not port else ():
+                address = pool[index]
+                port = self._take_oldest(address + tag)
+                if port:
+                    break
+            if not port:
+                return None
+        self.live += 1
+        return address, port
+
+    def release(
+        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+    ) -> bool:
+        """Hand an address and port back; False (and no change) when it is not held.
+
+        `now_ns` must not go back between calls.
+        """
+        if self._batches:
+            self._sweep(now_ns)
+        key = address + self._tag(target_address, target_port)
+        space = self._spaces.get(key)
+        until_ns = now_ns + self._cooldown_ns
+        if isinstance(space, list):
+            if port not in space:
+                return False
+            space.remove(port)
+            if self._cooldown_ns > 0:
+                space.append(until_ns << 16 | port)
+        elif space is None or not space.release(port, until_ns):
+            return False
+        self.live -= 1
+        if self._cooldown_ns > 0:
+            if now_ns >= self._batch_ends_ns:
+                self._batch_ends_ns = now_ns + self._cooldown_ns // _BATCHES + 1
+                self._batch = []
+                self._batches.append((self._batch_ends_ns + self._cooldown_ns, self._batch))
+            self._batch.append(key)
+        else:
+            self._forget_expired(key, now_ns)
+        return True
+
+    @property
+    def remembered(self) -> int:
+        """Mapped addresses, counted for each target, that have live or cooling ports."""
+        return len(self._spaces)
+
+    def _tag(self, target_address: bytes, target_port: int) -> bytes:
+        tag = self._tags.get((target_address, target_port))
+        if tag is None:
+            tag = len(self._tags).to_bytes(2, "big")
+            self._tags[target_address, target_port] = tag
+        return tag
+
+    def _start(self, client_address: bytes, client_port: int, copy: int) -> int:
+        """Where the search begins: spread, because the next ports up are the likeliest that the
+        same client uses next."""
+        place = stable_hash(client_address + (client_port << 16 | copy).to_bytes(4, "big"))
+        return self._range.first + place % self._range.size
+
+    def _take_wanted(self, key: bytes, port: int, now_ns: int) -> int:
+        """Take this very port; 0 when it is taken. Frees what has cooled down first."""
+        space = self._spaces.get(key)
+        if space is None:
+            if port:
+                self._spaces[key] = [port]
+            return port
+        if isinstance(space, list):
+            _expire(space, now_ns)
+            for entry in space:
+                if entry & _PORT_MASK == port:
+                    return 0
+            if port:
+                self._add(key, space, port)
+            elif not space:
+                del self._spaces[key]
+            return port
+        space.expire(now_ns)
+        return port if port and space.take(port) else 0
+
+    def _take_free(self, key: bytes, start: int) -> int:
+        """Take the first free port from `start` on; 0 when none is free."""
+        space = self._spaces.get(key)
+        if space is None:
+            self._spaces[key] = [start]
+            return start
+        if isinstance(space, list):
+            taken = {entry & _PORT_MASK for entry in space}
+            port = start
+            for _ in range(min(len(taken) + 1, self._range.size)):
+                if port not in taken:
+                    self._add(key, space, port)
+                    return port
+                port = port + 1 if port < self._range.last else self._range.first
+            return 0
+        port = space.find(start)
+        if port:
+            space.take(port)
+        return port
+
+    def _take_oldest(self, key: bytes) -> int:
+        """Take the port that has been cooling longest; 0 when none is cooling."""
+        space = self._spaces.get(key)
+        if isinstance(space, PortSpace):
+            return space.take_oldest()
+        for place, entry in enumerate(space or ()):
+            if entry > _PORT_MASK:
+                assert space is not None
+                space[place] = entry & _PORT_MASK
+                return entry & _PORT_MASK
+        return 0
+
+    def _add(self, key: bytes, space: list[int], port: int) -> None:
+        if len(space) < _SMALL:
+            space.append(port)
+            return
+        large = PortSpace(self._range)
+        for entry in space:
+            if entry > _PORT_MASK:
+                large.cool(entry & _PORT_MASK, entry >> 16)
+            else:
+                large.take(entry)
+        large.take(port)
+        self._spaces[key] = large
+
+    def _sweep(self, now_ns: int) -> None:
+        """Forget a few of the addresses whose ports have all cooled down."""
+        due_ns, keys = self._batches[0]
+        if due_ns > now_ns:
+            return
+        for _ in range(_SWEPT_A_CALL):
+            if not keys:
+                self._batches.popleft()
+                return
+            self._forget_expired(keys.pop(), now_ns)
+
+    def _forget_expired(self, key: bytes, now_ns: int) -> None:
+        space = self._spaces.get(key)
+        if isinstance(space, list):
+            _expire(space, now_ns)
+            if not space:
+                del self._spaces[key]
+        elif space is not None:
+            space.expire(now_ns)
+            if space.empty:
+                del self._spaces[key]
+
+
+def _round(home: int, size: int) -> Iterator[int]:
+    """The other places of a pool, from the one after `home` on."""
+    for step in range(1, size):
+        yield (home + step) % size
+
+
+def _expire(space: list[int], now_ns: int) -> None:
+    """Drop the cooled-down entries of a small space."""
+    for entry in space:
+        if entry > _PORT_MASK and entry >> 16 <= now_ns:
+            space[:] = [kept for kept in space if kept <= _PORT_MASK or kept >> 16 > now_ns]
+            return
