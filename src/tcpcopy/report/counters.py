@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 from tcpcopy.report.histogram import Histogram
+from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 
 
 @dataclass(slots=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.report import remedies
 from tcpcopy.report.context import SOCKET, Context
 from tcpcopy.report.counters import Snapshot, drops_of
+from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.text import byte_size, number, plural
 
 #: Levels, most serious first. "bug": our own counts contradict each other.

@@ -27,17 +27,17 @@ class LineFormatter(logging.Formatter):
     that came from the network can fake a second one. Tracebacks follow on lines of their own.
     """
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         moment = datetime.fromtimestamp(record.created).astimezone()
         return moment.isoformat(timespec="milliseconds")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         text = record.message.replace("\r", "\\r").replace("\n", "\\n")
         name = record.name.removeprefix(ROOT).removeprefix(".")
         where = f"{name}: " if name else ""
         return f"{self.formatTime(record)} {record.levelname} {where}{text}"
 
-    def usesTime(self) -> bool:  # noqa: N802
+    def usesTime(self) -> bool:
         return False  # formatMessage makes it
 
 
@@ -61,7 +61,7 @@ class FileHandler(WatchedFileHandler):
                 logging.LogRecord(record.name, logging.WARNING, __file__, 0, note, None, None)
             )
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         self.lost_lines += 1
 
 
@@ -78,7 +78,7 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
             self.before()
         super().emit(record)
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         """Nobody reads a stderr that is gone; the run goes on."""
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.diagnosis import diagnose
 from tcpcopy.report.histogram import Histogram
+from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.remedies import errno_name
 from tcpcopy.report.verdict import exit_code, headline
 
@@ -98,25 +98,8 @@ FIELDS: Final[dict[str, str]] = {
 
 def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     """The report as plain data for `json.dump`; the keys are those of `FIELDS`."""
-    relay = snapshot.relay_total()
     return {
-        "format": FORMAT,
-        "version": context.version,
-        "compiled": context.is_compiled,
-        "mode": context.mode,
-        "transfers": [
-            {
-                "online_address": transfer.online_address,
-                "online_port": transfer.online_port,
-                "target_address": transfer.target_address,
-                "target_port": transfer.target_port,
-            }
-            for transfer in context.transfers
-        ],
-        "started": _utc(snapshot.started_ns),
-        "duration_s": round(snapshot.duration_ns / 1e9, 3),
-        "exit_code": exit_code(snapshot),
-        "headline": headline(snapshot),
+        **_run(snapshot, context),
         "sessions": _sessions(snapshot),
         "turns": {
             "captured": snapshot.turns_captured,
@@ -142,13 +125,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "dropped": _drops(snapshot.answer_drops),
         },
         "kernel": _kernel(snapshot),
-        "relay": {
-            "records": relay.records,
-            "malformed": relay.malformed,
-            "lost": relay.lost,
-            "reconnects": relay.reconnects,
-            "intercepts": _intercepts(snapshot),
-        },
+        "relay": _relay(snapshot),
         "send_errors": {
             errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
         },
@@ -157,18 +134,45 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "lag": _latency(snapshot.capture_lag),
         },
         "memory_bytes": snapshot.memory_bytes,
-        "findings": [
-            {
-                "key": finding.key,
-                "level": finding.level,
-                "count": finding.count,
-                "text": finding.text,
-                "remedy": list(finding.remedy),
-            }
-            for finding in diagnose(snapshot, context)
-        ],
+        "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
     }
+
+
+def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The keys at the top: what ran, and what came of it."""
+    return {
+        "format": FORMAT,
+        "version": context.version,
+        "compiled": context.is_compiled,
+        "mode": context.mode,
+        "transfers": [
+            {
+                "online_address": transfer.online_address,
+                "online_port": transfer.online_port,
+                "target_address": transfer.target_address,
+                "target_port": transfer.target_port,
+            }
+            for transfer in context.transfers
+        ],
+        "started": _utc(snapshot.started_ns),
+        "duration_s": round(snapshot.duration_ns / 1e9, 3),
+        "exit_code": exit_code(snapshot),
+        "headline": headline(snapshot),
+    }
+
+
+def _findings(snapshot: Snapshot, context: Context) -> list[dict[str, Any]]:
+    return [
+        {
+            "key": finding.key,
+            "level": finding.level,
+            "count": finding.count,
+            "text": finding.text,
+            "remedy": list(finding.remedy),
+        }
+        for finding in diagnose(snapshot, context)
+    ]
 
 
 def _utc(started_ns: int) -> str | None:
@@ -209,19 +213,26 @@ def _kernel(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _intercepts(snapshot: Snapshot) -> list[dict[str, Any]]:
-    return [
-        {
-            "peer": peer,
-            "connected": relay.connected,
-            "connects": relay.connects,
-            "records": relay.records,
-            "malformed": relay.malformed,
-            "lost": relay.lost,
-            "reconnects": relay.reconnects,
-        }
-        for peer, relay in snapshot.relays.items()
-    ]
+def _relay(snapshot: Snapshot) -> dict[str, Any]:
+    total = snapshot.relay_total()
+    return {
+        "records": total.records,
+        "malformed": total.malformed,
+        "lost": total.lost,
+        "reconnects": total.reconnects,
+        "intercepts": [
+            {
+                "peer": peer,
+                "connected": relay.connected,
+                "connects": relay.connects,
+                "records": relay.records,
+                "malformed": relay.malformed,
+                "lost": relay.lost,
+                "reconnects": relay.reconnects,
+            }
+            for peer, relay in snapshot.relays.items()
+        ],
+    }
 
 
 def _latency(histogram: Histogram) -> dict[str, float | int]:

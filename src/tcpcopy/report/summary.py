@@ -8,11 +8,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from tcpcopy.engine.outcome import Outcome
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.diagnosis import Finding, diagnose
 from tcpcopy.report.histogram import Histogram
+from tcpcopy.report.outcome import Outcome
 from tcpcopy.report.schema import to_json
 from tcpcopy.report.text import byte_size, clock, duration, number, per_cent, plural, rate
 from tcpcopy.report.verdict import exit_code, headline

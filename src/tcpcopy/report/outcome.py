@@ -1,0 +1,101 @@
+"""The closed lists: how a session ended, and why a packet was not used.
+
+Imports nothing. It stands in the lowest layer so that reports can name what the engine counts;
+`engine/outcome.py` is the name under which the layers above import it.
+
+The numbers are contiguous and start at 1: plain arrays of `OUTCOME_SLOTS` and `DROP_SLOTS` counts
+are indexed by them. Slot 0 of an array of drops counts the packets that were used; slot 0 of
+outcomes stays 0. Members are only ever appended: JSON reports and C constants carry them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, Self
+
+
+class Outcome(IntEnum):
+    """How a captured session ended; every session ends in exactly one of these.
+
+    `description` is one line for the summary. `is_loss`: something the client sent did not reach
+    the target, so the exit code is 1. `is_skip`: left out because the user asked for it.
+    """
+
+    description: str
+    is_loss: bool
+    is_skip: bool
+
+    def __new__(
+        cls, value: int, description: str, is_loss: bool = True, is_skip: bool = False
+    ) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        member.is_loss = is_loss
+        member.is_skip = is_skip
+        return member
+
+    REPLAYED = (1, "replayed in full", False)
+    CLIENT_RESET = (2, "replayed, ended by the client's reset", False)
+    REFUSED = (3, "refused by the target")
+    RESET = (4, "reset by the target")
+    CLOSED_EARLY = (5, "closed by the target before all was sent")
+    CONNECT_TIMEOUT = (6, "the target did not answer the connect")
+    ANSWER_TIMEOUT = (7, "the target stopped answering")
+    IDLE_TIMEOUT = (8, "idle too long, with data not delivered")
+    IDLE_COMPLETE = (9, "idle too long, all captured data delivered", False)
+    CAPTURE_HOLE = (10, "part of the client's data was not captured")
+    SKIPPED_SAMPLING = (11, "left out by sampling (-r, -g)", False, True)
+    SKIPPED_PARTIAL = (12, "begun before the capture, left out (-O)", False, True)
+    SHED_MEMORY = (13, "not taken on, memory limit (-m) near")
+    SHED_SESSIONS = (14, "not taken on, session limit reached")
+    NO_ADDRESS = (15, "not taken on, no free client address and port")
+    SEND_FAILED = (16, "could not be sent from this host")
+    INTERNAL_ERROR = (17, "ended by an error inside tcpcopy")
+    OPEN_COMPLETE = (18, "open at exit, all captured data delivered", False)
+    OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
+
+
+class Drop(IntEnum):
+    """Why a packet (captured, or an answer) was not used; 0 instead of a member: it was used.
+
+    `description` is one line for the summary. Packets that are dropped for good reason
+    (duplicates, acknowledgements) are counted here as well, so that the sums close.
+    """
+
+    description: str
+
+    def __new__(cls, value: int, description: str) -> Self:
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+    # The packet itself cannot be read.
+    NOT_IP = (1, "neither IPv4 nor IPv6")
+    SHORT = (2, "shorter than its headers")
+    BAD_HEADER = (3, "header lengths contradict each other")
+    FRAGMENT = (4, "an IP fragment")
+    NOT_TCP = (5, "not TCP")
+    CUT = (6, "payload cut by the snap length")
+    BAD_OPTION = (7, "malformed TCP options")
+    # It can be read, but is nothing to replay.
+    NO_TRANSFER = (8, "to no address and port of -x")
+    NO_SESSION = (9, "of no known session (reset or FIN)")
+    PURE_ACK_NO_SESSION = (10, "an acknowledgement of no known session")
+    CLOSED_SESSION = (11, "of a session that has ended")
+    SKIPPED_SESSION = (12, "of a session left out (-r, -g, -O)")
+    SHED_SESSION = (13, "of a session not taken on")
+    DUPLICATE = (14, "nothing new (retransmission, keep-alive)")
+    OUT_OF_WINDOW = (15, "outside the window of its session")
+    EARLY_LIMIT = (16, "too far ahead, the hold for early data is full")
+    # Answers only.
+    FOREIGN = (17, "an answer for no session")
+    BAD_ACK = (18, "acknowledges what was not sent")
+    BAD_STATE = (19, "does not fit the state of its session")
+    # Both; a packet that trips our own bug is counted too.
+    INTERNAL_ERROR = (20, "met an error inside tcpcopy")
+
+
+OUTCOME_SLOTS: Final = len(Outcome) + 1
+DROP_SLOTS: Final = len(Drop) + 1
