@@ -122,6 +122,10 @@ def translate(extensions: list[Extension], *, force: bool) -> None:
 class BuildHotModules(build_ext):
     """`build_ext` that never fails half-way: all modules, or (mode "auto") none."""
 
+    extensions: list[Extension]
+    parallel: int | None
+    force: bool | None
+
     def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count() or 1

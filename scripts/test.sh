@@ -24,10 +24,13 @@ run() {
     printf '== took %d s\n' $((SECONDS - started))
 }
 
+# An empty ring is a failure of its own: tests/repo/test_documents.py.
+rings() { find "${RINGS[@]}" -maxdepth 0 2>/dev/null || true; }
+
 for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
     case $part in
-        pure) run pure -n 2 tests/repo "${RINGS[@]}" ;;
-        compiled) run compiled -n 2 "${RINGS[@]}" ;;
+        pure) run pure -n 2 tests/repo $(rings) ;;
+        compiled) run compiled -n 2 $(rings) ;;
         netns) run compiled tests/netns ;;
         *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
     esac

@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"copier", "interceptor"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version"},
+    {"errors", "version", "pure_cython"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 
@@ -54,8 +54,8 @@ def test_imports_go_down_only() -> None:
 
 
 def test_package_itself_imports_no_part() -> None:
-    """`import tcpcopy` stays instant and free of cycles."""
-    assert [edge for edge in sorted(edges()) if not edge[1]] == []
+    """`import tcpcopy` stays instant and free of cycles; only Cython's stand-in is below it."""
+    assert {imported for _, part, imported in edges() if not part} <= {"pure_cython"}
 
 
 def test_parts_of_one_layer_do_not_import_in_circles() -> None:
