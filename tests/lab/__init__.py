@@ -1,0 +1,1 @@
+"""Lab programs: framed server and clients, comparison of what two servers read, a bad link."""
