@@ -16,17 +16,16 @@ run() {
     shift
     printf '\n== %s package: %s\n' "$build" "$*"
     # The sources hold no compiled module, so naming them first selects the pure package.
-    if [ "$build" = pure ]; then
-        PYTHONPATH=src TCPCOPY_EXPECT_BUILD=pure .venv/bin/python -m pytest -q "$@"
-    else
-        TCPCOPY_EXPECT_BUILD=compiled .venv/bin/python -m pytest -q "$@"
-    fi
+    local path=()
+    [ "$build" = compiled ] || path=(PYTHONPATH=src)
+    env "${path[@]}" TCPCOPY_EXPECT_BUILD="$build" .venv/bin/python -m pytest "$@" || failed+=("$build: $*")
     printf '== took %d s\n' $((SECONDS - started))
 }
 
 # An empty ring is a failure of its own: tests/repo/test_documents.py.
 rings() { find "${RINGS[@]}" -maxdepth 0 2>/dev/null || true; }
 
+failed=()
 for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
     case $part in
         pure) run pure -n 2 tests/repo $(rings) ;;
@@ -35,3 +34,8 @@ for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
         *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
     esac
 done
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf '\nFAILED %s\n' "${failed[@]}" >&2
+    exit 1
+fi
