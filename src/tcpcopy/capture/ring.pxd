@@ -36,6 +36,7 @@ cdef int _IPV6
 cdef int _TAG
 cdef int _SERVICE_TAG
 cdef Py_ssize_t _TAG_BYTES
+cdef Py_ssize_t _SHORTEST_HEADER
 cdef Py_ssize_t _AT_LENGTH
 cdef Py_ssize_t _AT_CAPTURED
 cdef Py_ssize_t _AT_NETWORK
@@ -79,9 +80,14 @@ cdef class Ring:
     cdef Py_ssize_t _hand_on(
         self, PacketHandler handler, Py_ssize_t at, unsigned int status
     ) except -1
-    @cython.locals(ethertype=cython.int, end=cython.Py_ssize_t)
+    @cython.locals(network=cython.Py_ssize_t, end=cython.Py_ssize_t)
     cdef Py_ssize_t _hand_on_ip(
         self, PacketHandler handler, const unsigned char[::1] data, Py_ssize_t start,
         Py_ssize_t available, Py_ssize_t wire_length, int protocol, long long timestamp_ns
     ) except -1
+    @cython.locals(following=cython.int, version=cython.int, length=cython.Py_ssize_t)
+    cdef Py_ssize_t _skip_tags(
+        self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end,
+        Py_ssize_t wire_length, int protocol
+    ) except -2
     cdef Py_ssize_t _receive_copy(self, Py_ssize_t wire_length) except -2

@@ -70,6 +70,7 @@ _IPV6 = IPV6
 _TAG = 0x8100
 _SERVICE_TAG = 0x88A8
 _TAG_BYTES = 4
+_SHORTEST_HEADER = 20
 
 # struct tpacket2_hdr, and struct sockaddr_ll 32 bytes after it
 _AT_LENGTH = 4
@@ -190,7 +191,7 @@ class Ring:
             self.set_filter(program)
             self._map(max(buffer_bytes, mmap.PAGESIZE))
             self._ignore_outgoing()
-            self.socket.bind((device or "", protocol))
+            self._bind()
         except OSError as error:
             self.close()
             if error.errno == errno.ENODEV:
@@ -267,7 +268,7 @@ class Ring:
     def rebind(self) -> bool:
         """Try to capture the device again after `failed`; return whether that worked."""
         try:
-            self.socket.bind((self.device or "", self.protocol))
+            self._bind()
         except OSError as error:
             self.failed = f"device {self.device}: {error.strerror}"
             return False
@@ -293,6 +294,17 @@ class Ring:
                 pass  # a handler still holds the buffer: it goes when that does
             self.mapping = None
         self.socket.close()
+
+    def _bind(self) -> None:
+        """Let packets come in, from now on."""
+        if self.device is not None:
+            self.socket.bind((self.device, self.protocol))
+            return
+        # Python's own `bind` wants a device. struct sockaddr_ll, of which two fields matter:
+        address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(self.protocol), 0, 0, 0, 0)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.bind(self.socket.fileno(), address, len(address)) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     def _map(self, buffer_bytes: int) -> None:
         """Make the ring: whole blocks of whole frames."""
@@ -363,24 +375,49 @@ class Ring:
         protocol: int,
         timestamp_ns: int,
     ) -> int:
-        """Step over VLAN tags that the kernel left in, then hand on what is IP."""
+        """Hand on what is IP, within `snaplen`; `start` may still stand before VLAN tags."""
         end = start + available
-        ethertype = protocol
-        while ethertype == _TAG or ethertype == _SERVICE_TAG:
-            if end - start < _TAG_BYTES:
-                break
-            ethertype = (data[start + 2] << 8) | data[start + 3]
-            start += _TAG_BYTES
-            wire_length -= _TAG_BYTES
-        if ethertype != _IPV4 and ethertype != _IPV6:
+        network = self._skip_tags(data, start, end, wire_length, protocol)
+        if network < 0:
             self.skipped += 1
             return 0
-        if end - start > self.snaplen:
-            end = start + self.snaplen
-        elif end - start < wire_length and end - start < self.snaplen:
+        wire_length -= network - start
+        if end - network > self.snaplen:
+            end = network + self.snaplen
+        elif end - network < wire_length and end - network < self.snaplen:
             self.cut += 1
-        handler.packet(data, start, end, wire_length, timestamp_ns)
+        handler.packet(data, network, end, wire_length, timestamp_ns)
         return 1
+
+    def _skip_tags(self, data: Any, start: int, end: int, wire_length: int, protocol: int) -> int:
+        """Return where the IP header stands, or -1 if there is none.
+
+        `protocol` is the frame's as the kernel tells it: of the tag before Linux 6.10, since then of
+        what stands behind all tags, although they are still there.
+        """
+        while end - start >= _SHORTEST_HEADER:
+            following = (data[start + 2] << 8) | data[start + 3]
+            if protocol == _IPV4 or protocol == _IPV6:
+                if (
+                    following != _IPV4
+                    and following != _IPV6
+                    and following != _TAG
+                    and following != _SERVICE_TAG
+                ):
+                    return start
+                # Bytes 2 and 3 of an IP header can look like that, too: does the rest fit?
+                version = data[start] >> 4
+                if version == 4:
+                    length = following
+                else:
+                    length = 40 + ((data[start + 4] << 8) | data[start + 5])
+                if (version == 4 or version == 6) and length <= wire_length:
+                    return start
+            elif protocol != _TAG and protocol != _SERVICE_TAG:
+                return -1
+            protocol = following
+            start += _TAG_BYTES
+        return -1
 
     def _receive_copy(self, wire_length: int) -> int:
         """Read the packet queued beside the current frame; return the bytes of it, -1: not there."""
