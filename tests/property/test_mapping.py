@@ -204,7 +204,7 @@ def test_any_text_is_parsed_or_refused_in_one_line(text: str) -> None:
 
     for parse in (lambda: parse_transfers(text, resolve=resolve), lambda: parse_clients(text)):
         try:
-            parse()  # type: ignore[no-untyped-call]
+            parse()
         except UsageError as error:
             assert error.option in ("-x", "-c") and error.problem and error.hint
 

@@ -90,6 +90,12 @@ class AddressPool:
     def __contains__(self, address: object) -> bool:
         return isinstance(address, bytes) and any(part.index(address) >= 0 for part in self._ranges)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AddressPool) and self._ranges == other._ranges
+
+    def __hash__(self) -> int:
+        return hash(self._ranges)
+
     def __iter__(self) -> Iterator[bytes]:
         for part in self._ranges:
             for index in range(part.count):

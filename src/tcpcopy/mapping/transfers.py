@@ -97,6 +97,12 @@ class TransferTable:
         """Each (address, port) copied to, once, in the order of `-x`."""
         return tuple(dict.fromkeys(transfer.target for transfer in self._transfers))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TransferTable) and self._transfers == other._transfers
+
+    def __hash__(self) -> int:
+        return hash(self._transfers)
+
     def __iter__(self) -> Iterator[Transfer]:
         return iter(self._transfers)
 

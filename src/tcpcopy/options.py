@@ -1,0 +1,577 @@
+"""tcpcopy's command line: one table of options, and the checked values that it gives.
+
+The table feeds the parser, `--help` and the documentation. `Option`, `read_words` and the checks of
+single values know nothing of tcpcopy's own options.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from tcpcopy.errors import UsageError
+from tcpcopy.mapping.addresses import (
+    IPV4_BYTES,
+    Resolver,
+    format_address,
+    format_endpoint,
+    parse_host,
+    parse_port,
+    resolve_host,
+    split_host_port,
+    unusable_as_peer,
+)
+from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
+from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
+
+NS_PER_SECOND: Final = 1_000_000_000
+NS_PER_MS: Final = 1_000_000
+MIB: Final = 1 << 20
+_MONTH_SECONDS: Final = 30 * 86400
+_KEEPALIVE_SECONDS_MORE: Final = 120  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
+_MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
+_HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
+_SHOWN: Final = 200  # characters of a value shown in an error
+_CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option, as the parser, `--help` and the documentation need it."""
+
+    name: str  # key of its value
+    short: str  # "-x", or "" for none
+    long: str  # "--transfer"
+    group: str  # heading that it stands under
+    help: str  # one sentence without a stop
+    metavar: str = ""  # what stands for its value; "" for a switch
+    low: int | None = None  # smallest number allowed; None: the value is not a number
+    high: int = 0  # largest number allowed
+    default: int | None = None  # number taken when the option is not given
+    scale: int = 1  # what one unit is in the unit kept (bytes, ns)
+    repeats: bool = False  # a comma list; several uses add up (else the last one counts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names as typed, the short one first."""
+        return (self.short, self.long) if self.short else (self.long,)
+
+    def describe(self) -> str:
+        """Help text with range and default."""
+        if self.low is None:
+            return self.help
+        default = "" if self.default is None else f", default {self.default}"
+        return f"{self.help} ({self.low} to {self.high}{default})"
+
+
+_TRAFFIC: Final = "what is copied, and where to"
+_CAPTURE: Final = "capture"
+_REPLAY: Final = "replay"
+_RELAY: Final = "intercept (classic mode)"
+_PROCESS: Final = "process and reports"
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("transfer", "-x", "--transfer", _TRAFFIC,
+           "copy connections to sourcePort (of sourceIP, else of any address of this host) to "
+           "targetIP:targetPort, as [sourceIP:]sourcePort-targetIP:targetPort; IPv6 addresses in "
+           "brackets; one source may have several targets",
+           "TRANSFER,...", repeats=True),
+    Option("intercept", "-s", "--intercept", _TRAFFIC,
+           "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
+           "to the target itself (socket mode)",
+           "HOST,...", repeats=True),
+    Option("clients", "-c", "--client-addresses", _TRAFFIC,
+           "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
+           "in socket mode addresses of this host to connect from",
+           "ADDRESS,...", repeats=True),
+    Option("localhost", "-H", "--localhost-address", _TRAFFIC,
+           "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
+    Option("copies", "-n", "--copies", _TRAFFIC,
+           "replay every session this many times", "NUM", 1, 1023, 1),
+    Option("factor", "-f", "--port-factor", _TRAFFIC,
+           "shift client ports; give each tcpcopy that shares a target a number of its own",
+           "NUM", 0, 1023, 0),
+    Option("percentage", "-r", "--percentage", _TRAFFIC,
+           "replay this percentage of the sessions", "NUM", 1, 100, 100),
+    Option("gradual", "-g", "--gradual", _TRAFFIC,
+           "begin with 1 percent of the sessions and replay 1 percent more each second, up to -r"),
+    Option("full_sessions_only", "-O", "--full-sessions-only", _TRAFFIC,
+           "leave out connections that were open before tcpcopy started"),
+    Option("device", "-i", "--device", _CAPTURE,
+           "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+    Option("filter", "-F", "--filter", _CAPTURE,
+           "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
+    Option("buffer", "-B", "--buffer", _CAPTURE,
+           "size of the capture buffer in MiB", "NUM", 1, 2048, 16, MIB),
+    Option("snaplen", "-S", "--snaplen", _CAPTURE,
+           "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
+           "NUM", 128, 262144, 65535),
+    Option("mtu", "-M", "--mtu", _REPLAY,
+           "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
+    Option("mss", "-D", "--mss", _REPLAY,
+           "maximum segment size told to the target for clients that told none; no more than the "
+           "MTU less 40", "NUM", 64, 65495, 1460),
+    Option("round_trip", "-R", "--round-trip", _REPLAY,
+           "round-trip time of the clients in milliseconds; 0: take it from the capture",
+           "NUM", 0, 600_000, 0, NS_PER_MS),
+    Option("no_wait", "-W", "--no-wait", _REPLAY,
+           "send requests when they were captured, without waiting for the target's answers"),
+    Option("session_timeout", "-t", "--session-timeout", _REPLAY,
+           "seconds to wait for an answer of the target", "NUM",
+           1, _MONTH_SECONDS, 600, NS_PER_SECOND),
+    Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
+           "seconds that a session may be idle; 120 more than -t when not given", "NUM",
+           1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("memory", "-m", "--memory", _REPLAY,
+           "memory limit in MiB; new sessions are left out before it is reached", "NUM",
+           64, 1 << 20, 1024, MIB),
+    Option("session_pool", "-U", "--session-pool", _REPLAY,
+           "accepted for old command lines, without effect", "NUM", 1, 63),
+    Option("relay_port", "-p", "--relay-port", _RELAY,
+           "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
+    Option("relay_connections", "-C", "--relay-connections", _RELAY,
+           "connections to each intercept", "NUM", 1, 11, 2),
+    Option("lonely", "-L", "--lonely", _RELAY,
+           "go on when no intercept can be reached, and connect to it when it is there"),
+    Option("log", "-l", "--log", _PROCESS, "append the log to this file", "FILE"),
+    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
+    Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
+    Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
+    Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
+    Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
+    Option("help", "-h", "--help", _PROCESS, "print this help and exit"),
+)  # fmt: skip
+
+_DESCRIPTION: Final = (
+    "Copies the live TCP traffic of this host to a test server: every session, byte for byte.\n"
+    "The service and its clients are not touched."
+)
+_EXAMPLES: Final = """examples:
+  tcpcopy -x 80-192.168.0.2:8080
+      copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
+  tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
+      the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy demo
+      show both on hosts made of network namespaces"""
+
+
+@dataclass(frozen=True, slots=True)
+class Intercept:
+    """One intercept of `-s`."""
+
+    host: str  # as given, to be looked up again when it is connected again
+    address: bytes  # 4 or 16 bytes, as found at start
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for; checked, but for what needs the host (`check_host`)."""
+
+    show: str = ""  # "help" or "version": print that and exit; nothing else is set
+    transfers: TransferTable = field(default_factory=lambda: TransferTable(()))
+    intercepts: tuple[Intercept, ...] = ()  # empty: socket mode
+    client_pool: AddressPool | None = None
+    localhost_replacement: bytes | None = None
+    copies: int = 1
+    factor: int = 0
+    percentage: int = 100
+    gradual: bool = False
+    full_sessions_only: bool = False
+    devices: tuple[str, ...] = ()  # empty: all
+    filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
+    buffer_bytes: int = 16 * MIB
+    snaplen_bytes: int = 65535  # captured of one packet
+    mtu_bytes: int = 1500
+    mss_bytes: int = 1460
+    round_trip_ns: int = 0  # 0: taken from the capture
+    wait_for_answers: bool = True
+    session_timeout_ns: int = 600 * NS_PER_SECOND
+    keepalive_timeout_ns: int = 720 * NS_PER_SECOND
+    memory_bytes: int = 1024 * MIB
+    relay_connections: int = 2  # to each intercept
+    lonely: bool = False
+    log_file: str | None = None  # absolute, as are the other files
+    json_file: str | None = None
+    pid_file: str | None = None
+    status: bool = True  # whether a terminal gets a live status
+    daemon: bool = False
+
+    @property
+    def socket_mode(self) -> bool:
+        """Whether replay goes over kernel sockets (no -s) rather than raw packets."""
+        return not self.intercepts
+
+
+class Word:
+    """An option as it was typed: its name there, and its value ("" for a switch)."""
+
+    __slots__ = ("typed", "value")
+
+    def __init__(self, typed: str, value: str) -> None:
+        self.typed = typed
+        self.value = value
+
+    def refuse(self, problem: str, hint: str) -> NoReturn:
+        """Raise the UsageError for this option and value."""
+        raise UsageError(self.typed, printable(self.value), problem, hint)
+
+
+class _Record(argparse.Action):
+    """Keeps the option's name as typed; several uses of a list add up."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        value = values if isinstance(values, str) else ""
+        before = getattr(namespace, self.dest)
+        if self.const and before is not None:
+            value = f"{before.value},{value}"
+        setattr(namespace, self.dest, Word(option_string or "", value))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(self.prog, "", message, f"see {self.prog} --help")
+
+
+def make_parser(program: str, table: Iterable[Option], **texts: Any) -> argparse.ArgumentParser:
+    """The parser of an option table; its `format_help()` is the help."""
+    parser = _Parser(
+        prog=program,
+        usage=texts.pop("usage", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+        exit_on_error=False,
+        **texts,
+    )
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in table:
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        keywords: dict[str, Any] = {"dest": option.name, "help": option.describe()}
+        if option.metavar:
+            keywords["metavar"] = option.metavar
+        else:
+            keywords["nargs"] = 0
+        groups[option.group].add_argument(
+            *option.names, action=_Record, const=option.repeats, **keywords
+        )
+    return parser
+
+
+def read_words(
+    parser: argparse.ArgumentParser, table: Iterable[Option], argv: Sequence[str]
+) -> dict[str, Word]:
+    """The options given, by name. Raises UsageError for what is no option or lacks its value."""
+    try:
+        namespace, rest = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        _refuse_argument(error, table, argv)
+    see = f"see {parser.prog} --help"
+    if rest:
+        stray = next((word for word in rest if word != "--"), "--")
+        if stray.startswith("-") and stray != "--":
+            name, equals, value = stray.partition("=")
+            raise UsageError(name, printable(value) if equals else "", "is not an option", see)
+        raise UsageError(printable(stray), "", "belongs to no option", see)
+    words = {name: word for name, word in vars(namespace).items() if word is not None}
+    switches = {option.name for option in table if not option.metavar}
+    for name, word in words.items():
+        if name not in switches:
+            _check_text(word)
+    return words
+
+
+def _check_text(word: Word) -> None:
+    if not word.value.strip():
+        word.refuse("is empty", "give a value")
+    if not word.value.isprintable():
+        word.refuse("holds a character that cannot be shown", "remove it")
+
+
+def _refuse_argument(
+    error: argparse.ArgumentError, table: Iterable[Option], argv: Sequence[str]
+) -> NoReturn:
+    names = (error.argument_name or "").split("/")
+    option = next(option for option in table if option.names[0] in names)
+    if option.metavar:
+        for place, word in enumerate(argv):
+            value = argv[place + 1] if place + 1 < len(argv) else ""
+            # The word before the end or before another option is the one that got no value.
+            if word in names and (not value or value.startswith("-")):
+                hint = f"write {word} {option.metavar}"
+                if value:
+                    hint += f", or {option.long}={printable(value)} if that is meant as its value"
+                raise UsageError(word, printable(value), "needs a value", hint)
+        raise UsageError(names[0], "", "needs a value", f"write {names[0]} {option.metavar}")
+    given = next((word for word in argv if word.startswith(f"{option.long}=")), "")
+    if given:
+        value = printable(given.partition("=")[2])
+        raise UsageError(option.long, value, "takes no value", f"write {option.long} alone")
+    given = next(
+        (word for word in argv if word[:1] == "-" != word[1:2] and names[0][1] in word), ""
+    )
+    raise UsageError(
+        printable(given) or names[0], "", "is not a set of options", f"{names[0]} takes no value"
+    )
+
+
+def printable(text: str) -> str:
+    """The text itself, escaped when it would break the line, shortened when it is long."""
+    if not text.isprintable():
+        text = ascii(text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}...{text[-17:]}"
+
+
+def number(option: Option, word: Word | None) -> int | None:
+    """Value of a numeric option in its kept unit; its default when not given. Raises UsageError."""
+    assert option.low is not None
+    if word is None:
+        return None if option.default is None else option.default * option.scale
+    text = word.value
+    hint = f"give a whole number from {option.low} to {option.high}"
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        word.refuse("is not a whole number", hint)
+    # Ten digits are more than any range; int() refuses thousands of them in its own way.
+    value = int(text) if len(text) <= 10 else option.high + 1
+    if not option.low <= value <= option.high:
+        word.refuse("is out of range", hint)
+    return value * option.scale
+
+
+def file_to_write(word: Word | None) -> str | None:
+    """Absolute path of a file that can be written, or None when not given. Raises UsageError."""
+    if word is None:
+        return None
+    path = Path(word.value).absolute()
+    if path.is_dir():
+        word.refuse("is a directory", "name a file")
+    if not path.parent.is_dir():
+        word.refuse("its directory does not exist", f"create {path.parent} or name another file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        word.refuse("may not be written", "name another file, or run as a user who may")
+    return str(path)
+
+
+def list_devices() -> list[str]:
+    """Names of this host's network devices."""
+    return [name for _, name in socket.if_nameindex()]
+
+
+def help_text() -> str:
+    """What `tcpcopy --help` prints."""
+    return _parser().format_help()
+
+
+def _parser() -> argparse.ArgumentParser:
+    return make_parser(
+        "tcpcopy",
+        OPTIONS,
+        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n       tcpcopy demo [--help]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+    )
+
+
+def parse(
+    argv: Sequence[str],
+    *,
+    resolve: Resolver = resolve_host,
+    devices: Callable[[], Iterable[str]] = list_devices,
+) -> Options:
+    """Options of a tcpcopy command line (without the program's name).
+
+    With -h or -v only `show` is set. Host names are looked up by `resolve` (ValueError for none).
+    Raises UsageError for everything that can be told without asking the host; see `check_host`.
+    """
+    words = read_words(_parser(), OPTIONS, argv)
+    for show in ("help", "version"):
+        if show in words:
+            return Options(show=show)
+    numbers = {
+        option.name: number(option, words.get(option.name))
+        for option in OPTIONS
+        if option.low is not None
+    }
+    transfers = _transfers(words.get("transfer"), resolve)
+    targets = [address for address, _ in transfers.targets()]
+    timeout_ns = _given(numbers, "session_timeout")
+    keepalive_ns = numbers["keepalive_timeout"]
+    if keepalive_ns is None:
+        keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
+    intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
+    if intercepts:
+        _check_classic(words["transfer"], transfers)
+    return Options(
+        transfers=transfers,
+        intercepts=intercepts,
+        client_pool=_clients(words.get("clients"), targets),
+        localhost_replacement=_localhost(words.get("localhost"), targets),
+        copies=_given(numbers, "copies"),
+        factor=_given(numbers, "factor"),
+        percentage=_given(numbers, "percentage"),
+        gradual="gradual" in words,
+        full_sessions_only="full_sessions_only" in words,
+        devices=_devices(words.get("device"), devices),
+        filter=words["filter"].value if "filter" in words else None,
+        buffer_bytes=_given(numbers, "buffer"),
+        snaplen_bytes=_given(numbers, "snaplen"),
+        mtu_bytes=_given(numbers, "mtu"),
+        mss_bytes=_mss(words.get("mss"), _given(numbers, "mss"), _given(numbers, "mtu")),
+        round_trip_ns=_given(numbers, "round_trip"),
+        wait_for_answers="no_wait" not in words,
+        session_timeout_ns=timeout_ns,
+        keepalive_timeout_ns=keepalive_ns,
+        memory_bytes=_given(numbers, "memory"),
+        relay_connections=_given(numbers, "relay_connections"),
+        lonely="lonely" in words,
+        log_file=file_to_write(words.get("log")),
+        json_file=file_to_write(words.get("json")),
+        pid_file=file_to_write(words.get("pid_file")),
+        status="no_status" not in words,
+        daemon="daemon" in words,
+    )
+
+
+def check_host(options: Options, is_local: Callable[[bytes], bool]) -> None:
+    """Refuse what does not fit this host: loops, and in socket mode foreign -c addresses.
+
+    `is_local` tells whether an address can be bound on this host. Raises UsageError.
+    """
+    check_no_loop(options.transfers, is_local)
+    if options.socket_mode and options.client_pool is not None:
+        foreign = options.client_pool.first_foreign(is_local)
+        if foreign is not None:
+            raise UsageError(
+                "-c",
+                format_address(foreign),
+                "is not an address of this host",
+                "without -s, -c names local addresses to connect from; add it to a device, or "
+                "give -s to send packets from other addresses",
+            )
+
+
+def _given(numbers: Mapping[str, int | None], name: str) -> int:
+    value = numbers[name]
+    assert value is not None
+    return value
+
+
+def _transfers(word: Word | None, resolve: Resolver) -> TransferTable:
+    if word is None:
+        raise UsageError(
+            "-x", "", "is missing", "say what to copy, for example -x 80-192.168.0.2:8080"
+        )
+    return TransferTable(parse_transfers(word.value, option=word.typed, resolve=resolve))
+
+
+def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tuple[Intercept, ...]:
+    if word is None:
+        return ()
+    found: dict[tuple[bytes, int], Intercept] = {}
+    for item in word.value.split(","):
+        item = item.strip()
+        hint = "write host[:port],..., for example 192.168.0.3"
+        try:
+            host, port_text = split_host_port(item)
+            port = default_port if port_text is None else parse_port(port_text)
+            address = parse_host(host, resolve)
+        except ValueError as error:
+            raise UsageError(word.typed, item, str(error) if item else "is empty", hint) from None
+        if problem := unusable_as_peer(address):
+            raise UsageError(word.typed, item, problem, hint)
+        if (address, port) in found:
+            raise UsageError(word.typed, item, "the same intercept is given twice", "leave one out")
+        found[address, port] = Intercept(host, address, port)
+    if len(found) > _MAX_INTERCEPTS:
+        raise UsageError(
+            word.typed, len(found), "intercepts are too many", f"give {_MAX_INTERCEPTS} at most"
+        )
+    return tuple(found.values())
+
+
+def _check_classic(word: Word, transfers: TransferTable) -> None:
+    for transfer in transfers:
+        if len(transfer.target_address) != IPV4_BYTES:
+            raise UsageError(
+                word.typed,
+                transfer,
+                f"the target {format_endpoint(*transfer.target)} is IPv6, which the classic relay "
+                "of intercept cannot carry",
+                "leave out -s (socket mode carries it), or give an IPv4 target",
+            )
+
+
+def _clients(word: Word | None, targets: Sequence[bytes]) -> AddressPool | None:
+    if word is None:
+        return None
+    pool = parse_clients(word.value, option=word.typed, exclude=targets)
+    needed = {len(address) for address in targets}
+    if pool.families != needed:
+        needless = pool.families - needed
+        family = _family(min(needless or needed - pool.families))
+        word.refuse(
+            f"an address is {family}, but no target is"
+            if needless
+            else f"no address is {family}, but a target is",
+            "give clients and targets of the same families",
+        )
+    return pool
+
+
+def _localhost(word: Word | None, targets: Sequence[bytes]) -> bytes | None:
+    if word is None:
+        return None
+    address = parse_localhost_replacement(word.value, option=word.typed)
+    if len(address) not in {len(target) for target in targets}:
+        word.refuse(
+            f"is {_family(len(address))}, but no target is",
+            "give an address of the target's family",
+        )
+    return address
+
+
+def _family(length: int) -> str:
+    return "IPv4" if length == IPV4_BYTES else "IPv6"
+
+
+def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[str, ...]:
+    if word is None:
+        return ()
+    known = list(devices())
+    found: dict[str, None] = {}
+    for item in word.value.split(","):
+        item = item.strip()
+        if item in known or item == "any":
+            found[item] = None
+            continue
+        if item.lower().endswith(_CAPTURE_FILES) or (item and Path(item).is_file()):
+            raise UsageError(
+                word.typed, item, "replay from files is not there yet", "name a device"
+            )
+        raise UsageError(
+            word.typed,
+            item,
+            "there is no such device" if item else "a device is empty",
+            f"give one or more of {', '.join(sorted(known))}",
+        )
+    return () if "any" in found else tuple(found)
+
+
+def _mss(word: Word | None, mss: int, mtu: int) -> int:
+    limit = mtu - _HEADERS_BYTES
+    if word is not None and mss > limit:
+        word.refuse(f"does not fit into packets of {mtu} bytes (-M)", f"give {limit} at most")
+    return min(mss, limit)
