@@ -81,11 +81,9 @@ def streams(to_intercept: bool) -> dict[int, list[bytes]]:
     found: dict[int, list[bytes]] = {}
     for segment in segments("classic-relay.pcap"):
         _, source, _, destination = segment.flow
-        if DEFAULT_PORT in (source, destination) and segment.payload:
-            if to_intercept == (destination == DEFAULT_PORT):
-                found.setdefault(source if to_intercept else destination, []).append(
-                    segment.payload
-                )
+        near, far = (source, destination) if to_intercept else (destination, source)
+        if far == DEFAULT_PORT and segment.payload:
+            found.setdefault(near, []).append(segment.payload)
     return found
 
 
@@ -125,9 +123,7 @@ def test_messages_of_the_c_tcpcopy_are_read_and_made_the_same() -> None:
         assert data == encode_version() + b"".join(encode_message(*message) for message in ours)
     client = answers()[0].flow[2]
     ports = {segment.flow[3] for segment in answers()}
-    assert set(messages) == {
-        Message(MessageType.ADD, client, port, TARGET, 8080) for port in ports
-    }
+    assert set(messages) == {Message(MessageType.ADD, client, port, TARGET, 8080) for port in ports}
 
 
 @pytest.mark.parametrize("layout", [Layout.AUTO, Layout.BATCHED])

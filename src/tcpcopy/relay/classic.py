@@ -68,7 +68,7 @@ class RelayFault(IntEnum):
 
     description: str
 
-    def __new__(cls, value: int, description: str) -> RelayFault:
+    def __new__(cls, value: int, description: str = "") -> RelayFault:
         member = int.__new__(cls, value)
         member._value_ = value
         member.description = description

@@ -94,7 +94,11 @@ cdef class RecordWriter:
         offset=cython.Py_ssize_t,
     )
     cpdef int append(
-        self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end
+        self,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        long long destination=*
     ) except -1
     @cython.locals(at=cython.Py_ssize_t)
     cpdef int append_record(self, object record) except -1

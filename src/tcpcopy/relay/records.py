@@ -39,7 +39,7 @@ _BATCH_COUNT = int(RelayFault.BATCH_COUNT)
 _NOT_A_RECORD = int(RelayFault.NOT_A_RECORD)
 # What is known of the layout: values of RecordDecoder._batched and _record.
 _UNKNOWN = -1
-_FIRST_SEEN = 0  # of _record only: the first 64 bytes are handed on, whether more belong to it is open
+_FIRST_SEEN = 0  # of _record only: 64 bytes are handed on, whether more belong to it is open
 
 
 def _put8(view: Any, at: int, value: int) -> None:
@@ -66,10 +66,10 @@ class RecordDecoder:
         "_buffer",  # bytearray that the unread bytes stand in
         "_filled",  # bytes of the buffer that are in use
         "_handler",
+        "_record",  # bytes of a record, _UNKNOWN or _FIRST_SEEN
         "_remaining",  # records of the current batch that are still to come
         "_start",  # first unread byte; <= _filled
         "_view",  # the buffer, as C sees it
-        "_record",  # bytes of a record, _UNKNOWN or _FIRST_SEEN
         "batches",  # batches begun; bare records count one each
         "fault",  # a RelayFault number; not 0: the stream is lost and input is ignored
         "malformed",  # records that stood where they should but could not be read
@@ -128,7 +128,7 @@ class RecordDecoder:
         """Unpack from a buffer of any length; return the records handed on."""
         rest = memoryview(data)
         handed = 0
-        while len(rest) and not self.fault:
+        while rest and not self.fault:
             free = self.space()
             count = min(len(free), len(rest))
             free[:count] = rest[:count]
@@ -329,12 +329,17 @@ class RecordWriter:
     def pending_bytes(self) -> int:
         return self._filled - self._sent
 
-    def append(self, data: Any, start: int, end: int) -> int:
+    @property
+    def pending_records(self) -> int:
+        """How many records are not sent yet, near enough (the counts between them aside)."""
+        return self.pending_bytes // self._record
+
+    def append(self, data: Any, start: int, end: int, destination: int = -1) -> int:
         """Pack the answer at `data[start:end]`; 1 when done, 0 when the buffer is full.
 
         The caller has checked it: IPv4 header, then TCP header, both whole within `end`, and a
         total length of at least both. Payload bytes are taken if the layout has room for them all
-        and they were captured.
+        and they were captured. `destination`, if not -1, replaces the destination address.
         """
         at = self._reserve()
         if at < 0:
@@ -350,6 +355,9 @@ class RecordWriter:
         if network > 20:
             view[at] = 0x45
             _put16(view, at + 2, total - network + 20)
+        if destination >= 0:
+            _put16(view, at + 16, destination >> 16)
+            _put16(view, at + 18, destination & 0xFFFF)
         copied = min(transport, _MAX_TRANSPORT_BYTES)
         payload = total - network - transport
         if (

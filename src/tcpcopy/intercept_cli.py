@@ -1,0 +1,207 @@
+"""The command `intercept`: its options, and the process that runs them."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tcpcopy.errors import UsageError
+from tcpcopy.interceptor import InterceptConfig, Interceptor
+from tcpcopy.options import MIB, Option, Word, file_to_write, make_parser, number, read_words
+from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
+from tcpcopy.supervisor import PidFile, Startup, daemonize, open_log, stop_signals
+from tcpcopy.version import version_line
+
+_log = logging.getLogger("tcpcopy.intercept")
+
+_CAPTURE: Final = "capture"
+_RELAY: Final = "tcpcopies"
+_PROCESS: Final = "process"
+_LAYOUTS: Final = {
+    "batched": Layout.BATCHED,
+    "bare": Layout.BARE,
+    "batched-payload": Layout.BATCHED_PAYLOAD,
+    "bare-payload": Layout.BARE_PAYLOAD,
+}
+# More early answers than this are of no use, whatever an old command line asks for.
+_MOST_EARLY: Final = 1 << 20
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("device", "-i", "--device", _CAPTURE,
+           "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+    Option("filter", "-F", "--filter", _CAPTURE,
+           "the target's answers, in pcap filter syntax, such as 'tcp and src port 8080'; all TCP "
+           "but the relay's own when not given", "FILTER"),
+    Option("buffer", "-B", "--buffer", _CAPTURE,
+           "size of the capture buffer of each device in MiB", "NUM", 1, 2048, 16, MIB),
+    Option("replaced", "-D", "--dockered-orig", _CAPTURE,
+           "take answers to dockeredIP as sent to origIP (the client address that docker or DNAT "
+           "has replaced), as dockeredIP-origIP", "IP-IP"),
+    Option("dnat", "", "--dnat", _CAPTURE,
+           "find sessions without the target's address, for targets behind one that is translated"),
+    Option("port", "-p", "--port", _RELAY,
+           "port to listen on for tcpcopies", "NUM", 1, 65535, DEFAULT_PORT),
+    Option("bind", "-b", "--bind", _RELAY,
+           "address to listen on; all IPv4 addresses when not given", "ADDRESS"),
+    Option("batch", "-n", "--batch", _RELAY,
+           "most answers sent in one piece", "NUM", 1, MAX_BATCH, MAX_BATCH),
+    Option("early", "-s", "--hash-size", _RELAY,
+           "most sessions of which early answers are kept until tcpcopy announces them", "NUM",
+           1, (1 << 31) - 1, 65536),
+    Option("sessions", "", "--sessions", _RELAY,
+           "most sessions known at a time; the oldest make room", "NUM",
+           1024, 16_777_216, 524_288),
+    Option("protected", "-c", "--protect", _RELAY,
+           "while a tcpcopy is connected, refuse those of other hosts"),
+    Option("layout", "", "--relay-format", _RELAY,
+           "how tcpcopy takes answers; only for a C tcpcopy built otherwise than by default: "
+           "bare for --disable-combined, batched-payload for --with-resp-payload, bare-payload "
+           "for both", "FORMAT"),
+    Option("log", "-l", "--log", _PROCESS,
+           "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
+    Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
+    Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
+    Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
+    Option("help", "-h", "--help", _PROCESS, "print this help and exit"),
+)  # fmt: skip
+
+_PARSER: Final = make_parser(
+    "intercept",
+    OPTIONS,
+    usage="intercept [-i DEVICE,...] [-F FILTER] [options]",
+    description=(
+        "Runs on the assistant host: picks up the target's answers to mapped clients, which a route\n"
+        "on the target sends here, and gives their headers to the tcpcopies that connect."
+    ),
+    epilog="""example:
+  intercept -i eth0 -F 'tcp and src port 8080'
+      on the target: ip route add 62.135.200.0/24 via ASSISTANT
+      here:          sysctl -w net.ipv4.ip_forward=0""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InterceptOptions:
+    """What the command line asks for, checked as far as possible without opening anything."""
+
+    config: InterceptConfig
+    log_file: str | None = None  # absolute, as is the other
+    pid_file: str | None = None
+    daemon: bool = False
+    show: str = ""  # "help" or "version": print that and exit
+
+
+def parse(argv: Sequence[str]) -> InterceptOptions:
+    """The options of an intercept command line. Raises: UsageError."""
+    words = read_words(_PARSER, OPTIONS, argv)
+    for show in ("help", "version"):
+        if show in words:
+            return InterceptOptions(InterceptConfig(), show=show)
+    numbers = {
+        option.name: number(option, words.get(option.name)) or 0
+        for option in OPTIONS
+        if option.low is not None
+    }
+    replaced, original = _address_pair(words.get("replaced"))
+    config = InterceptConfig(
+        devices=tuple(words["device"].value.split(",")) if "device" in words else (),
+        filter=words["filter"].value if "filter" in words else "",
+        host=_address(words.get("bind")),
+        port=numbers["port"],
+        batch_records=numbers["batch"],
+        layout=_layout(words.get("layout")),
+        early_limit=min(numbers["early"], _MOST_EARLY),
+        session_limit=numbers["sessions"],
+        replaced_address=replaced,
+        original_address=original,
+        ignore_target="dnat" in words,
+        protected="protected" in words,
+        buffer_bytes=numbers["buffer"],
+    )
+    return InterceptOptions(
+        config,
+        log_file=file_to_write(words.get("log")),
+        pid_file=file_to_write(words.get("pid_file")),
+        daemon="daemon" in words,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `intercept`; returns the exit code: 0 after a stop signal, 2 for bad usage."""
+    try:
+        options = parse(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        print(f"intercept: {error}", file=sys.stderr)
+        return 2
+    if options.show == "help":
+        print(_PARSER.format_help(), end="")
+        return 0
+    if options.show == "version":
+        print(version_line("intercept"))
+        return 0
+    startup = daemonize() if options.daemon else None
+    try:
+        _run(options, startup)
+    except UsageError as error:
+        text = f"intercept: {error}"
+        if startup is not None:
+            startup.fail(text, 2)
+        else:
+            print(text, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: InterceptOptions, startup: Startup | None) -> None:
+    """Serve until a stop signal. Raises: UsageError, with nothing left behind."""
+    with contextlib.ExitStack() as stack:
+        # What may fail comes before what leaves traces: sockets, then the pid file, then the log.
+        interceptor = Interceptor(options.config)
+        stack.callback(interceptor.close)
+        interceptor.open()
+        signals = stack.enter_context(stop_signals())
+        if options.pid_file:
+            stack.enter_context(PidFile(options.pid_file))
+        open_log(options.log_file, daemon=options.daemon)
+        interceptor.log_start()
+        if startup is not None:
+            startup.ready()
+        interceptor.run(signals.fileno(), signals.requested)
+        interceptor.report()
+        _log.info("stopped")
+
+
+def _address(word: Word | None) -> str:
+    if word is None:
+        return ""
+    try:
+        return str(ipaddress.ip_address(word.value.strip("[]")))
+    except ValueError:
+        word.refuse("is not an IP address", "give an address of this host, see `ip address`")
+
+
+def _address_pair(word: Word | None) -> tuple[bytes, bytes]:
+    if word is None:
+        return b"", b""
+    try:
+        replaced, original = (ipaddress.IPv4Address(part) for part in word.value.split("-"))
+    except ValueError:
+        word.refuse("is not a pair of IPv4 addresses", "write dockeredIP-origIP")
+    return replaced.packed, original.packed
+
+
+def _layout(word: Word | None) -> Layout:
+    if word is None:
+        return Layout.BATCHED
+    if word.value not in _LAYOUTS:
+        word.refuse("is not a relay format", f"give one of {', '.join(_LAYOUTS)}")
+    return _LAYOUTS[word.value]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

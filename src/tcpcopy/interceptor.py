@@ -1,0 +1,251 @@
+"""Intercept's loop: answers of the target in from the capture rings, out to the tcpcopies.
+
+The target's route sends its answers to mapped clients to this host, which is not their end: they
+arrive here addressed to a foreign IP address and must not be forwarded. One thread, one epoll: what
+the tcpcopies announce is taken first, then packets, then records are sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tcpcopy.capture import devices
+from tcpcopy.capture.filters import compile_filter
+from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, Ring
+from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
+from tcpcopy.relay.router import AnswerRouter
+from tcpcopy.relay.server import RelayServer
+from tcpcopy.report.outcome import Drop
+
+_log = logging.getLogger("tcpcopy.intercept")
+_MS: Final = 1_000_000
+_SECOND_NS: Final = 1_000 * _MS
+# Both headers with all their options, and 128 bytes of payload for the layouts that carry it.
+_SNAPLEN: Final = 256
+_FILTER_BYTES: Final = _SNAPLEN + 8
+_FRAME_BYTES: Final = 512  # a ring frame: that, and what the kernel puts before it
+_DRAIN_LIMIT: Final = 4096
+# A wake-up for each packet costs more than the packet: nap when a drain brought this many.
+_BUSY_PACKETS: Final = 4
+_NAP_SECONDS: Final = 0.0005
+_HOUSEKEEPING_NS: Final = 250 * _MS
+_REPORT_NS: Final = 60 * _SECOND_NS
+_INSTRUCTION: Final = struct.Struct("=HBBI")
+_RETURN_CONSTANT: Final = 0x06
+
+
+@dataclass(slots=True)
+class InterceptConfig:
+    """What intercept was asked to do."""
+
+    devices: tuple[str, ...] = ()  # none: all
+    filter: str = ""  # pcap expression; "": all TCP but the relay's own
+    host: str = ""  # to listen on; "": all addresses
+    port: int = DEFAULT_PORT
+    batch_records: int = MAX_BATCH
+    layout: Layout = Layout.BATCHED
+    early_limit: int = 65536  # sessions of which answers are kept until they are announced
+    session_limit: int = 524_288
+    replaced_address: bytes = b""  # answers to this address ...
+    original_address: bytes = b""  # ... are handled as if sent to this one
+    ignore_target: bool = False  # sessions are known without the target's address
+    protected: bool = False
+    buffer_bytes: int = 16 << 20  # of each capture ring
+
+
+class Interceptor:
+    """Rings, router and relay server of one intercept process. Not thread-safe."""
+
+    def __init__(self, config: InterceptConfig) -> None:
+        """Nothing is opened yet."""
+        self.config = config
+        self.router = AnswerRouter(
+            layout=config.layout,
+            session_limit=config.session_limit,
+            early_limit=config.early_limit,
+            replaced_address=config.replaced_address,
+            original_address=config.original_address,
+            ignore_target=config.ignore_target,
+        )
+        self.server = RelayServer(
+            self.router,
+            host=config.host,
+            port=config.port,
+            batch_records=config.batch_records,
+            layout=config.layout,
+            protected=config.protected,
+        )
+        self.rings: list[Ring] = []
+        self._poll = select.epoll()
+        self._kernel_dropped = 0
+        self._reported: tuple[int, ...] = ()
+
+    @property
+    def filter_expression(self) -> str:
+        """The filter in use."""
+        if self.config.filter:
+            return self.config.filter
+        return f"tcp and not tcp dst port {self.config.port}"
+
+    def open(self) -> None:
+        """Listen and start to capture. Raises: UsageError, with nothing left open."""
+        config = self.config
+        try:
+            names: list[str | None] = [*devices.check_devices(config.devices)]
+            program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
+            devices.check_privilege()
+            self.server.open()
+            for name in names or [None]:
+                protocol = IPV4 if name is None else ALL_PROTOCOLS
+                ring = Ring(
+                    name,
+                    program,
+                    buffer_bytes=config.buffer_bytes,
+                    snaplen=_SNAPLEN,
+                    protocol=protocol,
+                    frame_bytes=_FRAME_BYTES,
+                )
+                self.rings.append(ring)
+                self._poll.register(ring.fileno(), select.EPOLLIN)
+            self._poll.register(self.server.fileno(), select.EPOLLIN)
+        except BaseException:
+            self.close()
+            raise
+
+    def log_start(self) -> None:
+        """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
+        config = self.config
+        shown = ",".join(config.devices) or "all devices"
+        _log.info("capturing '%s' on %s", self.filter_expression, shown)
+        if not config.filter:
+            _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
+        for lower, upper in devices.overlapping(config.devices):
+            _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
+        _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
+        _warn_of_forwarding()
+
+    def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
+        """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
+        self._poll.register(stop_fd, select.EPOLLIN)
+        housekeeping_ns = report_ns = time.monotonic_ns()
+        report_ns += _REPORT_NS
+        while not stopping():
+            self._poll.poll(_HOUSEKEEPING_NS / 1e9)
+            now_ns = time.monotonic_ns()
+            handed = self.step(now_ns)
+            if now_ns >= housekeeping_ns:
+                housekeeping_ns = now_ns + _HOUSEKEEPING_NS
+                self._housekeeping(now_ns)
+            if now_ns >= report_ns:
+                report_ns = now_ns + _REPORT_NS
+                self.report()
+            if handed >= _BUSY_PACKETS:
+                time.sleep(_NAP_SECONDS)
+        self._poll.unregister(stop_fd)
+
+    def step(self, now_ns: int) -> int:
+        """Take announcements, then packets, then send; returns the packets handed on."""
+        self.router.now_ns = now_ns
+        self.server.service(now_ns)
+        handed = 0
+        for ring in self.rings:
+            handed += ring.drain(self.router, _DRAIN_LIMIT)
+        self.server.flush()
+        return handed
+
+    def close(self) -> None:
+        """Close everything; may be called twice."""
+        for ring in self.rings:
+            ring.close()
+        if not self._poll.closed:
+            self._poll.close()
+            self.server.close()
+        self.router.clear()
+
+    def kernel_dropped(self) -> int:
+        """Answers that the kernel had no room for, on all rings."""
+        return sum(ring.statistics()[1] for ring in self.rings)
+
+    def report(self) -> None:
+        """Log the counts, unless nothing has changed since the last time."""
+        router, server = self.router, self.server
+        dropped = self.kernel_dropped()
+        lost = server.lost_records()
+        unused = sum(router.drops)
+        figures = (router.answers, router.announced, server.accepted, dropped, lost)
+        if figures == self._reported:
+            return
+        self._reported = figures
+        _log.info(
+            "answers %d: relayed %d, early %d (sent %d, expired %d), unused %d; "
+            "sessions %d now, %d announced, %d pushed out; tcpcopy connections %d now, %d accepted",
+            router.answers,
+            router.relayed,
+            router.kept,
+            router.early_sent,
+            router.early_expired,
+            unused,
+            router.sessions,
+            router.announced,
+            router.evicted,
+            server.connections,
+            server.accepted,
+        )
+        if unused:
+            reasons = sorted(((router.drops[d], d.description) for d in Drop), reverse=True)
+            _log.info("unused: %s", ", ".join(f"{n} {text}" for n, text in reasons if n))
+        if lost:
+            _log.warning(
+                "%d answers lost on the way to tcpcopy: it reads too slowly or broke", lost
+            )
+        if dropped:
+            _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
+        if any(server.faults) or server.refused:
+            bad = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
+            _log.warning(
+                "relay connections refused %d, dropped: %s", server.refused, ", ".join(bad) or 0
+            )
+
+    def _housekeeping(self, now_ns: int) -> None:
+        self.router.sweep(now_ns)
+        self.server.run_timers(now_ns)
+        for ring in self.rings:
+            if ring.failed is not None and ring.rebind():
+                _log.warning("device %s is back", ring.device)
+        dropped = self.kernel_dropped()
+        if dropped > self._kernel_dropped and not self._kernel_dropped:
+            _log.warning("the kernel drops answers: narrow -F, or raise -B")
+        self._kernel_dropped = dropped
+
+
+def cut_to_headers(program: bytes) -> bytes:
+    """The filter program with all it accepts cut to what a record is made from.
+
+    Without it the kernel copies whole packets, and those larger than a ring frame twice.
+    """
+    cut = []
+    for code, jump_true, jump_false, k in _INSTRUCTION.iter_unpack(program):
+        if code == _RETURN_CONSTANT:
+            k = min(k, _FILTER_BYTES)
+        cut.append(_INSTRUCTION.pack(code, jump_true, jump_false, k))
+    return b"".join(cut)
+
+
+def _warn_of_forwarding() -> None:
+    try:
+        forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
+    except OSError:
+        return
+    if forwarding != "0":
+        _log.warning(
+            "net.ipv4.ip_forward is %s: this host passes the answers on to the real clients; "
+            "set it to 0 (`sysctl -w net.ipv4.ip_forward=0`)",
+            forwarding,
+        )

@@ -1,0 +1,133 @@
+import cython
+
+from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.relay.records cimport RecordWriter
+
+cdef int _NOT_IP
+cdef int _SHORT
+cdef int _BAD_HEADER
+cdef int _FRAGMENT
+cdef int _NOT_TCP
+cdef int _FOREIGN
+cdef int _CLOSED_SESSION
+cdef int _FIN
+cdef int _SYN
+cdef int _RST
+cdef Py_ssize_t _EARLY_PER_SESSION
+
+
+@cython.trashcan(True)
+cdef class Route:
+    cdef long long active_ns
+    cdef long long checked_ns
+    cdef int ended
+    cdef unsigned long long key
+    cdef Route newer
+    cdef Route older
+    cdef int removed
+    cdef Route sibling
+    cdef long long target
+    cdef RecordWriter writer
+
+    cdef void unlink(self) noexcept
+    cdef void link_newest(self, Route head) noexcept
+
+
+cdef class AnswerRouter(PacketHandler):
+    cdef dict _early
+    cdef Py_ssize_t _early_limit
+    cdef long long _early_ns
+    cdef object _early_queue
+    cdef Route _ended
+    cdef long long _ended_ns
+    cdef long long _idle_ns
+    cdef bint _ignore_target
+    cdef Route _live
+    cdef RecordWriter _packer
+    cdef long long _purge_ended
+    cdef long long _purge_live
+    cdef list _ready
+    cdef unsigned long long _replaced
+    cdef unsigned long long _replacement
+    cdef dict _routes
+    cdef long long _session_limit
+    cdef long long _sessions
+    cdef readonly long long announced
+    cdef readonly long long answers
+    cdef readonly list drops
+    cdef readonly long long early_expired
+    cdef readonly long long early_sent
+    cdef readonly long long evicted
+    cdef readonly long long expired
+    cdef readonly long long kept
+    cdef readonly long long lost
+    cdef public long long now_ns
+    cdef readonly long long relayed
+
+    @cython.locals(
+        reason=cython.int,
+        tcp=cython.Py_ssize_t,
+        target=cython.longlong,
+        client=cython.ulonglong,
+        destination=cython.longlong,
+        client_port=cython.longlong,
+        target_port=cython.longlong,
+        flags=cython.int,
+        key=cython.ulonglong,
+        route=Route,
+        writer=RecordWriter,
+    )
+    cpdef int packet(
+        self,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        Py_ssize_t wire_length,
+        long long timestamp_ns,
+    ) except -1
+    @cython.locals(route=Route)
+    cdef Route _find(self, unsigned long long key, long long target)
+    cdef void _queue(self, RecordWriter writer) except *
+    @cython.locals(records=list)
+    cdef int _without_route(
+        self,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        long long destination,
+        unsigned long long key,
+        long long target,
+        int flags,
+    ) except -1
+    @cython.locals(key=cython.ulonglong, target=cython.longlong, route=Route)
+    cpdef object message(self, RecordWriter writer, object message)
+    @cython.locals(writer=RecordWriter)
+    cpdef list take_ready(self)
+    cpdef object sweep(self, long long now_ns, Py_ssize_t budget=*)
+    @cython.locals(head=Route)
+    cpdef object clear(self)
+    @cython.locals(head=Route, route=Route)
+    cdef Route _add(self, unsigned long long key, long long target)
+    cdef void _end(self, Route route) except *
+    cdef void _move(self, Route route, Route head) except *
+    @cython.locals(first=Route)
+    cdef void _remove(self, Route route) except *
+    @cython.locals(route=Route, following=Route)
+    cdef long long _sweep_list(
+        self, Route head, long long timeout_ns, long long purge, Py_ssize_t budget
+    ) except -1
+    cdef object _session_number(self, object key, object target)
+    cdef void _send_early(self, RecordWriter writer, object number) except *
+    cdef void _make_early_room(self) except *
+    cdef void _drop_oldest_early(self) except *
+
+
+@cython.locals(
+    network=cython.Py_ssize_t,
+    tcp=cython.Py_ssize_t,
+    transport=cython.Py_ssize_t,
+    total=cython.Py_ssize_t,
+)
+cdef int _check(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+@cython.locals(high=cython.longlong, low=cython.longlong)
+cdef long long _read32(const unsigned char[::1] data, Py_ssize_t at) noexcept

@@ -1,0 +1,430 @@
+"""Intercept's packet path: each answer of the target to the tcpcopy that announced its session.
+
+A session is known by all four of mapped address and port, target address and port (the C program
+keeps a sum of them, so that sessions of two tcpcopies can be mixed up). The connection that
+announced a session last gets its answers. An answer that comes before the announcement is kept if
+it carries SYN or RST. The table is bounded, and sessions leave it when they are idle for long,
+ended, removed, or when their connection closes.
+
+Source: TCPCopy 1.3.0 (`tc_router.c`, `tc_delay.c`) for who gets what, not for how it is kept.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.relay.classic import Layout, Message, MessageType
+from tcpcopy.relay.records import RecordWriter
+from tcpcopy.report.outcome import DROP_SLOTS, Drop
+
+_NOT_IP = int(Drop.NOT_IP)
+_SHORT = int(Drop.SHORT)
+_BAD_HEADER = int(Drop.BAD_HEADER)
+_FRAGMENT = int(Drop.FRAGMENT)
+_NOT_TCP = int(Drop.NOT_TCP)
+_FOREIGN = int(Drop.FOREIGN)
+_CLOSED_SESSION = int(Drop.CLOSED_SESSION)
+_FIN, _SYN, _RST = 0x01, 0x02, 0x04
+_NO_ADDRESS = 1 << 32  # above all of IPv4
+_EARLY_PER_SESSION = 4  # a SYN-ACK sent again a few times, or a RST after it
+
+
+class Route:
+    """One announced session. Also the head of a list of them, linked in a ring by age."""
+
+    __slots__ = (
+        "active_ns",  # last answer or announcement
+        "checked_ns",  # when it was put at the young end of its list
+        "ended",  # 1: a FIN or RST of the target was seen, or it was removed
+        "key",  # what the table knows it by: client address and port, target port
+        "newer",
+        "older",
+        "removed",  # 1: tcpcopy has removed it; it lingers so that late answers find it
+        "sibling",  # another target address with the same key
+        "target",  # target address
+        "writer",  # of the connection that gets the answers
+    )
+
+    def __init__(self) -> None:
+        self.active_ns = 0
+        self.checked_ns = 0
+        self.ended = 0
+        self.key = 0
+        self.newer: Route = self
+        self.older: Route = self
+        self.removed = 0
+        self.sibling: Route | None = None
+        self.target = 0
+        self.writer: RecordWriter | None = None
+
+    def unlink(self) -> None:
+        """Leave the list; a ring of its own remains."""
+        self.older.newer = self.newer
+        self.newer.older = self.older
+        self.newer = self
+        self.older = self
+
+    def link_newest(self, head: Route) -> None:
+        """Go to the young end of the list of `head`; not linked before."""
+        self.newer = head
+        self.older = head.older
+        head.older.newer = self
+        head.older = self
+
+
+class AnswerRouter(PacketHandler):
+    """Packs each answer for the connection that announced its session.
+
+    The owner sets `now_ns` (monotonic) before it feeds packets, and then sends what the writers
+    of `take_ready()` hold. Of the answers captured, each is counted once: in `relayed`, `kept`,
+    `lost` or `drops`. Not thread-safe.
+    """
+
+    __slots__ = (
+        "_early",  # session number: list of records kept for it
+        "_early_limit",  # most sessions in _early
+        "_early_ns",  # how long they are kept
+        "_early_queue",  # deque of (expiry, session number, list), oldest first
+        "_ended",  # head of the list of ended sessions
+        "_ended_ns",  # how long an ended session stays after its last answer
+        "_idle_ns",  # how long any other stays
+        "_ignore_target",  # 1: sessions are known without the target's address
+        "_live",  # head of the list of all other sessions
+        "_packer",  # packs the records that are kept
+        "_purge_ended",  # sessions of the list that may belong to closed connections
+        "_purge_live",
+        "_ready",  # writers with something to send
+        "_replaced",  # destination address that stands for ...
+        "_replacement",  # ... this one; both _NO_ADDRESS: none
+        "_routes",  # key: Route, further ones through Route.sibling
+        "_session_limit",
+        "_sessions",  # routes in the table
+        "announced",  # sessions added, again or not
+        "answers",  # answers captured
+        "drops",  # by report.outcome.Drop
+        "early_expired",  # of `kept`, never announced in time or pushed out
+        "early_sent",  # of `kept`, sent when the session was announced
+        "evicted",  # sessions pushed out because the table was full
+        "expired",  # sessions that left because they were idle or ended
+        "kept",  # answers kept because their session was not announced yet
+        "lost",  # answers lost because their tcpcopy reads too slowly
+        "now_ns",
+        "relayed",  # answers packed for a connection at once
+    )
+
+    def __init__(
+        self,
+        *,
+        layout: Layout = Layout.BATCHED,
+        session_limit: int = 524_288,
+        idle_ns: int = 1_200_000_000_000,
+        ended_ns: int = 300_000_000_000,
+        early_limit: int = 65536,
+        early_ns: int = 5_000_000_000,
+        replaced_address: bytes = b"",
+        original_address: bytes = b"",
+        ignore_target: bool = False,
+    ) -> None:
+        self._early: dict[int, list[bytes]] = {}
+        self._early_limit = early_limit
+        self._early_ns = early_ns
+        self._early_queue: deque[tuple[int, int, list[bytes]]] = deque()
+        self._ended = Route()
+        self._ended_ns = ended_ns
+        self._idle_ns = idle_ns
+        self._ignore_target = int(ignore_target)
+        self._live = Route()
+        self._packer = RecordWriter(batch_records=1, layout=layout)
+        self._purge_ended = 0
+        self._purge_live = 0
+        self._ready: list[RecordWriter] = []
+        self._replaced = _NO_ADDRESS
+        self._replacement = _NO_ADDRESS
+        if replaced_address:
+            self._replaced = int.from_bytes(replaced_address, "big")
+            self._replacement = int.from_bytes(original_address, "big")
+        self._routes: dict[int, Route] = {}
+        self._session_limit = session_limit
+        self._sessions = 0
+        self.announced = 0
+        self.answers = 0
+        self.drops = [0] * DROP_SLOTS
+        self.early_expired = 0
+        self.early_sent = 0
+        self.evicted = 0
+        self.expired = 0
+        self.kept = 0
+        self.lost = 0
+        self.now_ns = 0
+        self.relayed = 0
+
+    @property
+    def sessions(self) -> int:
+        """Sessions in the table, those that have ended a short while ago included."""
+        return self._sessions
+
+    @property
+    def early_sessions(self) -> int:
+        """Sessions that have answers waiting for their announcement."""
+        return len(self._early)
+
+    # --- the packet path ----------------------------------------------------------------------
+
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
+        """Route one captured answer; returns 0, or the Drop number when it is of no use."""
+        self.answers += 1
+        reason = _check(data, start, end)
+        if reason:
+            self.drops[reason] += 1
+            return reason
+        tcp = start + ((data[start] & 15) << 2)
+        target = _read32(data, start + 12)
+        client = _read32(data, start + 16)
+        destination = -1
+        if client == self._replaced:
+            client = destination = self._replacement
+        client_port = (data[tcp + 2] << 8) | data[tcp + 3]
+        target_port = (data[tcp] << 8) | data[tcp + 1]
+        flags = data[tcp + 13]
+        key = (client << 32) | (client_port << 16) | target_port
+        route = self._find(key, target)
+        if route is None or route.writer.closed:  # type: ignore[union-attr]
+            return self._without_route(data, start, end, destination, key, target, flags)
+        if route.removed:
+            self.drops[_CLOSED_SESSION] += 1
+            return _CLOSED_SESSION
+        route.active_ns = self.now_ns
+        if flags & (_FIN | _RST) and not route.ended:
+            self._end(route)
+        writer = route.writer
+        if writer.append(data, start, end, destination):  # type: ignore[union-attr]
+            self.relayed += 1
+        else:
+            self.lost += 1
+        if not writer.queued:  # type: ignore[union-attr]
+            self._queue(writer)  # type: ignore[arg-type]
+        return 0
+
+    def _find(self, key: int, target: int) -> Route | None:
+        route = self._routes.get(key)
+        if self._ignore_target:
+            return route
+        while route is not None and route.target != target:
+            route = route.sibling
+        return route
+
+    def _queue(self, writer: RecordWriter) -> None:
+        writer.queued = True
+        self._ready.append(writer)
+
+    def _without_route(
+        self,
+        data: Any,
+        start: int,
+        end: int,
+        destination: int,
+        key: int,
+        target: int,
+        flags: int,
+    ) -> int:
+        """Keep what may open a session that is about to be announced; drop the rest."""
+        if not flags & (_SYN | _RST):
+            self.drops[_FOREIGN] += 1
+            return _FOREIGN
+        number = self._session_number(key, target)
+        records = self._early.get(number)
+        if records is None:
+            self._make_early_room()
+            records = self._early[number] = []
+            self._early_queue.append((self.now_ns + self._early_ns, number, records))
+        if len(records) >= _EARLY_PER_SESSION:
+            self.drops[_FOREIGN] += 1
+            return _FOREIGN
+        self._packer.append(data, start, end, destination)
+        records.append(self._packer.take_record())
+        self.kept += 1
+        return 0
+
+    # --- sessions -----------------------------------------------------------------------------
+
+    def message(self, writer: RecordWriter, message: Message) -> None:
+        """Take what a tcpcopy said on the connection of `writer`."""
+        key = (
+            (int.from_bytes(message.client, "big") << 32)
+            | (message.client_port << 16)
+            | message.target_port
+        )
+        target = 0 if self._ignore_target else int.from_bytes(message.target, "big")
+        route = self._find(key, target)
+        if message.type is MessageType.REMOVE:
+            # Said by another connection, it may be about a session that has been added since.
+            if route is not None and route.writer is writer and not route.removed:
+                route.active_ns = self.now_ns
+                route.removed = 1
+                if not route.ended:
+                    self._end(route)
+            return
+        self.announced += 1
+        if route is None:
+            route = self._add(key, target)
+        elif route.ended:
+            route.ended = 0
+            route.removed = 0
+            self._move(route, self._live)
+        route.active_ns = self.now_ns
+        route.writer = writer
+        self._send_early(writer, self._session_number(key, target))
+
+    def connection_closed(self) -> None:
+        """A connection has gone, its writer closed: its sessions leave with the next sweeps."""
+        self._purge_live = self._sessions
+        self._purge_ended = self._sessions
+
+    def take_ready(self) -> list[RecordWriter]:
+        """The writers that hold something to send; they have to be asked for it now."""
+        ready = self._ready
+        self._ready = []
+        for writer in ready:
+            writer.queued = False
+        return ready
+
+    def sweep(self, now_ns: int, budget: int = 20_000) -> None:
+        """Forget what has been there for too long; looks at most at `budget` sessions a list."""
+        self.now_ns = now_ns
+        self._purge_live = self._sweep_list(self._live, self._idle_ns, self._purge_live, budget)
+        self._purge_ended = self._sweep_list(self._ended, self._ended_ns, self._purge_ended, budget)
+        queue = self._early_queue
+        while queue and queue[0][0] <= now_ns:
+            self._drop_oldest_early()
+
+    def clear(self) -> None:
+        """Forget all sessions and answers kept."""
+        for head in (self._live, self._ended):
+            while head.newer is not head:
+                self._remove(head.newer)
+        while self._early_queue:
+            self._drop_oldest_early()
+
+    def _add(self, key: int, target: int) -> Route:
+        if self._sessions >= self._session_limit:
+            head = self._ended if self._ended.newer is not self._ended else self._live
+            self._remove(head.newer)
+            self.evicted += 1
+        route = Route()
+        route.key = key
+        route.target = target
+        route.sibling = self._routes.get(key)
+        route.checked_ns = self.now_ns
+        self._routes[key] = route
+        route.link_newest(self._live)
+        self._sessions += 1
+        return route
+
+    def _end(self, route: Route) -> None:
+        route.ended = 1
+        self._move(route, self._ended)
+
+    def _move(self, route: Route, head: Route) -> None:
+        route.unlink()
+        route.checked_ns = self.now_ns
+        route.link_newest(head)
+
+    def _remove(self, route: Route) -> None:
+        route.unlink()
+        self._sessions -= 1
+        first = self._routes[route.key]
+        if first is route:
+            if route.sibling is None:
+                del self._routes[route.key]
+            else:
+                self._routes[route.key] = route.sibling
+        else:
+            while first.sibling is not route:
+                first = first.sibling  # type: ignore[assignment]  # it is in the chain
+            first.sibling = route.sibling
+        route.sibling = None
+
+    def _sweep_list(self, head: Route, timeout_ns: int, purge: int, budget: int) -> int:
+        """Go over the old end of a list; returns how many are still to be looked at to purge.
+
+        Lists are in order of when a session was last looked at, not of its last answer, so that
+        an answer costs nothing here: who was active since gets a second turn.
+        """
+        route = head.newer
+        while budget > 0 and route is not head:
+            if purge <= 0 and route.checked_ns + timeout_ns > self.now_ns:
+                break
+            following = route.newer
+            if route.active_ns + timeout_ns <= self.now_ns or route.writer.closed:  # type: ignore[union-attr]
+                self._remove(route)
+                self.expired += 1
+            else:
+                route.unlink()
+                route.checked_ns = self.now_ns
+                route.link_newest(head)
+            route = following
+            purge -= 1
+            budget -= 1
+        return 0 if route is head else purge
+
+    # --- answers that came early ---------------------------------------------------------------
+
+    def _session_number(self, key: int, target: int) -> int:
+        return (key << 32) | (0 if self._ignore_target else target)
+
+    def _send_early(self, writer: RecordWriter, number: int) -> None:
+        records = self._early.pop(number, None)
+        if records is None:
+            return
+        for record in records:
+            if writer.append_record(record):
+                self.early_sent += 1
+            else:
+                self.early_expired += 1
+        if not writer.queued:
+            self._queue(writer)
+
+    def _make_early_room(self) -> None:
+        while self._early_queue and (
+            len(self._early) >= self._early_limit or len(self._early_queue) >= 2 * self._early_limit
+        ):
+            self._drop_oldest_early()
+
+    def _drop_oldest_early(self) -> None:
+        _, number, records = self._early_queue.popleft()
+        if self._early.get(number) is records:
+            del self._early[number]
+            self.early_expired += len(records)
+
+
+def _check(data: Any, start: int, end: int) -> int:
+    """0 when an IPv4 and a TCP header stand whole in `data[start:end]`, else the Drop number."""
+    if start < 0 or end > len(data) or end - start < 40:
+        return _SHORT
+    if data[start] >> 4 != 4:
+        return _NOT_IP
+    network = (data[start] & 15) << 2
+    if network < 20:
+        return _BAD_HEADER
+    if data[start + 6] & 0x3F or data[start + 7]:  # more fragments, or an offset
+        return _FRAGMENT
+    if data[start + 9] != 6:
+        return _NOT_TCP
+    tcp = start + network
+    if tcp + 20 > end:
+        return _SHORT
+    transport = (data[tcp + 12] >> 4) << 2
+    total = (data[start + 2] << 8) | data[start + 3]
+    if transport < 20 or total < network + transport:
+        return _BAD_HEADER
+    if tcp + transport > end:
+        return _SHORT
+    return 0
+
+
+def _read32(data: Any, at: int) -> int:
+    high: int = (data[at] << 8) | data[at + 1]
+    low: int = (data[at + 2] << 8) | data[at + 3]
+    return (high << 16) | low
