@@ -251,8 +251,8 @@ def _shed_memory(snapshot: Snapshot, context: Context, count: int) -> _Explained
 
 
 def _shed_sessions(snapshot: Snapshot, context: Context, count: int) -> _Explained:
-    now = f" of {number(context.session_limit)}" if context.session_limit else ""
-    text = f"{plural(count, 'session')} not taken on: the limit{now} of live sessions was reached"
+    now = f" ({number(context.session_limit)})" if context.session_limit else ""
+    text = f"{plural(count, 'session')} not taken on: the limit of live sessions{now} was reached"
     if context.mode == SOCKET:
         return text, ("allow more open files, one for each session: ulimit -n 1048576 before the"
                       " start", "or replay less: -r")  # fmt: skip

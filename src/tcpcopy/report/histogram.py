@@ -135,12 +135,14 @@ class Histogram:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Histogram:
-        """What `to_dict` gave. Raises: KeyError, TypeError, IndexError when it is not that."""
+        """What `to_dict` gave. Raises: KeyError, TypeError, ValueError when it is not that."""
         twin = cls()
         pairs = data["buckets"]
         if not isinstance(pairs, list):
             raise TypeError("histogram buckets: not a list")
         for bucket, count in pairs:
+            if not 0 <= bucket < SLOTS:
+                raise ValueError(f"histogram bucket {bucket}: not one of {SLOTS}")
             twin.buckets[bucket] += count
             twin.count += count
         twin.total = _integer(data["total"])

@@ -6,6 +6,7 @@ and told about once writing works again.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -32,7 +33,9 @@ class LineFormatter(logging.Formatter):
         return moment.isoformat(timespec="milliseconds")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        text = record.message.replace("\r", "\\r").replace("\n", "\\n")
+        text = record.message
+        if not text.isprintable():
+            text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
         name = record.name.removeprefix(ROOT).removeprefix(".")
         where = f"{name}: " if name else ""
         return f"{self.formatTime(record)} {record.levelname} {where}{text}"
@@ -47,6 +50,11 @@ class FileHandler(WatchedFileHandler):
     def __init__(self, path: str) -> None:
         super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
         self.lost_lines = 0  # since writing last worked
+
+    def _open(self) -> io.TextIOWrapper:
+        # Unbuffered: each line is one write, and a line that fails is not kept to fail again.
+        raw = open(self.baseFilename, "ab", buffering=0)  # noqa: SIM115  # logging closes it
+        return io.TextIOWrapper(raw, encoding=self.encoding, errors=self.errors, write_through=True)
 
     def emit(self, record: logging.LogRecord) -> None:
         lost_before = self.lost_lines

@@ -36,7 +36,7 @@ def rate(value: float) -> str:
     """A number a second, short: `0`, `0.5`, `950`, `12.3k`, `4.5M`."""
     if value >= 999.5:
         return _scaled(value, 1000, ("", "k", "M", "G", "T")).replace(" ", "")
-    return f"{value:.0f}" if value >= 9.95 or value == 0 else f"{value:.1f}"
+    return f"{value:.0f}" if value >= 9.95 or value < 0.05 else f"{value:.1f}"
 
 
 def duration(nanoseconds: int) -> str:
