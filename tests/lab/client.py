@@ -48,6 +48,7 @@ class Connection:
         "next_ns",
         "number",
         "out",
+        "pause_at",
         "paused",
         "pending",
         "read_bytes",
@@ -67,6 +68,7 @@ class Connection:
         self.local: tuple[str, int] = ("", 0)
         self.connected = False
         self.greeted = False  # the server's first frame is here, or none is waited for
+        self.pause_at = 0  # after so many requests, wait for the signal; 0: do not (any more)
         self.paused = False
         self.next_ns = 0  # no request before this time
         # Sent so far, and what the kernel has not taken of it.
@@ -124,6 +126,7 @@ class Client:
         self.latencies_ns: list[int] = []
         self.lines: list[str] = []
         self.announced = False
+        self.time_over = False
         self.stopping = False
         self.resume = False  # SIGUSR1 came
 
@@ -168,11 +171,18 @@ class Client:
                 self._advance(waiting)
 
     def _time_over(self, now_ns: int) -> None:
-        """First: no new requests. Half a second later: no waiting for answers either."""
-        self.options.impatient = self.total == self.started
-        self.end_ns = 0 if self.options.impatient else now_ns + 500_000_000
+        """First: no new requests, held connections end. Half a second later: no more waiting."""
+        self.options.impatient = self.time_over
+        self.end_ns = 0 if self.time_over else now_ns + 500_000_000
+        self.time_over = True
         self.total = self.started
         for connection in list(self.live.values()):
+            if connection.ended == "open":
+                self._finish(connection, "fin")
+                continue
+            if not connection.connected and self.options.impatient:
+                self._fail(connection, "connect", errno.ETIMEDOUT)
+                continue
             del connection.steps[connection.sent_requests :]
             self._advance(connection)
 
@@ -189,6 +199,7 @@ class Client:
                     self._finish(connection, "fin")
                 elif connection.paused:
                     connection.paused = False
+                    connection.pause_at = 0
                     self._advance(connection)
 
     # -- opening ------------------------------------------------------------------------------
@@ -209,6 +220,7 @@ class Client:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(number, script.make(self.options, number), sock)
         connection.greeted = not self.options.greeting
+        connection.pause_at = self.options.pause_after
         try:
             self._bind(sock, number)
             code = sock.connect_ex((self.options.host, self.options.port))
@@ -260,7 +272,7 @@ class Client:
             step = connection.steps[connection.sent_requests]
             if not options.sliding or in_flight >= options.pipeline or step.gap_ns:
                 return False
-        if options.pause_after == connection.sent_requests > 0 and not connection.paused:
+        if connection.pause_at and connection.pause_at == connection.sent_requests:
             if not in_flight:
                 connection.paused = True
                 self.paused += 1
@@ -289,7 +301,7 @@ class Client:
             step = connection.steps[connection.sent_requests]
             if together and (step.gap_ns or len(together) > _MOST_TOGETHER):
                 break
-            if together and options.pause_after == connection.sent_requests:
+            if together and connection.pause_at == connection.sent_requests:
                 break
             payload = self.content.payload(
                 connection.number, connection.sent_requests, step.payload_bytes

@@ -1,7 +1,8 @@
 """Framed server that keeps, for each connection, an account of every byte it read.
 
 Run as `python -m tests.lab.server --port 8080 --records FILE`; prints `ready`. Writes one JSON line
-to FILE when a connection ends, one for each open connection on SIGUSR1 and at the end (SIGTERM).
+to FILE when a connection ends, one for each open connection on SIGUSR1 (then prints `dumped`) and
+at the end (SIGTERM).
 The last line of an `id` holds. Fields: see `Connection.record`.
 """
 
@@ -178,6 +179,7 @@ class Server:
             if self.dump_wanted:
                 self.dump_wanted = False
                 self._account_open()
+                print(f"dumped {len(self.connections)} open", flush=True)
             if self.lines and time.monotonic_ns() - self.flushed_ns > _FLUSH_NS:
                 self._flush()
         self._account_open()

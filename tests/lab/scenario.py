@@ -1,0 +1,291 @@
+"""Scenarios in few lines: servers on online and target, load, a replay, the comparison.
+
+online, target = scenario.servers()
+with scenario.replay(mode) as replay:
+    scenario.load("--connections", 50, "--requests", 200)
+    scenario.wait_for_target()
+result = scenario.compare()
+assert result.clean and result.exact == 50, result
+assert replay.exit_code == 0, replay.output
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tcpcopy.demo.netns import Host, Lab, LabError
+from tcpcopy.demo.processes import Program
+from tests.lab.compare import Comparison, Stream, compare, load
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = 8080
+RELAY_PORT = 36524
+MODES = ("socket", "classic")
+
+# The C programs, for the tests that put one of them on the other end of the relay.
+C_PROGRAMS = {
+    name: Path(os.environ.get(f"LAB_C_{name.upper()}", f"/usr/local/{name}/sbin/{name}"))
+    for name in ("tcpcopy", "intercept")
+}
+
+
+def python(module: str, *arguments: object) -> list[str]:
+    """Command line of a module, under the interpreter that runs the tests."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def _words(arguments: tuple[object, ...]) -> list[str]:
+    """Arguments of a lab program; a string may hold several: "--connections 50 --end rst"."""
+    return [word for argument in arguments for word in str(argument).split()]
+
+
+def environment() -> dict[str, str]:
+    """The tests' own environment; modules of the repository are found from any directory."""
+    entries = [str(ROOT)]
+    entries += [str(Path(entry).resolve()) for entry in sys.path if entry.endswith("src")]
+    entries += [e for e in os.environ.get("PYTHONPATH", "").split(os.pathsep) if e]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
+
+
+def _sockets(pid: int, port: int, state: str) -> int:
+    """TCP sockets of the process's network with this local or remote port, in this state."""
+    wanted, count = f":{port:04X}", 0
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            _, local, remote, its_state = line.split()[:4]
+            count += its_state == state and wanted in (local[-5:], remote[-5:])
+    return count
+
+
+def wait_until(condition: Any, timeout: float, pause: float = 0.02) -> bool:
+    """Poll `condition()` until it is true; False if `timeout` seconds go by before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+class Server:
+    """A framed server and its record file. May be stopped; a new one gets a new file."""
+
+    def __init__(self, program: Program, records: Path) -> None:
+        self.program = program
+        self.records = records
+        self._offset = self._lines = 0
+
+    def count(self) -> int:
+        """Connections that have ended (and been recorded) until now."""
+        if self.records.exists():
+            with self.records.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+            self._offset += len(new)
+            self._lines += new.count(b"\n")
+        return self._lines
+
+    def snapshot(self) -> list[Stream]:
+        """All streams until now, open ones as they are. `count` is of no use afterwards."""
+        before = self.program.output().count("dumped")
+        self.program.send_signal(signal.SIGUSR1)
+        if not wait_until(lambda: self.program.output().count("dumped") > before, 10):
+            raise LabError(self.program.describe("gave no snapshot"))
+        return load(self.records)
+
+    def stop(self) -> list[Stream]:
+        """End the server (open connections are recorded as open); return all its streams."""
+        if self.program.alive:
+            self.program.stop(signal.SIGTERM)
+        return load(self.records)
+
+
+class Replay:
+    """A running tcpcopy, with intercept in classic mode."""
+
+    def __init__(self, tcpcopy: Program, intercepts: list[Program], report_path: Path) -> None:
+        self.tcpcopy = tcpcopy
+        self.intercepts = intercepts
+        self.report_path = report_path
+        self.exit_code: int | None = None
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 30.0) -> int:
+        """End tcpcopy as a user would, then intercept; return tcpcopy's exit code."""
+        if self.exit_code is None:
+            self.exit_code = self.tcpcopy.stop(number, timeout)
+            for intercept in self.intercepts:
+                if intercept.alive:
+                    intercept.stop()
+        return self.exit_code
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What `--json` wrote at the end."""
+        result = json.loads(self.report_path.read_text())
+        assert isinstance(result, dict)
+        return result
+
+    @property
+    def output(self) -> str:
+        """What tcpcopy printed."""
+        return self.tcpcopy.output()
+
+
+class Scenario:
+    """Servers, load and replay in one lab; what was started is ended with the lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.environment = environment()
+        self.online: list[Server] = []
+        self.target: list[Server] = []
+        self._numbers = 0
+
+    def _path(self, name: str) -> Path:
+        self._numbers += 1
+        return self.lab.directory / f"{self._numbers:02d}-{name}"
+
+    # -- servers ------------------------------------------------------------------------------
+
+    def serve(self, host: Host, *arguments: object, port: int = PORT) -> Server:
+        """Start a framed server (`server._parser` has its options) on `host`."""
+        records = self._path(f"{host.role}.jsonl")
+        command = python(
+            "tests.lab.server", "--port", port, "--records", records, *_words(arguments)
+        )
+        program = host.start(command, name="server", env=self.environment)
+        program.wait_for(r"^ready")
+        server = Server(program, records)
+        (self.online if host is self.lab.online else self.target).append(server)
+        return server
+
+    def servers(
+        self, *arguments: object, online: tuple[object, ...] = (), target: tuple[object, ...] = ()
+    ) -> tuple[Server, Server]:
+        """One server on online and one on target, with common and own arguments."""
+        return (
+            self.serve(self.lab.online, *arguments, *online),
+            self.serve(self.lab.target, *arguments, *target),
+        )
+
+    # -- load ---------------------------------------------------------------------------------
+
+    def start_load(
+        self, *arguments: object, to: str = "", host: Host | None = None, port: int = PORT
+    ) -> Program:
+        """Start a load client (`script.parser` has its options) towards online, or `to`."""
+        command = python("tests.lab.client", to or self.lab.online.v4, port, *_words(arguments))
+        return (host or self.lab.client).start(command, name="load", env=self.environment)
+
+    def load(self, *arguments: object, timeout: float = 60.0, **where: Any) -> dict[str, Any]:
+        """Run a load client to its end; return its totals. Raises `LabError` if any failed."""
+        return self.finish_load(self.start_load(*arguments, **where), timeout)
+
+    def finish_load(self, program: Program, timeout: float = 60.0) -> dict[str, Any]:
+        """Wait for a load client; return its totals. Raises `LabError` if any connection failed."""
+        if program.wait(timeout):
+            raise LabError(program.describe("failed"))
+        totals = json.loads(program.output().splitlines()[-1])
+        assert isinstance(totals, dict)
+        return totals
+
+    # -- network ------------------------------------------------------------------------------
+
+    def bad_link(self, *arguments: object) -> Program:
+        """Put a bad cable on the target's link (`badlink` has the options). Once for each lab."""
+        ends = self.lab.cut_target_link()
+        command = python("tests.lab.badlink", *ends, *_words(arguments))
+        program = self.lab.bridge.start(command, name="badlink", env=self.environment)
+        program.wait_for(r"^ready")
+        return program
+
+    # -- replay -------------------------------------------------------------------------------
+
+    def start_intercept(self, *arguments: object, c: bool = False) -> Program:
+        """Start intercept on the assistant, ready to be connected to."""
+        command = python("tcpcopy.intercept_cli", "-i", "any")
+        if c:
+            command = [str(C_PROGRAMS["intercept"]), "-i", "eth0"]
+            command += ["-l", str(self._path("c-intercept.log"))]
+        command += ["-F", f"tcp and src port {PORT}", *map(str, arguments)]
+        program = self.lab.assistant.start(command, name="intercept", env=self.environment)
+        if c:
+            if not wait_until(lambda: _sockets(program.pid, RELAY_PORT, "0A"), 10):
+                raise LabError(program.describe("does not listen"))
+        else:
+            program.wait_for(r"\bready\b")
+        return program
+
+    def start_tcpcopy(self, *arguments: object, c: bool = False, wait: bool = True) -> Replay:
+        """Start tcpcopy on online with just these arguments, capturing when this returns."""
+        report = self._path("report.json")
+        if c:
+            command = [str(C_PROGRAMS["tcpcopy"]), "-l", str(self._path("c-tcpcopy.log"))]
+        else:
+            command = python("tcpcopy.cli", "--json", report)
+        command += map(str, arguments)
+        program = self.lab.online.start(command, name="tcpcopy", env=self.environment)
+        if c:
+            if not wait_until(lambda: _sockets(program.pid, RELAY_PORT, "01"), 10):
+                raise LabError(program.describe("is not connected to intercept"))
+            time.sleep(0.3)  # it says nothing when capture is on
+        elif wait:
+            program.wait_for(r"\bready\b", 20)
+        return Replay(program, [], report)
+
+    @contextmanager
+    def replay(
+        self,
+        mode: str,
+        *arguments: object,
+        mapped: str = "",
+        transfer: str = "",
+        c_tcpcopy: bool = False,
+        c_intercept: bool = False,
+        intercept_arguments: tuple[object, ...] = (),
+    ) -> Iterator[Replay]:
+        """Replay online's traffic to the target within the `with` block; stop at its end.
+
+        `mode` is "socket" or "classic". `mapped`: in classic mode, give `-c` this network.
+        `transfer`: instead of the usual `-x`. Programs in C where asked for.
+        """
+        command: list[object] = ["-x", transfer or f"{PORT}-{self.lab.target.v4}:{PORT}"]
+        intercepts = []
+        if mode == "classic":
+            self.lab.classic([mapped] if mapped else None)
+            intercepts.append(self.start_intercept(*intercept_arguments, c=c_intercept))
+            command += ["-s", self.lab.assistant.v4]
+            if mapped:  # the C program knows no other way to name a network
+                command += ["-c", mapped.replace(".0/24", ".x") if c_tcpcopy else mapped]
+        elif mode != "socket":
+            raise ValueError(f"no such mode: {mode}")
+        replay = self.start_tcpcopy(*command, *arguments, c=c_tcpcopy)
+        replay.intercepts = intercepts
+        yield replay
+        replay.stop()
+
+    def wait_for_target(self, streams: int = -1, timeout: float = 20.0) -> bool:
+        """Wait until the target has recorded as many ended streams as online, or `streams`.
+
+        False after `timeout` seconds; the comparison then says what is missing.
+        """
+
+        def enough() -> bool:
+            wanted = sum(s.count() for s in self.online) if streams < 0 else streams
+            return sum(s.count() for s in self.target) >= wanted
+
+        return wait_until(enough, timeout)
+
+    def compare(self, *, copies: int = 1) -> Comparison:
+        """Stop the servers and compare all that was recorded at online and at the target."""
+        online = [stream for server in self.online for stream in server.stop()]
+        target = [stream for server in self.target for stream in server.stop()]
+        return compare(online, target, copies=copies)

@@ -1,0 +1,62 @@
+"""Fixtures for tests on whole hosts: they need root and build network namespaces."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tcpcopy.demo.netns import Lab
+from tests.lab.scenario import C_PROGRAMS, Scenario
+
+_LOG_LINES = 25
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows the end of the log of each program."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        for program in lab.programs:
+            lines = program.output().splitlines()[-_LOG_LINES:]
+            report.sections.append((f"log of {program.name}", "\n".join(lines)))
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_cleanly() -> Iterator[None]:
+    """SIGTERM ends the tests as Ctrl-C does: with every host removed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    yield
+    signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Client, online, target and assistant, fresh for each test; logs in the test's directory."""
+    with Lab(tmp_path) as lab:
+        yield lab
+
+
+@pytest.fixture
+def scenario(lab: Lab) -> Scenario:
+    """Servers, load, replay and comparison in `lab`."""
+    return Scenario(lab)
+
+
+@pytest.fixture
+def c_programs() -> dict[str, Path]:
+    """The C tcpcopy and intercept; skips where they are not installed."""
+    missing = [str(path) for path in C_PROGRAMS.values() if not path.exists()]
+    if missing:
+        pytest.skip(f"no C programs: {', '.join(missing)} (set LAB_C_TCPCOPY, LAB_C_INTERCEPT)")
+    return C_PROGRAMS
