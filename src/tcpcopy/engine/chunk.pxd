@@ -1,0 +1,34 @@
+import cython
+
+from tcpcopy.engine.timers cimport Timed
+
+cdef int _DATA
+cdef int _FIN
+
+cdef class Chunk:
+    cdef public long long captured_ns
+    cdef public bytes data
+    cdef public long long end
+    cdef public Chunk following
+    cdef public int kind
+    cdef public long long offset
+    cdef public long long server_offset
+
+cdef class ChunkQueue(Timed):
+    cdef public bint fin_released
+    cdef public Chunk gate
+    cdef public Chunk head
+    cdef public long long queued_bytes
+    cdef public long long released_end
+    cdef public bint rst_released
+    cdef public Chunk tail
+
+    cpdef void append(self, Chunk chunk) except *
+    @cython.locals(chunk=Chunk)
+    cpdef void release(self) except *
+    @cython.locals(dropped=cython.longlong)
+    cpdef long long acknowledge(self, long long offset) except -1
+    @cython.locals(chunk=Chunk)
+    cpdef Chunk find(self, long long offset)
+    @cython.locals(dropped=cython.longlong, chunk=Chunk, after=Chunk)
+    cpdef long long clear(self) except -1

@@ -1,0 +1,452 @@
+"""The replayed half of the packet modes: a user-space TCP client, sans-I/O.
+
+Segments of the target come in by `take_segment`, released chunks go out by `transmit`.
+
+Source: RFC 9293 (3.10), RFC 7323, RFC 2018, RFC 5961 (challenge acknowledgements are answered).
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from tcpcopy.engine import replayed, seqnum, states
+from tcpcopy.engine.chunk import ChunkQueue
+from tcpcopy.engine.context import Context
+from tcpcopy.engine.outcome import Drop
+from tcpcopy.engine.receiver import ReceiveHalf
+from tcpcopy.packet import flags
+from tcpcopy.packet.segment import Segment
+
+_SYN_SENT = int(states.State.SYN_SENT)
+_ESTABLISHED = int(states.State.ESTABLISHED)
+_FIN_WAIT_1 = int(states.State.FIN_WAIT_1)
+_FIN_WAIT_2 = int(states.State.FIN_WAIT_2)
+_CLOSING = int(states.State.CLOSING)
+_TIME_WAIT = int(states.State.TIME_WAIT)
+_CLOSE_WAIT = int(states.State.CLOSE_WAIT)
+_LAST_ACK = int(states.State.LAST_ACK)
+_CLOSED = int(states.State.CLOSED)
+
+_RUNNING = replayed.RUNNING
+_ENDED_CLOSED = replayed.CLOSED
+_ENDED_REFUSED = replayed.REFUSED
+_ENDED_RESET = replayed.RESET_BY_TARGET
+_ENDED_RESET_SENT = replayed.RESET_SENT
+_ENDED_CONNECT_TIMEOUT = replayed.CONNECT_TIMEOUT
+_ENDED_ANSWER_TIMEOUT = replayed.ANSWER_TIMEOUT
+
+_USED = 0
+_BAD_STATE = int(Drop.BAD_STATE)
+_BAD_ACK = int(Drop.BAD_ACK)
+_OUT_OF_WINDOW = int(Drop.OUT_OF_WINDOW)
+_DUPLICATE = int(Drop.DUPLICATE)
+
+_FIN = flags.FIN
+_SYN = flags.SYN
+_RST = flags.RST
+_PSH = flags.PSH
+_ACK = flags.ACK
+_NOTHING = b""
+_WINDOW = 65535
+_CHALLENGE_GAP = 5_000_000  # at most one answer to an odd segment in this time (RFC 5961, 7)
+_RST_REPEATS = 2  # a RST is never acknowledged: it is repeated against loss
+_RST_GAP = 20_000_000
+
+
+class TcpClient(ReceiveHalf):
+    """One connection towards the target."""
+
+    __slots__ = (
+        "challenge_ns",  # when an odd segment was answered last
+        "close_deadline_ns",  # when a closed connection stops waiting for the target's FIN
+        "connect_deadline_ns",
+        "progress_ns",  # when the target last acknowledged something, or nothing was in flight
+        "rst_deadline_ns",  # when the RST is repeated, 0: not
+        "rst_repeats",
+        "state",
+        "syn_mss",  # what the SYN announces
+        "syn_sack",
+        "syn_timestamps",
+        "syn_window",  # window field of the SYN, as the client's was
+        "syn_wscale",  # -1: no window scaling
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        super().__init__(context, queue, address, port, target_address, target_port)
+        self.challenge_ns = 0
+        self.close_deadline_ns = 0
+        self.connect_deadline_ns = 0
+        self.progress_ns = 0
+        self.rst_deadline_ns = 0
+        self.rst_repeats = 0
+        self.state = _SYN_SENT
+        self.syn_mss = 1460
+        self.syn_sack = 1
+        self.syn_timestamps = 1
+        self.syn_window = 64240
+        self.syn_wscale = 7
+
+    def _set_state(self, state: int) -> None:
+        states.check(self.state, state)
+        self.state = state
+
+    # --- opening ---------------------------------------------------------------------------
+
+    def open(self, now_ns: int) -> int:
+        """Send the SYN."""
+        tuple_hash = crc32(self.address + self.target_address, self.port << 16 | self.target_port)
+        # RFC 6528: a clock of 4 us per step plus a number of its own for each pair of ends.
+        self.iss = (now_ns // 4000 + tuple_hash + self.context.seed) & 0xFFFFFFFF
+        self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
+        self.progress_ns = now_ns
+        self.rto_deadline_ns = now_ns + self.rto_ns
+        self.rtt_started_ns = now_ns
+        self._send_syn(now_ns)
+        return 0
+
+    def _send_syn(self, now_ns: int) -> None:
+        context = self.context
+        parts = [b"\x02\x04", self.syn_mss.to_bytes(2, "big")]
+        if self.syn_timestamps:
+            value = (now_ns // 1_000_000 + context.seed) & 0xFFFFFFFF
+            parts.append(b"\x04\x02" if self.syn_sack else b"\x01\x01")
+            parts.append(b"\x08\x0a" + value.to_bytes(4, "big") + b"\x00\x00\x00\x00")
+        elif self.syn_sack:
+            parts.append(b"\x04\x02\x01\x01")
+        if self.syn_wscale >= 0:
+            parts.append(b"\x01\x03\x03" + bytes((self.syn_wscale,)))
+        context.batch.tcp(
+            self.address,
+            self.port,
+            self.target_address,
+            self.target_port,
+            self.iss,
+            0,
+            _SYN,
+            self.syn_window,
+            0,
+            0,
+            0,
+            b"".join(parts),
+            _NOTHING,
+            0,
+            0,
+        )
+        context.counts.segments_sent += 1
+
+    def _take_in_syn_sent(self, segment: Segment, now_ns: int) -> int:
+        segment_flags = segment.flags
+        acceptable = segment_flags & _ACK and segment.ack == seqnum.add(self.iss, 1)
+        if segment_flags & _RST:
+            if not acceptable:
+                return _BAD_ACK
+            self._end(_ENDED_REFUSED)
+            return _USED
+        if not acceptable:
+            if segment_flags & _ACK and now_ns - self.challenge_ns >= _CHALLENGE_GAP:
+                # The target still knows an older connection on this pair of ends: RST ends it
+                # (RFC 9293, 3.5.2), then the SYN is taken.
+                self.challenge_ns = now_ns
+                self._send_bare_rst(segment.ack)
+                self._send_syn(now_ns)
+            return _BAD_ACK
+        if not segment_flags & _SYN:
+            return _BAD_STATE
+        self._establish(segment, now_ns)
+        return _USED
+
+    def _establish(self, segment: Segment, now_ns: int) -> None:
+        self.irs = segment.seq
+        peer_mss = segment.mss if segment.mss else 536
+        headers = 40 if len(self.address) == 4 else 60
+        self.mss = min(peer_mss, self.context.mtu - headers)
+        self.timestamps = self.syn_timestamps and segment.timestamp_present
+        if self.timestamps:
+            self.mss -= 12
+            self.timestamp_recent = segment.timestamp_value
+        self.mss = max(self.mss, 48)
+        self.sack_permitted = self.syn_sack and segment.sack_permitted
+        if self.syn_wscale >= 0 and segment.window_scale >= 0:
+            self.snd_wscale = segment.window_scale
+            self.rcv_wscale = min(self.syn_wscale, 14)
+        self.snd_wnd = segment.window  # never scaled on a SYN (RFC 7323, 2.2)
+        self.cwnd = 10 * self.mss
+        if self.backoff == 0:
+            self._sample(now_ns - self.rtt_started_ns)
+        self.backoff = 0
+        self.rto_deadline_ns = 0
+        self.connect_deadline_ns = 0
+        self._set_state(_ESTABLISHED)
+        self.established = 1
+        self.last_receive_ns = now_ns
+        self.progress_ns = now_ns
+        self.ack_pending_bytes = 1
+        self.schedule_ack(now_ns)
+
+    # --- segments of the target ------------------------------------------------------------
+
+    def take_segment(self, segment: Segment, now_ns: int) -> int:
+        """Process one segment of the target (options parsed); 0 or the Drop reason."""
+        if self.state == _SYN_SENT:
+            return self._take_in_syn_sent(segment, now_ns)
+        if self.state == _CLOSED:
+            return self._take_when_closed(segment, now_ns)
+        segment_flags = segment.flags
+        received = self.received
+        offset = received + seqnum.difference(
+            segment.seq, (self.irs + 1 + received) & 0xFFFFFFFF
+        )
+        if segment_flags & _RST:
+            return self._take_rst(offset)
+        if segment_flags & _SYN or not segment_flags & _ACK:
+            self._challenge(now_ns)  # our ACK of its SYN was lost, or RFC 5961 (4)
+            return _DUPLICATE if segment_flags & _SYN else _BAD_STATE
+        una = self.snd_una
+        ack = una + seqnum.difference(segment.ack, (self.iss + 1 + una) & 0xFFFFFFFF)
+        if ack > self.snd_nxt:
+            if not self.probing or ack > self.snd_nxt + 1:
+                self._challenge(now_ns)
+                return _BAD_ACK
+            self.snd_nxt = ack  # a probe that was taken back had been accepted
+            self.cursor = None
+        length = segment.payload_length
+        is_fin = segment_flags & _FIN
+        if self.timestamps and segment.timestamp_present and offset <= received:
+            self.timestamp_recent = segment.timestamp_value  # RFC 7323 (4.3)
+        if ack >= una:
+            self._take_acknowledgement(segment, ack, length == 0 and not is_fin, now_ns)
+            if self.ended != _RUNNING:
+                return _USED
+        if length > 0 or is_fin:
+            self._take_data(offset, length, is_fin != 0, segment_flags & _PSH != 0, now_ns)
+        elif offset < received:
+            self._challenge(now_ns)  # a keep-alive probe without data
+        return _USED
+
+    def _take_acknowledgement(
+        self, segment: Segment, ack: int, pure: bool, now_ns: int
+    ) -> None:
+        window = segment.window << self.snd_wscale
+        news = 0
+        if segment.sack_count > 0 and self.sack_permitted:
+            news = self._take_sacks(segment)
+        duplicate = (
+            pure
+            and ack == self.snd_una
+            and (window == self.snd_wnd or news)
+            and not (self.probing and self.snd_wnd == 0)
+        )
+        if ack > self.snd_una:
+            self.progress_ns = now_ns
+        self.take_ack(ack, duplicate, now_ns)
+        self.window_update(window)
+        if self.fin_acknowledged:
+            if self.state == _FIN_WAIT_1:
+                self._set_state(_FIN_WAIT_2)
+                self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+            elif self.state == _CLOSING:
+                self._set_state(_TIME_WAIT)
+                self._end(_ENDED_CLOSED)
+            elif self.state == _LAST_ACK:
+                self._set_state(_CLOSED)
+                self._end(_ENDED_CLOSED)
+
+    def _take_sacks(self, segment: Segment) -> int:
+        base = (self.iss + 1 + self.snd_una) & 0xFFFFFFFF
+        una = self.snd_una
+        news = self.take_sack(
+            una + seqnum.difference(segment.sack_start_0, base),
+            una + seqnum.difference(segment.sack_end_0, base),
+        )
+        if segment.sack_count > 1:
+            news |= self.take_sack(
+                una + seqnum.difference(segment.sack_start_1, base),
+                una + seqnum.difference(segment.sack_end_1, base),
+            )
+        if segment.sack_count > 2:
+            news |= self.take_sack(
+                una + seqnum.difference(segment.sack_start_2, base),
+                una + seqnum.difference(segment.sack_end_2, base),
+            )
+        return news
+
+    def _take_data(
+        self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int
+    ) -> None:
+        was_closed = self.target_closed
+        if self.close_deadline_ns:
+            self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+        self.take_payload(offset, length, is_fin, pushed, now_ns)
+        if self.target_closed and not was_closed:
+            self.ack_now = 1
+            if self.state == _ESTABLISHED:
+                self._set_state(_CLOSE_WAIT)
+            elif self.state == _FIN_WAIT_1:
+                self._set_state(_CLOSING)
+            elif self.state == _FIN_WAIT_2:
+                self._set_state(_TIME_WAIT)
+                self.send_ack(now_ns)
+                self._end(_ENDED_CLOSED)
+                return
+        self.schedule_ack(now_ns)
+
+    def _take_rst(self, offset: int) -> int:
+        # What the target took our last segment's acknowledgement for, up to the window's end.
+        oldest = self.received - self.ack_pending_bytes
+        if offset < oldest - 1 or offset > self.received + (_WINDOW << self.rcv_wscale):
+            return _OUT_OF_WINDOW
+        self._end(_ENDED_CLOSED if self.fin_acknowledged else _ENDED_RESET)
+        return _USED
+
+    def _challenge(self, now_ns: int) -> None:
+        if now_ns - self.challenge_ns >= _CHALLENGE_GAP:
+            self.challenge_ns = now_ns
+            self.send_ack(now_ns)
+
+    def _take_when_closed(self, segment: Segment, now_ns: int) -> int:
+        """A lingering connection: what a closed port, or TIME-WAIT, answers."""
+        if segment.flags & _RST:
+            return _BAD_STATE
+        if self.ended == _ENDED_CLOSED:
+            if segment.payload_length > 0 or segment.flags & _FIN:
+                self._challenge(now_ns)
+            return _DUPLICATE
+        if segment.flags & _ACK and now_ns - self.challenge_ns >= _CHALLENGE_GAP:
+            self.challenge_ns = now_ns
+            self._send_bare_rst(segment.ack)
+        return _BAD_STATE
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def transmit(self, now_ns: int) -> int:
+        """Send released data, FIN and RST as far as they may go."""
+        if not self.established or self.ended != _RUNNING:
+            return 0
+        queue = self.queue
+        if self.snd_nxt == self.snd_una:
+            self.progress_ns = now_ns
+        if self.snd_nxt < queue.released_end or (queue.fin_released and self.fin_offset < 0):
+            self.send_new(now_ns)
+            if self.fin_offset >= 0:
+                if self.state == _ESTABLISHED:
+                    self._set_state(_FIN_WAIT_1)
+                elif self.state == _CLOSE_WAIT:
+                    self._set_state(_LAST_ACK)
+        if (
+            queue.rst_released
+            and self.acknowledged == queue.released_end
+            and (not queue.fin_released or self.fin_acknowledged)
+        ):
+            self._send_rst(now_ns)
+            self._end(_ENDED_RESET_SENT)
+        return 0
+
+    def _send_rst(self, now_ns: int) -> None:
+        self.emit(self.snd_nxt, _RST | _ACK, _NOTHING, _NOTHING, 0, 0, now_ns)
+        self.rst_repeats = _RST_REPEATS
+        self.rst_deadline_ns = now_ns + _RST_GAP
+
+    def _send_bare_rst(self, seq: int) -> None:
+        """A RST for a connection that is not ours: its number is what the peer acknowledged."""
+        self.context.batch.tcp(
+            self.address,
+            self.port,
+            self.target_address,
+            self.target_port,
+            seq,
+            0,
+            _RST,
+            0,
+            0,
+            0,
+            0,
+            _NOTHING,
+            _NOTHING,
+            0,
+            0,
+        )
+        self.context.counts.segments_sent += 1
+
+    def abort(self, now_ns: int) -> int:
+        """Give up: RST where the target knows of the connection, or may."""
+        if self.ended == _RUNNING:
+            if self.established:
+                self._send_rst(now_ns)
+            self._end(_ENDED_RESET_SENT)
+        return 0
+
+    def _end(self, how: int) -> None:
+        if self.state != _CLOSED:
+            self._set_state(_CLOSED)
+        self.ended = how
+        self.rto_deadline_ns = 0
+        self.ack_deadline_ns = 0
+        self.close_deadline_ns = 0
+        self.connect_deadline_ns = 0
+
+    def linger(self, now_ns: int) -> int:
+        """Drop what a closed connection does not need; 1 when it need not be kept at all."""
+        self.cursor = None
+        self.sacked = None
+        self.early = None
+        return 1 if self.ended in (_ENDED_REFUSED, _ENDED_RESET) else 0
+
+    # --- time ------------------------------------------------------------------------------
+
+    def deadline_ns(self) -> int:
+        """The earliest of the timers that run, 0 when none does."""
+        earliest = self.rto_deadline_ns
+        if self.ack_deadline_ns and (earliest == 0 or self.ack_deadline_ns < earliest):
+            earliest = self.ack_deadline_ns
+        if self.connect_deadline_ns and (earliest == 0 or self.connect_deadline_ns < earliest):
+            earliest = self.connect_deadline_ns
+        if self.close_deadline_ns and (earliest == 0 or self.close_deadline_ns < earliest):
+            earliest = self.close_deadline_ns
+        if self.rst_deadline_ns and (earliest == 0 or self.rst_deadline_ns < earliest):
+            earliest = self.rst_deadline_ns
+        return earliest
+
+    def run_timers(self, now_ns: int) -> int:
+        """Do what is due."""
+        if self.rst_deadline_ns and self.rst_deadline_ns <= now_ns:
+            self._repeat_rst(now_ns)
+        if self.ended != _RUNNING:
+            return 0
+        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
+            self._end(_ENDED_CONNECT_TIMEOUT)
+            return 0
+        if self.close_deadline_ns and self.close_deadline_ns <= now_ns:
+            # The target has everything and knows that the client has gone; it just stays open.
+            self._send_rst(now_ns)
+            self._end(_ENDED_CLOSED)
+            return 0
+        if self.ack_deadline_ns and self.ack_deadline_ns <= now_ns:
+            self.ack_due(now_ns)
+        if self.rto_deadline_ns and self.rto_deadline_ns <= now_ns:
+            self._retransmit(now_ns)
+        return 0
+
+    def _retransmit(self, now_ns: int) -> None:
+        if self.state == _SYN_SENT:
+            self.backoff += 1
+            self.rto_deadline_ns = now_ns + (self.rto_ns << min(self.backoff, 6))
+            self.context.counts.retransmitted += 1
+            self._send_syn(now_ns)
+        elif now_ns - self.progress_ns >= self.context.answer_timeout_ns:
+            self._send_rst(now_ns)
+            self._end(_ENDED_ANSWER_TIMEOUT)
+        else:
+            self.retransmission_timeout(now_ns)
+
+    def _repeat_rst(self, now_ns: int) -> None:
+        self.rst_repeats -= 1
+        self.rst_deadline_ns = now_ns + 4 * _RST_GAP if self.rst_repeats > 0 else 0
+        self.emit(self.snd_nxt, _RST | _ACK, _NOTHING, _NOTHING, 0, 0, now_ns)

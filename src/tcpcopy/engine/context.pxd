@@ -1,0 +1,17 @@
+from tcpcopy.engine.counts cimport Counts
+from tcpcopy.packet.batch cimport PacketBatch
+
+cdef class Context:
+    cdef public long long answer_timeout_ns
+    cdef public PacketBatch batch
+    cdef public long long close_timeout_ns
+    cdef public long long connect_timeout_ns
+    cdef public Counts counts
+    cdef public long long hole_timeout_ns
+    cdef public long long idle_timeout_ns
+    cdef public long long linger_ns
+    cdef public int mss
+    cdef public int mtu
+    cdef public long long rtt_ns
+    cdef public long long seed
+    cdef public bint wait_for_answers

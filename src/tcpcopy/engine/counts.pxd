@@ -1,0 +1,16 @@
+cdef class Counts:
+    cdef public long long answer_bytes
+    cdef long long[::1] answer_drops
+    cdef public long long bytes_captured
+    cdef public long long bytes_delivered
+    cdef long long[::1] capture_drops
+    cdef public long long live
+    cdef long long[::1] outcomes
+    cdef public long long picked_up
+    cdef public long long queued_bytes
+    cdef public long long retransmitted
+    cdef public long long segments_sent
+    cdef public long long sessions
+    cdef public long long turns_captured
+    cdef public long long turns_replayed
+    cdef public long long waits_expired

@@ -1,0 +1,58 @@
+"""What the engine counts while it runs: plain numbers, copied into a report when asked."""
+
+from __future__ import annotations
+
+from array import array
+
+from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS
+
+
+class Counts:
+    """Totals since the start; every captured packet is used or dropped with a reason."""
+
+    __slots__ = (
+        "answer_bytes",  # bytes that the targets sent
+        "answer_drops",  # array by Drop; slot 0 counts answers used
+        "bytes_captured",  # client payload taken into sessions
+        "bytes_delivered",  # of it, acknowledged by the targets
+        "capture_drops",  # array by Drop; slot 0 counts captured packets used
+        "live",  # sessions open now
+        "outcomes",  # array by Outcome
+        "picked_up",  # sessions begun in mid-stream
+        "queued_bytes",  # payload held now, by all sessions; 0 when idle
+        "retransmitted",  # segments sent again
+        "segments_sent",
+        "sessions",  # captured connections, times copies and targets
+        "turns_captured",
+        "turns_replayed",
+        "waits_expired",  # gates opened because an answer did not come as it did online
+    )
+
+    def __init__(self) -> None:
+        self.outcomes = array("q", bytes(8 * OUTCOME_SLOTS))
+        self.capture_drops = array("q", bytes(8 * DROP_SLOTS))
+        self.answer_drops = array("q", bytes(8 * DROP_SLOTS))
+        self.answer_bytes = 0
+        self.bytes_captured = 0
+        self.bytes_delivered = 0
+        self.live = 0
+        self.picked_up = 0
+        self.queued_bytes = 0
+        self.retransmitted = 0
+        self.segments_sent = 0
+        self.sessions = 0
+        self.turns_captured = 0
+        self.turns_replayed = 0
+        self.waits_expired = 0
+
+    def outcome_counts(self) -> list[int]:
+        """A copy, indexed by Outcome."""
+        return list(self.outcomes)
+
+    def capture_drop_counts(self) -> list[int]:
+        """A copy, indexed by Drop; slot 0 is the packets used."""
+        return list(self.capture_drops)
+
+    def answer_drop_counts(self) -> list[int]:
+        """A copy, indexed by Drop; slot 0 is the answers used."""
+        return list(self.answer_drops)

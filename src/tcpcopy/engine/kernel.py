@@ -1,0 +1,321 @@
+"""The replayed half of socket mode: an ordinary kernel TCP connection.
+
+The engine owns no socket: a `Transport` (deliver/sockets.py, or a simulated one) opens, sends,
+counts what came and closes; this class decides when.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from tcpcopy.engine import replayed
+from tcpcopy.engine.chunk import Chunk, ChunkQueue
+from tcpcopy.engine.context import Context
+from tcpcopy.engine.replayed import Replayed
+
+RETRY_NS = 20_000_000
+POLL_NS = 1_000_000
+POLL_MAX_NS = 100_000_000
+WOULD_BLOCK = -errno.EAGAIN
+RETRY_ERRORS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_RETRY = RETRY_NS
+_POLL = POLL_NS
+_POLL_MAX = POLL_MAX_NS
+_WOULD_BLOCK = WOULD_BLOCK
+_RUNNING = replayed.RUNNING
+_CLOSED = replayed.CLOSED
+_REFUSED = replayed.REFUSED
+_RESET = replayed.RESET_BY_TARGET
+_RESET_SENT = replayed.RESET_SENT
+_CONNECT_TIMEOUT = replayed.CONNECT_TIMEOUT
+_ANSWER_TIMEOUT = replayed.ANSWER_TIMEOUT
+_SEND_FAILED = replayed.SEND_FAILED
+
+
+class Transport:
+    """Kernel sockets, as far as a `KernelClient` needs them. Errors are negative errno values."""
+
+    __slots__ = ()
+
+    def connect(self, client: KernelClient) -> int:
+        """Begin to connect; sets `client.handle`. 0 or a negative errno."""
+        raise NotImplementedError
+
+    def send(self, client: KernelClient, data: bytes, at: int) -> int:
+        """Send `data[at:]`; the bytes taken, WOULD_BLOCK (then `on_writable` follows) or error."""
+        raise NotImplementedError
+
+    def shutdown(self, client: KernelClient) -> int:
+        """Half-close: the target's application sees the end of the stream."""
+        raise NotImplementedError
+
+    def unacknowledged(self, client: KernelClient) -> int:
+        """Bytes (the FIN counts one) that the target has not acknowledged."""
+        raise NotImplementedError
+
+    def close(self, client: KernelClient, reset: bool) -> int:
+        """Close; with `reset` the target sees a RST. The handle is free afterwards."""
+        raise NotImplementedError
+
+
+class KernelClient(Replayed):
+    """One kernel connection towards the target."""
+
+    __slots__ = (
+        "address",  # local address to connect from, b"" for the kernel's choice
+        "close_deadline_ns",  # when a half-closed connection stops waiting for the target's FIN
+        "connect_deadline_ns",
+        "context",
+        "cursor",  # chunk that holds byte `sent`
+        "fin_sent",
+        "handle",  # the transport's number for it, -1: none
+        "owner",  # the session, for the one who hears of events
+        "poll_deadline_ns",  # when to look again whether all was acknowledged, 0: not
+        "poll_ns",  # interval of that
+        "queue",
+        "retry_ns",  # when to try to connect again, 0: not
+        "sent",  # stream offset handed to the kernel
+        "target_address",
+        "target_port",
+        "transport",
+        "writable",  # 0 while the kernel's buffer is full
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        transport: Transport,
+        address: bytes,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        super().__init__()
+        self.context = context
+        self.queue = queue
+        self.transport = transport
+        self.address = address
+        self.target_address = target_address
+        self.target_port = target_port
+        self.owner: object = None
+        self.close_deadline_ns = 0
+        self.connect_deadline_ns = 0
+        self.cursor: Chunk | None = None
+        self.fin_sent = 0
+        self.handle = -1
+        self.poll_deadline_ns = 0
+        self.poll_ns = _POLL
+        self.retry_ns = 0
+        self.sent = 0
+        self.writable = 1
+
+    def open(self, now_ns: int) -> int:
+        """Begin to connect."""
+        self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
+        self._connect(now_ns)
+        return 0
+
+    def _connect(self, now_ns: int) -> None:
+        self.retry_ns = 0
+        result = self.transport.connect(self)
+        if result < 0:
+            self._connect_failed(-result, now_ns)
+
+    def _connect_failed(self, error: int, now_ns: int) -> None:
+        if error in RETRY_ERRORS:
+            self._drop_handle(False)
+            self.retry_ns = now_ns + _RETRY  # ports or descriptors come back
+        elif error == errno.ECONNREFUSED or error == errno.ECONNRESET:
+            self._end(_REFUSED)
+        elif error == errno.ETIMEDOUT:
+            self._end(_CONNECT_TIMEOUT)
+        else:
+            self._end(_SEND_FAILED)
+
+    # --- events ----------------------------------------------------------------------------
+
+    def on_connected(self, error: int, now_ns: int) -> int:
+        """The connect has ended, `error` is its errno or 0."""
+        if error:
+            self._connect_failed(error, now_ns)
+            return 0
+        self.established = 1
+        self.connect_deadline_ns = 0
+        self.last_receive_ns = now_ns
+        self.pushed = 1
+        return 0
+
+    def on_received(self, count: int, now_ns: int) -> int:
+        """The target sent `count` bytes, and the socket is drained."""
+        self.received += count
+        self.context.counts.answer_bytes += count
+        self.last_receive_ns = now_ns
+        self.pushed = 1
+        if self.close_deadline_ns:
+            self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+        return 0
+
+    def on_end(self, now_ns: int) -> int:
+        """The target has closed its side."""
+        if self.target_closed:
+            return 0
+        self.target_closed = 1
+        self.received += 1
+        self.last_receive_ns = now_ns
+        self.pushed = 1
+        if self.fin_sent:
+            self._end(_CLOSED)
+        return 0
+
+    def on_error(self, error: int, now_ns: int) -> int:
+        """The connection has failed."""
+        if not self.established:
+            self._connect_failed(error, now_ns)
+        elif self.fin_sent and self.transport.unacknowledged(self) == 0:
+            self._end(_CLOSED)
+        elif error == errno.ETIMEDOUT:
+            self._end(_ANSWER_TIMEOUT)
+        else:
+            self._end(_RESET)
+        return 0
+
+    def on_writable(self, now_ns: int) -> int:
+        """The kernel takes bytes again."""
+        self.writable = 1
+        return self.transmit(now_ns)
+
+    # --- sending ---------------------------------------------------------------------------
+
+    def transmit(self, now_ns: int) -> int:
+        """Hand over what has been released."""
+        if not self.established or self.ended != _RUNNING:
+            return 0
+        queue = self.queue
+        while self.writable and self.sent < queue.released_end:
+            chunk = self._chunk_at_cursor()
+            if chunk is None:
+                break
+            taken = self.transport.send(self, chunk.data, self.sent - chunk.offset)
+            if taken == _WOULD_BLOCK:
+                self.writable = 0
+                return 0
+            if taken < 0:
+                self.on_error(-taken, now_ns)
+                return 0
+            self.sent += taken
+            self.acknowledged = self.sent
+            self.context.counts.segments_sent += 1
+            self.context.counts.bytes_delivered += taken
+            self.context.counts.queued_bytes -= queue.acknowledge(self.sent)
+        if self.sent < queue.released_end:
+            return 0
+        if queue.fin_released and not self.fin_sent:
+            self.fin_sent = 1
+            error = -self.transport.shutdown(self)
+            if error:
+                self.on_error(error, now_ns)
+            elif self.target_closed:
+                self._end(_CLOSED)
+            else:
+                self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+                self._poll_soon(now_ns)
+        elif queue.rst_released and self.poll_deadline_ns == 0:
+            self._poll(now_ns)
+        return 0
+
+    def _chunk_at_cursor(self) -> Chunk | None:
+        chunk = self.cursor
+        while chunk is not None and chunk.end <= self.sent:
+            chunk = chunk.following
+        if chunk is None:
+            chunk = self.queue.find(self.sent)
+        self.cursor = chunk
+        return chunk
+
+    def _poll_soon(self, now_ns: int) -> None:
+        self.poll_ns = _POLL
+        self.poll_deadline_ns = now_ns + self.poll_ns
+
+    def _poll(self, now_ns: int) -> None:
+        """Has the target acknowledged everything, the FIN included?"""
+        self.poll_deadline_ns = 0
+        if self.transport.unacknowledged(self) > 0:
+            self.poll_ns = min(2 * self.poll_ns, _POLL_MAX)
+            self.poll_deadline_ns = now_ns + self.poll_ns
+            return
+        if self.fin_sent:
+            self.fin_acknowledged = 1
+        if self.queue.rst_released:
+            self._drop_handle(True)
+            self._end(_RESET_SENT)
+
+    def abort(self, now_ns: int) -> int:
+        """Give up; the target sees a RST."""
+        if self.ended == _RUNNING:
+            self._settle_delivered()
+            self._drop_handle(True)
+            self._end(_RESET_SENT)
+        return 0
+
+    def _end(self, how: int) -> None:
+        self.ended = how
+        if how == _CLOSED:
+            self.fin_acknowledged = 1
+        else:
+            self._settle_delivered()
+        self._drop_handle(False)
+        self.close_deadline_ns = 0
+        self.connect_deadline_ns = 0
+        self.poll_deadline_ns = 0
+        self.retry_ns = 0
+
+    def _settle_delivered(self) -> None:
+        """What the target never acknowledged was not delivered."""
+        if self.handle >= 0 and self.established:
+            missing = self.transport.unacknowledged(self)
+            missing = min(missing, self.sent)
+            if missing > 0:
+                self.acknowledged = self.sent - missing
+                self.context.counts.bytes_delivered -= missing
+
+    def _drop_handle(self, reset: bool) -> None:
+        if self.handle >= 0:
+            self.transport.close(self, reset)
+            self.handle = -1
+
+    def linger(self, now_ns: int) -> int:
+        """Nothing is needed of a closed socket."""
+        self.cursor = None
+        self.owner = None
+        return 1
+
+    # --- time ------------------------------------------------------------------------------
+
+    def deadline_ns(self) -> int:
+        """The earliest of the timers that run, 0 when none does."""
+        earliest = self.connect_deadline_ns
+        if self.retry_ns and (earliest == 0 or self.retry_ns < earliest):
+            earliest = self.retry_ns
+        if self.close_deadline_ns and (earliest == 0 or self.close_deadline_ns < earliest):
+            earliest = self.close_deadline_ns
+        if self.poll_deadline_ns and (earliest == 0 or self.poll_deadline_ns < earliest):
+            earliest = self.poll_deadline_ns
+        return earliest
+
+    def run_timers(self, now_ns: int) -> int:
+        """Do what is due."""
+        if self.ended != _RUNNING:
+            return 0
+        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
+            self._end(_CONNECT_TIMEOUT if self.retry_ns == 0 else _SEND_FAILED)
+            return 0
+        if self.retry_ns and self.retry_ns <= now_ns:
+            self._connect(now_ns)
+            return 0
+        if self.close_deadline_ns and self.close_deadline_ns <= now_ns:
+            self._end(_CLOSED)
+            return 0
+        if self.poll_deadline_ns and self.poll_deadline_ns <= now_ns:
+            self._poll(now_ns)
+        return 0

@@ -1,0 +1,72 @@
+import cython
+
+from tcpcopy.engine.captured cimport CapturedHalf
+from tcpcopy.engine.chunk cimport Chunk
+from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.replayed cimport Replayed
+
+cdef long long _QUIET
+cdef long long _SHORT_QUIET
+cdef long long _SURPLUS_FACTOR
+cdef long long _SURPLUS_MAX
+cdef long long _WAIT_FACTOR
+cdef long long _WAIT_MIN
+cdef long long _RTT_FLOOR
+cdef long long _OPEN
+cdef long long _ON_PROGRESS
+cdef int _FIN
+cdef int _RST
+
+cdef class PacedHalf(CapturedHalf):
+    cdef public long long answer_started_ns
+    cdef public long long answer_usual_ns
+    cdef public Context context
+    cdef public long long drift
+    cdef public bint expired
+    cdef public long long previous_turn_ns
+    cdef public long long previous_turn_offset
+    cdef public long long rtt_ns
+    cdef public long long shortfall
+    cdef public bint streaming
+    cdef public long long surplus_0
+    cdef public long long surplus_1
+    cdef public long long surplus_2
+    cdef public long long surplus_3
+    cdef public long long turn_base
+    cdef public long long turn_captured_ns
+    cdef public long long turn_count
+    cdef public long long turn_offset
+    cdef public long long turn_released_ns
+
+    @cython.locals(first=cython.bint)
+    cpdef int note_turn(self, Chunk chunk) except -1
+    cdef void _sniff(self, bytes data) except *
+    @cython.locals(sample=cython.longlong)
+    cpdef int note_answer(self, long long now_ns) except -1
+    @cython.locals(
+        chunk=Chunk,
+        received=cython.longlong,
+        answered=cython.longlong,
+        needed=cython.longlong,
+    )
+    cpdef long long gate_opens_ns(self, Replayed replayed, long long now_ns) except -2
+    @cython.locals(opens=cython.longlong, wait=cython.longlong)
+    cdef long long _when_answered(
+        self, Replayed replayed, long long answered, long long now_ns
+    ) except -2
+    @cython.locals(opens=cython.longlong, quiet=cython.longlong, bound=cython.longlong)
+    cdef long long _when_short(
+        self, Replayed replayed, long long needed, long long now_ns
+    ) except -2
+    @cython.locals(since=cython.longlong, opens=cython.longlong)
+    cdef long long _when_silent(
+        self, Chunk chunk, long long received, long long needed, long long now_ns
+    ) except -2
+    @cython.locals(chunk=Chunk, wait=cython.longlong)
+    cdef long long _longest_wait(self) except -1
+    @cython.locals(chunk=Chunk)
+    cpdef int release_gate(self, Replayed replayed, long long now_ns) except -1
+    @cython.locals(received=cython.longlong, lacking=cython.longlong)
+    cdef void _settle(self, Chunk chunk, Replayed replayed, long long now_ns) except *
+    @cython.locals(least=cython.longlong)
+    cdef void _note_surplus(self, long long surplus) except *

@@ -1,0 +1,248 @@
+"""Pacing: when may the chunk at the gate go to the target?
+
+A turn is consecutive data sent on the same knowledge; a new one begins where the client had
+acknowledged more of the server's bytes than before. It waits until the target has answered as far
+as the client had been answered, then the client's round-trip time.
+
+"As far" is counted in stream offsets of the online server, while the target may answer more or
+less. So three numbers are kept: `drift`, the least surplus of the last few turns (how much more
+the target has sent than online had at the same place); `shortfall`, by how much the last answer
+stayed below that; and `turn_base`, what had been received when the turn before was released. An
+answer is complete when it reaches the offset corrected by the drift, or has as many bytes as
+online's answer to this turn had, and was pushed or went quiet. A shorter one is complete when it
+has been quiet for longer.
+
+Streams in which both sides send freely (HTTP/2, WebSocket, feeds) have no answers in that sense:
+they are recognised by their first bytes, or when online turns follow each other faster than a
+round trip, which is impossible when each is a reaction; then the plain offset is all that counts
+and every wait is bounded.
+
+Source: DESIGN section 4, "Pacing".
+"""
+
+from __future__ import annotations
+
+from tcpcopy.engine.captured import CapturedHalf
+from tcpcopy.engine.chunk import FIN, RST, Chunk
+from tcpcopy.engine.context import Context
+from tcpcopy.engine.replayed import Replayed
+
+# An answer that was not pushed is taken as complete after this silence.
+QUIET_NS = 5_000_000
+# An answer shorter than online's is taken as complete after this silence.
+SHORT_ANSWER_QUIET_NS = 100_000_000
+# Surplus was there before the turn: wait for its answer so many times the usual answer time.
+SURPLUS_FACTOR = 2
+SURPLUS_MAX_NS = 200_000_000
+# "Generously: many times what the online answer took, at least a second."
+WAIT_FACTOR = 10
+WAIT_MIN_NS = 1_000_000_000
+# Round trips below this are not put back: the wake-up would cost more than it tells.
+RTT_FLOOR_NS = 250_000
+
+OPEN = 0  # the chunk may go
+ON_PROGRESS = -1  # nothing but progress of the target can open the gate
+
+_QUIET = QUIET_NS
+_SHORT_QUIET = SHORT_ANSWER_QUIET_NS
+_SURPLUS_FACTOR = SURPLUS_FACTOR
+_SURPLUS_MAX = SURPLUS_MAX_NS
+_WAIT_FACTOR = WAIT_FACTOR
+_WAIT_MIN = WAIT_MIN_NS
+_RTT_FLOOR = RTT_FLOOR_NS
+_OPEN = OPEN
+_ON_PROGRESS = ON_PROGRESS
+_FIN = FIN
+_RST = RST
+
+
+class PacedHalf(CapturedHalf):
+    """A captured half with its gate."""
+
+    __slots__ = (
+        "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
+        "answer_usual_ns",  # smoothed time from a turn's release to the start of its answer
+        "context",
+        "drift",  # least surplus of the last turns, bytes; negative when target says less
+        "expired",  # the gate last looked at opened because a wait ran out
+        "previous_turn_ns",  # when the newest captured turn began
+        "previous_turn_offset",  # the server offset it was sent on
+        "rtt_ns",  # the client's round-trip time
+        "shortfall",  # how much the last answer stayed below the expectation
+        "streaming",  # both sides send freely
+        "surplus_0",  # surplus when the last turns were released, a window of four
+        "surplus_1",
+        "surplus_2",
+        "surplus_3",
+        "turn_base",  # server bytes received when the last turn was released
+        "turn_captured_ns",  # when the last released turn had been captured
+        "turn_count",  # turns released
+        "turn_offset",  # server offset that the last released turn was sent on
+        "turn_released_ns",  # when the last turn was released
+    )
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+        self.answer_started_ns = 0
+        self.answer_usual_ns = _QUIET
+        self.drift = 0
+        self.expired = 0
+        self.previous_turn_ns = 0
+        self.previous_turn_offset = 0
+        self.rtt_ns = 0
+        self.shortfall = 0
+        self.streaming = 0
+        self.surplus_0 = self.surplus_1 = self.surplus_2 = self.surplus_3 = 0
+        self.turn_base = 0
+        self.turn_captured_ns = 0
+        self.turn_count = 0
+        self.turn_offset = 0
+        self.turn_released_ns = 0
+
+    def note_turn(self, chunk: Chunk) -> int:
+        """Look at a chunk just captured: does it begin a turn, does it show a free stream?"""
+        first = self.previous_turn_ns == 0
+        if not first and chunk.server_offset <= self.previous_turn_offset:
+            return 0
+        if (
+            not first
+            and self.rtt_ns >= _RTT_FLOOR
+            and chunk.captured_ns - self.previous_turn_ns < self.rtt_ns * 3 // 4
+            and chunk.kind < _FIN
+        ):
+            self.streaming = 1  # faster than any reaction could be
+        if first:
+            self._sniff(chunk.data)
+        self.previous_turn_ns = chunk.captured_ns
+        self.previous_turn_offset = chunk.server_offset
+        if chunk.kind < _FIN:
+            self.context.counts.turns_captured += 1
+        return 0
+
+    def _sniff(self, data: bytes) -> None:
+        if data[:4] == b"PRI " or (data[:4] == b"GET " and b"pgrade: websocket" in data):
+            self.streaming = 1
+
+    def note_answer(self, now_ns: int) -> int:
+        """The target has sent something new."""
+        if self.answer_started_ns == 0:
+            self.answer_started_ns = now_ns
+            sample = now_ns - self.turn_released_ns
+            self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
+        return 0
+
+    def gate_opens_ns(self, replayed: Replayed, now_ns: int) -> int:
+        """OPEN, a time to look again, or ON_PROGRESS; there must be a chunk at the gate."""
+        chunk = self.gate
+        self.expired = 0
+        if chunk is None or not replayed.established:
+            return _ON_PROGRESS
+        if chunk.server_offset <= self.turn_offset:
+            return _OPEN  # the same turn
+        if not self.context.wait_for_answers or replayed.target_closed:
+            return _OPEN
+        received = replayed.received
+        answered = received - self.turn_base
+        needed = chunk.server_offset if self.streaming else chunk.server_offset + self.drift
+        if received >= needed or answered >= chunk.server_offset - self.turn_offset:
+            return self._when_answered(replayed, answered, now_ns)
+        if answered > 0:
+            return self._when_short(replayed, needed, now_ns)
+        return self._when_silent(chunk, received, needed, now_ns)
+
+    def _when_answered(self, replayed: Replayed, answered: int, now_ns: int) -> int:
+        if answered > 0 or self.streaming:
+            opens = replayed.last_receive_ns + self.rtt_ns
+            if not replayed.pushed and self.rtt_ns < _QUIET:
+                opens = replayed.last_receive_ns + _QUIET
+        else:
+            # Enough had come before the last turn went out; give its answer time to come.
+            wait = self.answer_usual_ns * _SURPLUS_FACTOR
+            if wait > _SURPLUS_MAX:
+                wait = _SURPLUS_MAX
+            opens = self.turn_released_ns + wait
+        return _OPEN if opens <= now_ns else opens
+
+    def _when_short(self, replayed: Replayed, needed: int, now_ns: int) -> int:
+        if self.shortfall > 0 and replayed.pushed and replayed.received >= needed - self.shortfall:
+            opens = replayed.last_receive_ns + self.rtt_ns
+            return _OPEN if opens <= now_ns else opens
+        quiet = _SHORT_QUIET
+        if quiet < 4 * self.answer_usual_ns:
+            quiet = 4 * self.answer_usual_ns
+            if quiet > _WAIT_MIN:
+                quiet = _WAIT_MIN
+        opens = replayed.last_receive_ns + quiet
+        bound = self.answer_started_ns + self._longest_wait()
+        if bound < opens:
+            opens = bound
+            self.expired = 1
+        return _OPEN if opens <= now_ns else opens
+
+    def _when_silent(self, chunk: Chunk, received: int, needed: int, now_ns: int) -> int:
+        """The target has said nothing since the last turn, and owes something."""
+        since = self.turn_released_ns
+        if since < chunk.captured_ns:
+            since = chunk.captured_ns
+        if self.streaming:
+            opens = since + self._longest_wait()
+        elif chunk.kind >= _FIN and needed - received == 1:
+            opens = since + _WAIT_MIN  # only the server's FIN is missing: it closes later here
+        else:
+            return _ON_PROGRESS
+        self.expired = 1
+        return _OPEN if opens <= now_ns else opens
+
+    def _longest_wait(self) -> int:
+        chunk = self.gate
+        if chunk is None:
+            return _WAIT_MIN
+        wait = (chunk.captured_ns - self.turn_captured_ns) * _WAIT_FACTOR
+        return wait if wait > _WAIT_MIN else _WAIT_MIN
+
+    def release_gate(self, replayed: Replayed, now_ns: int) -> int:
+        """Let the chunk at the gate go, and settle the turn's account if it begins one."""
+        chunk = self.gate
+        if chunk is None:
+            return 0
+        if chunk.server_offset > self.turn_offset or self.turn_count == 0:
+            self._settle(chunk, replayed, now_ns)
+        self.release()
+        return 0
+
+    def _settle(self, chunk: Chunk, replayed: Replayed, now_ns: int) -> None:
+        if self.expired:
+            self.context.counts.waits_expired += 1
+            self.expired = 0
+        received = replayed.received
+        lacking = chunk.server_offset + self.drift - received
+        self.shortfall = lacking if lacking > 0 else 0
+        if self.turn_count > 0 or chunk.server_offset > 0:
+            self._note_surplus(received - chunk.server_offset)
+        self.turn_count += 1
+        self.turn_base = received
+        self.turn_offset = chunk.server_offset
+        self.turn_released_ns = now_ns
+        self.turn_captured_ns = chunk.captured_ns
+        self.answer_started_ns = 0
+        if chunk.kind < _FIN:
+            self.context.counts.turns_replayed += 1
+
+    def _note_surplus(self, surplus: int) -> None:
+        """The drift is the least of the last four surpluses, so that a lead is not a drift."""
+        if self.turn_count <= 1:
+            self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus
+        else:
+            self.surplus_3 = self.surplus_2
+            self.surplus_2 = self.surplus_1
+            self.surplus_1 = self.surplus_0
+        self.surplus_0 = surplus
+        least = surplus
+        if self.surplus_1 < least:
+            least = self.surplus_1
+        if self.surplus_2 < least:
+            least = self.surplus_2
+        if self.surplus_3 < least:
+            least = self.surplus_3
+        self.drift = least

@@ -1,0 +1,35 @@
+import cython
+
+from tcpcopy.engine cimport seqnum
+from tcpcopy.engine.chunk cimport ChunkQueue
+from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.sender cimport SendHalf
+
+cdef long long _ACK_DELAY
+cdef int _MAX_EARLY
+cdef long long _WINDOW
+cdef int _ACK
+cdef bytes _NOTHING
+
+cdef class ReceiveHalf(SendHalf):
+    cdef public bint ack_now
+    cdef public list early
+    cdef public long long later_ack_ns
+    cdef public int rcv_wscale
+    cdef public long long rtt_ns
+    cdef public long long target_fin
+
+    @cython.locals(end=cython.longlong)
+    cpdef int take_payload(
+        self, long long offset, long long length, bint is_fin, bint pushed, long long now_ns
+    ) except -1
+    @cython.locals(gained=cython.longlong)
+    cdef void _receive_to(self, long long end) noexcept
+    cdef void _hold(self, long long start, long long end) except *
+    cdef void _take_early(self) except *
+    @cython.locals(delay=cython.longlong)
+    cpdef int schedule_ack(self, long long now_ns) except -1
+    cpdef int send_ack(self, long long now_ns) except -1
+    @cython.locals(later=cython.longlong)
+    cpdef int ack_due(self, long long now_ns) except -1
+    cdef bytes _sack_option(self)

@@ -1,0 +1,53 @@
+import cython
+
+from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.pacing cimport PacedHalf
+from tcpcopy.engine.replayed cimport Replayed
+
+cdef long long _OPEN
+cdef int _RUNNING
+cdef int _RST
+cdef int _FIN
+cdef int _NONE
+cdef int _REPLAYED
+cdef int _CLIENT_RESET
+cdef int _RESET
+cdef int _CLOSED_EARLY
+cdef int _ANSWER_TIMEOUT
+cdef int _IDLE_TIMEOUT
+cdef int _IDLE_COMPLETE
+cdef int _CAPTURE_HOLE
+cdef int _OPEN_COMPLETE
+cdef int _OPEN_AT_EXIT
+
+cdef class Session(PacedHalf):
+    cdef public bytes answer_key
+    cdef public bytes captured_key
+    cdef public int copy
+    cdef public long long gate_deadline_ns
+    cdef public bint lingers
+    cdef public bytes mapped_address
+    cdef public int mapped_port
+    cdef public int outcome
+    cdef public long long received_seen
+    cdef public Replayed replayed
+    cdef public Session sibling
+    cdef public long long syn_ns
+    cdef public object target
+
+    @cython.locals(half=Replayed, opens=cython.longlong)
+    cpdef int advance(self, long long now_ns) except -1
+    @cython.locals(
+        half=Replayed, context=Context, opens=cython.longlong, complete=cython.bint
+    )
+    cpdef int run_timers(self, long long now_ns) except -1
+    @cython.locals(since=cython.longlong)
+    cdef long long _answer_deadline_ns(self) except -1
+    @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)
+    cpdef long long next_deadline_ns(self) except -1
+    cpdef int give_up(self, int outcome, long long now_ns) except -1
+    @cython.locals(half=Replayed)
+    cpdef bint is_delivered(self) except *
+    cpdef int outcome_at_exit(self) except -1
+    @cython.locals(half=Replayed, how=cython.int)
+    cdef int _outcome_of_ending(self) except -1
