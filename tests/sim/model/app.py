@@ -91,7 +91,7 @@ class ScriptedApplication:
         self._reading = False  # a slow read is set
         self._eof = False
         self.record = Record()
-        clock.after(0, self._advance)
+        clock.after(0, self._read)  # once the connection knows its application
 
     def readable(self) -> None:
         """Read now, or at the slow reader's next time."""
@@ -124,11 +124,10 @@ class ScriptedApplication:
         more = True
         while more and not self.record.gave_up:
             more = self._read_once(self._script.read_chunk or 1 << 30)
-            if more and self._script.read_interval_ns:
-                if self._connection.receiver.unread:
-                    self.readable()
-                    self._advance()
-                    return
+            if more and self._script.read_interval_ns and self._connection.receiver.unread:
+                self.readable()
+                self._advance()
+                return
         receiver = self._connection.receiver
         if receiver.finished and not receiver.unread and not self._eof:
             self._eof = True
@@ -163,8 +162,6 @@ class ScriptedApplication:
         if self._writing or self.record.gave_up:
             return
         script = self._script
-        if not script.answers and self._read_nothing_yet():
-            return
         while self._next < len(script.answers):
             answer = script.answers[self._next]
             ready = len(self.record.data) >= answer.after_bytes and (
@@ -183,9 +180,6 @@ class ScriptedApplication:
             script.finish is Finish.ON_CLIENT_FIN and self._eof
         ):
             self._connection.shutdown()
-
-    def _read_nothing_yet(self) -> bool:
-        return not self._eof and self._script.finish is Finish.ON_CLIENT_FIN
 
     def _write_piece(self, answer: Answer, index: int) -> None:
         """Set the write of one piece; a delay of 0 writes at once."""

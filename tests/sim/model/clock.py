@@ -63,6 +63,13 @@ class Clock:
             call()
         return True
 
+    def move_to(self, time_ns: int) -> None:
+        """Stand at `time_ns`, which no call set may be due before."""
+        due_ns = self.next_due_ns()
+        if due_ns is not None and due_ns < time_ns:
+            raise AssertionError("the clock would pass over a call")
+        self.now_ns = max(self.now_ns, time_ns)
+
     def run(self, until_ns: int) -> None:
         """Run all calls due by `until_ns`, then stand at that time."""
         while (due_ns := self.next_due_ns()) is not None and due_ns <= until_ns:

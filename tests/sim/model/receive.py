@@ -116,6 +116,8 @@ class Receiver:
 
     def check(self, position: int, data: bytes, *, fin: bool) -> None:
         """Complain about what no correct sender sends: beyond the window, or other bytes."""
+        if not data and not fin:
+            return
         end = position + len(data)
         probe = len(data) == 1 and position == self.edge  # RFC 9293 3.8.6.1
         if end > self.edge and not probe:

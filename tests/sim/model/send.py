@@ -107,6 +107,8 @@ class Sender:
 
     def take(self, now_ns: int) -> tuple[int, bytes, bool] | None:
         """Return (position, bytes, fin) of the next segment that may go now, and count it sent."""
+        if not self.pending:
+            return None
         position = max(self.nxt, 1)
         room = min(self.window, self.cwnd) - self.in_flight
         length = min(self.mss, self.end - position, max(room, 0))

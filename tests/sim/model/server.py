@@ -73,10 +73,10 @@ class Server:
         self.counts.received += 1
         connection = self._connections.get(segment.key)
         syn = segment.flags & (SYN | ACK | RST) == SYN
-        if connection is not None and connection.state is not State.CLOSED:
-            if not (syn and connection.may_be_replaced(segment)):
-                connection.receive(segment)
-                return
+        alive = connection is not None and connection.state is not State.CLOSED
+        if connection is not None and alive and not (syn and connection.may_be_replaced(segment)):
+            connection.receive(segment)
+            return
         if segment.flags & RST:
             return
         if syn:

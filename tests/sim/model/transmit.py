@@ -16,6 +16,8 @@ from .receive import Receiver
 from .send import Sender
 from .wire import ACK, FIN, PSH, RST, SEQUENCE_MASK, SYN, Segment
 
+KEEP_ALIVE_PROBES = 20  # so many that even heavy loss does not end a living connection
+
 
 class State(Enum):
     """RFC 9293 3.3.2; LISTEN belongs to the server, not to a connection."""
@@ -290,7 +292,7 @@ class Transmitter:
             self._finish(None)
         elif self.state in DATA_STATES and self._config.keep_alive_ns is not None:
             self._keep_alives += 1
-            if self._keep_alives > 5:
+            if self._keep_alives > KEEP_ALIVE_PROBES:
                 self._send(RST | ACK, self.sender.nxt)
                 self._finish("timeout")
                 return

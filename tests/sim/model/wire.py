@@ -206,7 +206,7 @@ def decode(packet: bytes, *, verify: bool = True) -> Segment:
     )
     segment.options_length = header_length - 20
     if header_length > 20:
-        _decode_options(segment, packet[start + 20 : start + header_length])
+        _decode_options(segment, packet[start + 20 : start + header_length], verify)
     return segment
 
 
@@ -244,7 +244,7 @@ def _decode_ipv6(packet: bytes) -> tuple[bytes, bytes, int]:
     return source, destination, 40
 
 
-def _decode_options(segment: Segment, options: bytes) -> None:
+def _decode_options(segment: Segment, options: bytes, verify: bool) -> None:
     at = 0
     other = []
     while at < len(options):
@@ -255,6 +255,8 @@ def _decode_options(segment: Segment, options: bytes) -> None:
             at += 1
             continue
         length = options[at + 1] if at + 1 < len(options) else 0
+        if (length < 2 or at + length > len(options)) and not verify:
+            break  # a record may be cut within an option
         if length < 2 or at + length > len(options):
             raise WireError(f"malformed TCP options {options.hex()}")
         value = options[at + 2 : at + length]
@@ -294,6 +296,26 @@ def cut_answer(packet: bytes) -> bytes:
     return network + tcp + bytes(44 - len(tcp))
 
 
+def decode_cut(record: bytes) -> Segment:
+    """Return the segment of a `cut_answer` record, its payload made up of zeros."""
+    if record[0] >> 4 == 6:
+        start, total = 40, 40 + int.from_bytes(record[4:6], "big")
+    else:
+        start, total = 20, int.from_bytes(record[2:4], "big")
+        total -= (record[0] & 15) * 4 - 20
+    header_length = record[start + 12] >> 4 << 2
+    kept = min(header_length, 44)
+    header = bytearray(record[start : start + kept])
+    header[12] = kept << 2 | (header[12] & 15)
+    whole = bytearray(record[:start]) + header + bytes(total - start - header_length)
+    if record[0] >> 4 == 6:
+        struct.pack_into("!H", whole, 4, len(whole) - 40)
+    else:
+        whole[0] = 0x45
+        struct.pack_into("!H", whole, 2, len(whole))
+    return decode(bytes(whole), verify=False)
+
+
 def describe(packet: bytes) -> str:
     """Return one line about `packet` for failure reports; never raises."""
     try:
@@ -302,9 +324,8 @@ def describe(packet: bytes) -> str:
         return f"undecodable ({error}) {packet[:64].hex()}"
     flags = "".join(letter for flag, letter in _FLAG_LETTERS if segment.flags & flag) or "-"
     text = (
-        f"{segment.source.hex()}:{segment.source_port} > "
-        f"{segment.destination.hex()}:{segment.destination_port} {flags} "
-        f"seq {segment.seq} ack {segment.ack} len {len(segment.payload)} win {segment.window}"
+        f"{segment.source_port} > {segment.destination_port} {flags} seq {segment.seq} "
+        f"ack {segment.ack} len {len(segment.payload)} win {segment.window}"
     )
     if segment.mss is not None:
         text += f" mss {segment.mss}"
