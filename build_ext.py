@@ -29,10 +29,24 @@ from setuptools.command.build_py import build_py
 # Each module with a `.pxd` beside it, and no other (tests/repo/test_compiled_modules.py).
 COMPILED_MODULES = [
     "tcpcopy.capture.ring",
+    "tcpcopy.engine.captured",
+    "tcpcopy.engine.chunk",
+    "tcpcopy.engine.client",
+    "tcpcopy.engine.context",
+    "tcpcopy.engine.counts",
+    "tcpcopy.engine.kernel",
+    "tcpcopy.engine.pacing",
+    "tcpcopy.engine.receiver",
+    "tcpcopy.engine.replayed",
+    "tcpcopy.engine.sender",
+    "tcpcopy.engine.seqnum",
+    "tcpcopy.engine.session",
+    "tcpcopy.engine.timers",
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
     "tcpcopy.relay.records",
+    "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
 ]
 

@@ -70,16 +70,20 @@ apt_install() {
         fail "missing: $*; run as root: apt-get install --no-install-recommends $*"
     say "installing Debian packages: $*"
     export DEBIAN_FRONTEND=noninteractive
-    local try
+    local try log
+    log=$(mktemp)
     for try in 1 2 3; do
         if without_service_starts apt-get install -qq -y --no-install-recommends \
-            -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" </dev/null >&2; then
+            -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" </dev/null >"$log" 2>&1; then
+            rm -f "$log"
             return
         fi
-        say "apt-get install failed (try $try of 3); renewing the package lists"
+        say "apt-get install did not succeed (try $try of 3); renewing the package lists"
         sleep $((2 * try - 2))
         apt-get update -qq -o Acquire::Retries=3 </dev/null >&2 || true
     done
+    cat "$log" >&2
+    rm -f "$log"
     fail "apt-get could not install: $*"
 }
 
