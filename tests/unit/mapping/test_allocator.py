@@ -195,6 +195,18 @@ def test_released_ports_cool_down(sessions: int) -> None:
     assert acquire(allocator, 40000, now_ns=60 * SECOND + 5) == ("10.0.0.7", 40000)
 
 
+def test_cooling_goes_on_when_an_address_gets_many_sessions() -> None:
+    """The list of a few ports becomes a bitmap."""
+    allocator = Allocator()
+    acquire(allocator, 39999)
+    assert release(allocator, "10.0.0.7", 39999, now_ns=5)
+    for port in range(40000, 40040):
+        assert acquire(allocator, port, now_ns=6) == ("10.0.0.7", port)
+    early = acquire(allocator, 39999, now_ns=60 * SECOND + 4)
+    assert early is not None and early[1] != 39999
+    assert acquire(allocator, 39999, now_ns=60 * SECOND + 5) == ("10.0.0.7", 39999)
+
+
 @pytest.mark.parametrize("sessions", [3, 40])
 def test_oldest_cooling_port_is_used_rather_than_none(sessions: int) -> None:
     allocator = Allocator(ports=(2000, 2000 + sessions - 1))

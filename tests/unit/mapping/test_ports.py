@@ -82,3 +82,14 @@ def test_expiry_is_bounded_in_one_call() -> None:
     space.expire(1)
     space.expire(1)
     assert space.empty
+
+
+def test_a_full_range_is_open_again_after_expiry() -> None:
+    space = PortSpace(PortRange(2000, 2001))
+    for port in (2000, 2001):
+        space.take(port)
+    assert space.find(2000) == 0
+    space.release(2001, 10)
+    assert space.find(2000) == 0
+    space.expire(10)
+    assert space.find(2000) == 2001
