@@ -75,8 +75,8 @@ _PARSER: Final = make_parser(
     OPTIONS,
     usage="intercept [-i DEVICE,...] [-F FILTER] [options]",
     description=(
-        "Runs on the assistant host: picks up the target's answers to mapped clients, which a route\n"
-        "on the target sends here, and gives their headers to the tcpcopies that connect."
+        "Runs on the assistant host: picks up the target's answers to mapped clients, which a\n"
+        "route on the target sends here, and gives their headers to the tcpcopies that connect."
     ),
     epilog="""example:
   intercept -i eth0 -F 'tcp and src port 8080'

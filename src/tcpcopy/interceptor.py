@@ -99,6 +99,7 @@ class Interceptor:
         config = self.config
         try:
             names: list[str | None] = [*devices.check_devices(config.devices)]
+            compile_filter(self.filter_expression)  # complains of what was typed, not of the below
             program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
             devices.check_privilege()
             self.server.open()

@@ -1,0 +1,380 @@
+"""Who gets an answer: announcements, answers that come early, tables that stay bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpcopy.relay.classic import Layout, Message, MessageType
+from tcpcopy.relay.records import RecordWriter
+from tcpcopy.relay.router import AnswerRouter
+from tcpcopy.report.outcome import Drop
+from tests.unit.relay.packets import ACK, CLIENT, FIN, RST, SYN, TARGET, answer, batch, record
+
+SECOND = 1_000_000_000
+
+
+def add(port: int = 40001, target: bytes = TARGET, target_port: int = 8080) -> Message:
+    return Message(MessageType.ADD, CLIENT, port, target, target_port)
+
+
+def remove(port: int = 40001) -> Message:
+    return Message(MessageType.REMOVE, CLIENT, port, TARGET, 8080)
+
+
+def feed(router: AnswerRouter, packet: bytes) -> int:
+    return router.packet(packet, 0, len(packet), len(packet), 0)
+
+
+def sent(writer: RecordWriter) -> bytes:
+    with writer.pending() as view:
+        data = bytes(view)
+    writer.sent(len(data))
+    return data
+
+
+def check_sums(router: AnswerRouter, held: int = 0) -> None:
+    """Every answer is counted once, and every early one is accounted for."""
+    unused = sum(router.drops)
+    assert router.answers == router.relayed + router.kept + router.lost + unused
+    assert router.kept == router.early_sent + router.early_expired + held
+
+
+def test_answers_go_to_the_connection_that_announced() -> None:
+    router = AnswerRouter()
+    one, two = RecordWriter(1), RecordWriter(2)
+    router.message(one, add(40001))
+    router.message(two, add(40002))
+    first, second = answer(client_port=40001), answer(client_port=40002, payload=b"xy")
+    assert feed(router, first) == feed(router, second) == feed(router, first) == 0
+    assert router.take_ready() == [one, two]
+    assert router.take_ready() == []
+    assert sent(one) == batch(record(first), record(first))
+    assert sent(two) == batch(record(second))
+    check_sums(router)
+
+
+def test_the_last_announcement_wins() -> None:
+    router = AnswerRouter()
+    one, two = RecordWriter(1), RecordWriter(2)
+    router.message(one, add())
+    router.message(two, add())
+    feed(router, answer())
+    assert router.sessions == 1
+    assert (one.records, two.records) == (0, 1)
+
+
+def test_all_four_of_addresses_and_ports_tell_sessions_apart() -> None:
+    """Two tcpcopies that replay one client to two targets do not get each other's answers.
+
+    The first pair of sessions shares a key in the C program (its key is a sum).
+    """
+    router = AnswerRouter()
+    packets = [
+        answer(client=bytes([10, 99, 0, 5]), client_port=40001),
+        answer(client=bytes([10, 98, 0, 4]), client_port=40002),
+        answer(target=bytes([10, 0, 0, 9])),
+        answer(target_port=8081),
+        answer(client_port=1),
+        answer(),
+    ]
+    writers = []
+    for number, packet in enumerate(packets):
+        writers.append(RecordWriter(number))
+        message = Message(
+            MessageType.ADD,
+            packet[16:20],
+            int.from_bytes(packet[22:24], "big"),
+            packet[12:16],
+            int.from_bytes(packet[20:22], "big"),
+        )
+        router.message(writers[-1], message)
+    for packet in packets:
+        feed(router, packet)
+    assert [sent(writer) for writer in writers] == [batch(record(packet)) for packet in packets]
+    assert router.sessions == len(packets)
+
+
+def test_sessions_that_share_client_and_target_port_are_forgotten_one_by_one() -> None:
+    """They stand in one chain of the table: each may leave it first."""
+    targets = [bytes([10, 0, 0, number]) for number in range(1, 4)]
+    for leaving in range(3):
+        router = AnswerRouter(idle_ns=10 * SECOND)
+        writers = [RecordWriter(number) for number in range(3)]
+        for writer, target in zip(writers, targets, strict=True):
+            router.message(writer, add(target=target))
+        writers[leaving].close()
+        router.connection_closed()
+        router.sweep(1)
+        assert router.sessions == 2
+        for number, target in enumerate(targets):
+            reason = feed(router, answer(target=target))
+            assert reason == (Drop.FOREIGN if number == leaving else 0)
+
+
+@pytest.mark.parametrize("flags", [SYN | ACK, RST, RST | ACK])
+def test_early_syn_or_rst_is_kept_and_sent_with_the_announcement(flags: int) -> None:
+    router = AnswerRouter()
+    writer = RecordWriter()
+    packet = answer(flags=flags)
+    assert feed(router, packet) == 0
+    assert (router.kept, router.early_sessions, router.take_ready()) == (1, 1, [])
+    check_sums(router, held=1)
+    router.message(writer, add())
+    assert router.take_ready() == [writer]
+    assert sent(writer) == batch(record(packet))
+    assert router.early_sessions == 0
+    check_sums(router)
+
+
+def test_other_early_answers_are_foreign() -> None:
+    router = AnswerRouter()
+    assert feed(router, answer(payload=b"x")) == Drop.FOREIGN
+    assert feed(router, answer(flags=FIN | ACK)) == Drop.FOREIGN
+    check_sums(router)
+
+
+def test_early_answers_expire() -> None:
+    router = AnswerRouter(early_ns=5 * SECOND)
+    feed(router, answer(flags=SYN | ACK))
+    router.sweep(5 * SECOND - 1)
+    assert router.early_sessions == 1
+    router.sweep(5 * SECOND)
+    assert router.early_sessions == 0
+    writer = RecordWriter()
+    router.message(writer, add())
+    assert writer.records == 0
+    check_sums(router)
+
+
+def test_an_old_expiry_does_not_hit_answers_that_came_later() -> None:
+    """Kept at 0, sent at 1, kept again at 4: gone at 9, not at 5."""
+    router = AnswerRouter(early_ns=5 * SECOND)
+    writer = RecordWriter()
+    feed(router, answer(flags=SYN | ACK))
+    router.message(writer, add())
+    writer.close()
+    router.now_ns = 4 * SECOND
+    feed(router, answer(flags=SYN | ACK))
+    router.sweep(6 * SECOND)
+    assert router.early_sessions == 1
+    router.sweep(9 * SECOND)
+    assert router.early_sessions == 0
+    check_sums(router)
+
+
+def test_early_answers_are_bounded() -> None:
+    router = AnswerRouter(early_limit=100)
+    for port in range(1, 1001):
+        for _ in range(6):
+            feed(router, answer(client_port=port, flags=SYN | ACK))
+    assert router.early_sessions == 100
+    assert router.kept == 4000  # four for each session, then no more
+    check_sums(router, held=400)
+    writer = RecordWriter()
+    router.message(writer, add(1000))
+    router.message(writer, add(1))
+    assert writer.records == 4
+
+
+def test_announced_and_kept_sessions_do_not_pile_up_in_the_queue() -> None:
+    """The usual case: each SYN-ACK is early by a moment; nothing may grow until it expires."""
+    router = AnswerRouter(early_limit=10)
+    writer = RecordWriter()
+    for port in range(1, 1001):
+        feed(router, answer(client_port=port, flags=SYN | ACK))
+        router.message(writer, add(port))
+    assert (router.early_sent, router.early_expired, router.early_sessions) == (1000, 0, 0)
+
+
+def test_removed_session_gets_nothing_more_until_it_is_announced_again() -> None:
+    router = AnswerRouter()
+    writer = RecordWriter()
+    router.message(writer, add())
+    router.message(writer, remove())
+    assert feed(router, answer(flags=RST)) == Drop.CLOSED_SESSION
+    router.message(writer, add())
+    assert feed(router, answer()) == 0
+    assert writer.records == 1
+    check_sums(router)
+
+
+def test_only_the_connection_that_announced_can_remove() -> None:
+    """A removal that was overtaken by a new announcement on another connection is stale."""
+    router = AnswerRouter()
+    one, two = RecordWriter(1), RecordWriter(2)
+    router.message(one, add())
+    router.message(two, add())
+    router.message(one, remove())
+    router.message(one, remove(99))
+    assert feed(router, answer()) == 0
+    assert two.records == 1
+
+
+def test_idle_sessions_leave_and_busy_ones_stay() -> None:
+    router = AnswerRouter(idle_ns=100 * SECOND)
+    writer = RecordWriter()
+    router.message(writer, add(1))
+    router.message(writer, add(2))
+    for now in range(10, 400, 10):
+        router.now_ns = now * SECOND
+        feed(router, answer(client_port=2))
+        router.sweep(now * SECOND)
+        assert router.sessions == (2 if now < 100 else 1)
+    assert router.expired == 1
+    router.sweep(700 * SECOND)
+    assert router.sessions == 0
+
+
+@pytest.mark.parametrize("ending", [FIN | ACK, RST])
+def test_ended_sessions_leave_sooner(ending: int) -> None:
+    router = AnswerRouter(idle_ns=1000 * SECOND, ended_ns=60 * SECOND)
+    writer = RecordWriter()
+    router.message(writer, add())
+    feed(router, answer(flags=ending))
+    router.sweep(59 * SECOND)
+    assert feed(router, answer()) == 0  # a last acknowledgement, at 59
+    router.sweep(60 * SECOND)
+    assert router.sessions == 1
+    router.sweep(200 * SECOND)
+    assert router.sessions == 0
+
+
+def test_session_announced_again_after_its_end_lives_on() -> None:
+    router = AnswerRouter(idle_ns=1000 * SECOND, ended_ns=60 * SECOND)
+    writer = RecordWriter()
+    router.message(writer, add())
+    feed(router, answer(flags=RST))
+    router.message(writer, add())
+    router.sweep(500 * SECOND)
+    assert router.sessions == 1
+
+
+def test_full_table_lets_ended_sessions_go_first_then_the_oldest() -> None:
+    router = AnswerRouter(session_limit=3)
+    writer = RecordWriter()
+    for port in (1, 2, 3):
+        router.message(writer, add(port))
+    feed(router, answer(client_port=2, flags=FIN | ACK))
+    router.message(writer, add(4))
+    assert feed(router, answer(client_port=2)) == Drop.FOREIGN
+    router.message(writer, add(5))
+    assert feed(router, answer(client_port=1)) == Drop.FOREIGN
+    assert [feed(router, answer(client_port=port)) for port in (3, 4, 5)] == [0, 0, 0]
+    assert (router.sessions, router.evicted) == (3, 2)
+
+
+def test_closed_connection_takes_its_sessions_along() -> None:
+    router = AnswerRouter()
+    one, two = RecordWriter(1), RecordWriter(2)
+    for port in range(1, 1001):
+        router.message(one if port % 2 else two, add(port))
+    router.message(two, add(1))  # moved in time
+    one.close()
+    router.connection_closed()
+    assert feed(router, answer(client_port=3)) == Drop.FOREIGN
+    assert feed(router, answer(client_port=3, flags=SYN | ACK)) == 0  # kept: it may come back
+    for _ in range(11):
+        router.sweep(1, budget=100)
+    assert router.sessions == 501
+    assert feed(router, answer(client_port=1)) == 0
+    router.message(two, add(3))
+    assert two.records == 2
+    assert router.sessions == 502
+
+
+def test_sweep_without_cause_looks_at_one_session_only() -> None:
+    """Work does not grow with the sessions that are open: nothing leaves, nothing moves."""
+    router = AnswerRouter()
+    writer = RecordWriter()
+    for port in range(1, 101):
+        router.message(writer, add(port))
+    router.sweep(SECOND, budget=1)
+    router.sweep(SECOND, budget=0)
+    assert (router.sessions, router.expired) == (100, 0)
+
+
+def test_slow_tcpcopy_loses_answers_and_they_are_counted() -> None:
+    router = AnswerRouter()
+    writer = RecordWriter(limit_bytes=1024)
+    router.message(writer, add())
+    for _ in range(100):
+        feed(router, answer())
+    assert router.lost == writer.lost > 0
+    assert router.relayed == writer.records == 15
+    check_sums(router)
+
+
+@pytest.mark.parametrize(
+    ("packet", "drop"),
+    [
+        (answer()[:39], Drop.SHORT),
+        (b"", Drop.SHORT),
+        (b"\x60" + answer()[1:], Drop.NOT_IP),
+        (b"\x44" + answer()[1:], Drop.BAD_HEADER),
+        (b"\x4f" + answer()[1:], Drop.SHORT),
+        (answer()[:6] + b"\x20\x00" + answer()[8:], Drop.FRAGMENT),
+        (answer()[:6] + b"\x00\x01" + answer()[8:], Drop.FRAGMENT),
+        (answer()[:9] + b"\x11" + answer()[10:], Drop.NOT_TCP),
+        (answer()[:32] + b"\x40" + answer()[33:], Drop.BAD_HEADER),
+        (answer()[:32] + b"\x60" + answer()[33:], Drop.BAD_HEADER),
+        (answer()[:2] + b"\x00\x00" + answer()[4:], Drop.BAD_HEADER),
+        (answer(options=bytes([1] * 40))[:70], Drop.SHORT),
+    ],
+)
+def test_what_is_no_whole_header_is_dropped_with_its_reason(packet: bytes, drop: Drop) -> None:
+    router = AnswerRouter()
+    router.message(RecordWriter(), add())
+    assert feed(router, packet) == drop
+    assert router.drops[drop] == 1
+    check_sums(router)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 40), (0, 41), (1, 40), (40, 40), (50, 90)])
+def test_bounds_are_not_trusted(start: int, end: int) -> None:
+    router = AnswerRouter()
+    assert router.packet(answer(), start, end, 40, 0) == Drop.SHORT
+
+
+def test_replaced_destination_is_put_back() -> None:
+    """-D: answers to the address that docker shows are those of the original client."""
+    router = AnswerRouter(replaced_address=bytes([172, 17, 0, 1]), original_address=CLIENT)
+    writer = RecordWriter()
+    shown = answer(client=bytes([172, 17, 0, 1]), flags=SYN | ACK)
+    feed(router, shown)
+    router.message(writer, add())
+    feed(router, shown)
+    feed(router, answer(flags=SYN | ACK))
+    assert sent(writer) == batch(*[record(answer(flags=SYN | ACK))] * 3)
+
+
+def test_target_address_may_be_left_out_of_account() -> None:
+    """--dnat: the session was announced with the address in front of the target."""
+    router = AnswerRouter(ignore_target=True)
+    writer = RecordWriter()
+    other = bytes([192, 168, 5, 5])
+    feed(router, answer(target=other, flags=SYN | ACK))
+    router.message(writer, add())
+    assert feed(router, answer(target=other)) == 0
+    assert writer.records == 2
+
+
+def test_kept_records_have_the_layout_of_the_connection() -> None:
+    router = AnswerRouter(layout=Layout.BARE_PAYLOAD)
+    writer = RecordWriter(layout=Layout.BARE_PAYLOAD)
+    packet = answer(flags=SYN | ACK, payload=b"fast open")
+    feed(router, packet)
+    router.message(writer, add())
+    assert sent(writer) == record(packet, 192)
+
+
+def test_clear_forgets_everything() -> None:
+    router = AnswerRouter()
+    writer = RecordWriter()
+    for port in range(1, 2001):
+        router.message(writer, add(port))
+        feed(router, answer(client_port=port, flags=FIN | ACK if port % 3 else ACK))
+        feed(router, answer(client_port=port, target_port=1, flags=RST))
+    router.clear()
+    assert (router.sessions, router.early_sessions) == (0, 0)
+    assert feed(router, answer(client_port=1)) == Drop.FOREIGN
+    check_sums(router)
