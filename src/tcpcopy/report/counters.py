@@ -103,6 +103,11 @@ class Snapshot:
         return self.sessions_ended - self.sessions_lost - self.sessions_skipped
 
     @property
+    def has_connected(self) -> bool:
+        """Whether any session got as far as exchanging data, or at least a connection."""
+        return bool(self.sessions_established or self.bytes_delivered or self.answer_bytes)
+
+    @property
     def packets_used(self) -> int:
         return self.packet_drops[0]
 

@@ -139,7 +139,7 @@ _Explained = tuple[str, tuple[str, ...]]
 
 def _refused(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     where = ", ".join(context.targets) or "the target"
-    if snapshot.sessions_established:
+    if snapshot.has_connected:
         text = (
             f"{plural(count, 'session')} refused by the target, others not: {where} did not listen"
             " for a part of the run (down, restarted), or one of several does not"
@@ -181,14 +181,14 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
     who = plural(count, "session")
     where = ", ".join(context.targets) or "the target"
     if not context.needs_intercept:
-        if snapshot.sessions_established or snapshot.answers_received:
+        if snapshot.has_connected or snapshot.answers_received:
             text = f"{who} without an answer to the connect; {where} answered others: overloaded"
             return text, remedies.overload(context)
         text = f"{who} without an answer to the connect: {where} cannot be reached"
         if context.mode == SOCKET:
             return text, remedies.reach_socket(context)
         return text, (*remedies.listening(context), *remedies.overload(context))
-    if snapshot.answers_received or snapshot.sessions_established:
+    if snapshot.has_connected or snapshot.answers_received:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"
         text += ", or packets are lost"
         return text, (*remedies.overload(context), *remedies.routes(context))

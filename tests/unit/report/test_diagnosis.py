@@ -95,6 +95,13 @@ def test_refused_for_a_part_of_the_run_is_another_cause() -> None:
     assert "for a part of the run" in found.text
 
 
+def test_refusals_are_answers_but_no_connection() -> None:
+    """In classic mode each refusal is a packet of the target; it still listens nowhere."""
+    snapshot = relay_up(unreachable(Outcome.REFUSED))
+    snapshot.answers_received = snapshot.answer_drops[0] = 7
+    assert "nothing listens on" in only(snapshot, CLASSIC_CONTEXT, "refused").text
+
+
 def test_reset_in_classic_mode_may_come_from_the_real_clients() -> None:
     snapshot = relay_up(with_outcome(Outcome.RESET))
     found = only(snapshot, CLASSIC_CONTEXT, "reset")
@@ -292,10 +299,10 @@ def test_memory_and_session_limits() -> None:
 
 
 def test_no_address_says_how_many_are_enough() -> None:
-    """At worst the peak and all that found none were live at once: 130,000 of 64,512 each."""
+    """At worst the peak and all that found none were live at once: 129,027 of 64,512 each."""
     snapshot = with_outcome(Outcome.NO_ADDRESS)
     snapshot.sessions_captured += 130_000
-    snapshot.sessions_peak = 129_993
+    snapshot.sessions_peak = 129_020
     snapshot.outcomes[Outcome.REPLAYED] += 130_000
     context = replace(CLASSIC_CONTEXT, client_addresses=("10.1.1.1",), client_pool_size=1)
     found = only(snapshot, context, "no_address")

@@ -227,6 +227,13 @@ def test_what_was_held_back_is_told_before_the_next(sink: Sink) -> None:
     ]
 
 
+def test_each_interval_begins_with_the_first_after_the_last(sink: Sink) -> None:
+    """At 12 s the second interval begins; at 21 s it is not over yet."""
+    rate = limited(burst=1)
+    passed = [rate.warning("send", now * SECOND, "%d", now) for now in (0, 12, 21, 22)]
+    assert passed == [True, True, False, True]
+
+
 def test_a_single_one_held_back_is_simply_told(sink: Sink) -> None:
     rate = limited(burst=1)
     rate.log(logging.INFO, "send", 0, "a")
