@@ -55,16 +55,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(entries))}
 
 
-def _sockets(pid: int, port: int, state: str) -> int:
-    """TCP sockets of the process's network with this local or remote port, in this state."""
-    wanted, count = f":{port:04X}", 0
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            _, local, remote, its_state = line.split()[:4]
-            count += its_state == state and wanted in (local[-5:], remote[-5:])
-    return count
-
-
 def wait_until(condition: Any, timeout: float, pause: float = 0.02) -> bool:
     """Poll `condition()` until it is true; False if `timeout` seconds go by before."""
     deadline = time.monotonic() + timeout
@@ -218,8 +208,7 @@ class Scenario:
         command += ["-F", f"tcp and src port {PORT}", *map(str, arguments)]
         program = self.lab.assistant.start(command, name="intercept", env=self.environment)
         if c:
-            if not wait_until(lambda: _sockets(program.pid, RELAY_PORT, "0A"), 10):
-                raise LabError(program.describe("does not listen"))
+            program.wait_sockets(RELAY_PORT)
         else:
             program.wait_for(r"\bready\b")
         return program
@@ -234,8 +223,7 @@ class Scenario:
         command += map(str, arguments)
         program = self.lab.online.start(command, name="tcpcopy", env=self.environment)
         if c:
-            if not wait_until(lambda: _sockets(program.pid, RELAY_PORT, "01"), 10):
-                raise LabError(program.describe("is not connected to intercept"))
+            program.wait_sockets(RELAY_PORT, "01")
             time.sleep(0.3)  # it says nothing when capture is on
         elif wait:
             program.wait_for(r"\bready\b", 20)

@@ -166,6 +166,35 @@ class Program:
                 raise LabError(self.describe(f"no {pattern!r} in {timeout:g} s"))
             time.sleep(0.01)
 
+    def sockets(self, port: int, state: str) -> int:
+        """TCP sockets in the program's network with this local or remote port and state.
+
+        `state` as /proc/net/tcp has it: "0A" listens, "01" is established.
+        """
+        wanted, count = f":{port:04X}", 0
+        for table in ("tcp", "tcp6"):
+            try:
+                lines = Path(f"/proc/{self.pid}/net/{table}").read_text().splitlines()[1:]
+            except OSError:  # it has ended, or the kernel has no IPv6
+                continue
+            for line in lines:
+                _, local, remote, its_state = line.split()[:4]
+                count += its_state == state and wanted in (local[-5:], remote[-5:])
+        return count
+
+    def wait_sockets(self, port: int, state: str = "0A", timeout: float = 10.0) -> None:
+        """Wait until `sockets(port, state)` finds one; "0A" waits for a server to listen.
+
+        Raises `LabError` when the time is over or the program ends.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.sockets(port, state):
+            if not self.alive:
+                raise LabError(self.describe(f"ended with {self.returncode}"))
+            if time.monotonic() > deadline:
+                raise LabError(self.describe(f"has no socket on port {port} in {timeout:g} s"))
+            time.sleep(0.01)
+
     def describe(self, problem: str) -> str:
         """`problem` with the program's name and the last lines it wrote."""
         tail = "\n".join(self.output().splitlines()[-15:])
