@@ -207,10 +207,7 @@ class Scenario:
             command += ["-l", str(self._path("c-intercept.log"))]
         command += ["-F", f"tcp and src port {PORT}", *map(str, arguments)]
         program = self.lab.assistant.start(command, name="intercept", env=self.environment)
-        if c:
-            program.wait_sockets(RELAY_PORT)
-        else:
-            program.wait_for(r"\bready\b")
+        program.wait_sockets(RELAY_PORT)
         return program
 
     def start_tcpcopy(self, *arguments: object, c: bool = False, wait: bool = True) -> Replay:

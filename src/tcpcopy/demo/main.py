@@ -165,7 +165,7 @@ class Demo:
         while True:
             self.interrupts.sleep(0.05)
             alive = program.alive
-            if re.search(r"\bready\b", program.output()):
+            if re.search(r"\b(ready|listening)\b", program.output()):
                 return
             if not alive:
                 raise LabError(program.describe(f"ended with {program.returncode}"))
