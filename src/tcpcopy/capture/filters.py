@@ -25,6 +25,9 @@ from tcpcopy.errors import UsageError
 _INSTRUCTION = struct.Struct("=HBBI")
 # The kernel's BPF_MAXINSNS is 4096; a program is attached twice over (`accept_stacked_tags`).
 MAX_INSTRUCTIONS = 2000
+# libpcap's optimizer takes seconds for some expressions of a hundred terms, minutes for more.
+MAX_TERMS = 100
+_MAX_UNOPTIMIZED = 8000
 # Longer than any packet, also than those of BIG TCP: what passes the filter passes whole.
 _WHOLE_PACKET = 0x40000
 
@@ -58,6 +61,7 @@ _MORE_EXTENSIONS = "(ip6[40] == 0 or ip6[40] == 43 or ip6[40] == 44 or ip6[40] =
 _PORT_BEHIND_EXTENSION = "ip6[50 + (ip6[41] << 3) : 2]"
 
 Endpoint = tuple[bytes, int]
+Group = tuple[list[bytes], list[int]]
 
 
 def expression_for(
@@ -71,15 +75,19 @@ def expression_for(
     and RST are dropped too (the last acknowledgement of a handshake is one of them), except
     behind IPv6 extension headers.
 
+    The filter only saves work, the engine matches each packet itself: of more than MAX_TERMS sources
+    the expression covers more than these, and of more than MAX_TERMS exclusions it has none.
+
     Raises ValueError when `sources` is empty or an address has another length.
     """
     if not sources:
         raise ValueError("a filter needs at least one source")
     families = []
-    for family, build in ((4, _expression_v4), (16, _expression_v6)):
-        wanted = _of_family(sources, family)
+    for size, build in ((4, _expression_v4), (16, _expression_v6)):
+        wanted = _covering(_grouped(sources, size))
+        excluded = _grouped(excluded_targets, size)
         if wanted:
-            families.append(build(wanted, _of_family(excluded_targets, family), pure_acks))
+            families.append(build(wanted, [] if _is_long(excluded) else excluded, pure_acks))
     return " or ".join(families)
 
 
@@ -92,21 +100,21 @@ def compile_filter(expression: str, option: str = "-F") -> bytes:
     """
     if not expression.strip():
         raise UsageError(option, '""', "the filter is empty", "write a pcap-filter expression")
+    shown = f"'{expression}'" if len(expression) <= 80 else f"'{expression[:77]}...'"
     try:
-        program = cypcap.compile(
-            cypcap.DatalinkType.RAW, _WHOLE_PACKET, expression, True, cypcap.NETMASK_UNKNOWN
-        )
+        instructions = _compiled(expression, optimize=False)
+        if len(instructions) <= _MAX_UNOPTIMIZED:
+            instructions = _compiled(expression, optimize=True)
     except cypcap.Error as error:
         problem = str(error.args[-1])
-        raise UsageError(option, f"'{expression}'", problem, _hint_for(problem)) from None
-    instructions = [tuple(instruction) for instruction in program]
+        raise UsageError(option, shown, problem, _hint_for(problem)) from None
     if len(instructions) > MAX_INSTRUCTIONS:
         problem = f"takes {len(instructions)} instructions, {MAX_INSTRUCTIONS} is the most"
-        raise UsageError(option, f"'{_shortened(expression)}'", problem, "make it simpler")
+        raise UsageError(option, shown, problem, "make it simpler: `portrange`, `net`")
     # Conditional jumps cannot go back; an unconditional one does by wrapping round (protochain).
     if any(code == _JUMP_ALWAYS and k >= 1 << 31 for code, _, _, k in instructions):
         problem = "needs a loop, which the kernel does not run in a filter"
-        raise UsageError(option, f"'{expression}'", problem, "leave out `protochain`")
+        raise UsageError(option, shown, problem, "leave out `protochain`")
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
 
 
@@ -153,61 +161,84 @@ def not_outgoing(program: bytes) -> bytes:
     )
 
 
-def _of_family(endpoints: Sequence[Endpoint], size: int) -> dict[bytes, list[int]]:
-    """Group the ports of one address family by address, any address (b"") first."""
-    ports: dict[bytes, set[int]] = {}
+def _compiled(expression: str, *, optimize: bool) -> list[tuple[int, int, int, int]]:
+    program = cypcap.compile(
+        cypcap.DatalinkType.RAW, _WHOLE_PACKET, expression, optimize, cypcap.NETMASK_UNKNOWN
+    )
+    return [(code, jump_true, jump_false, k) for code, jump_true, jump_false, k in program]
+
+
+def _grouped(endpoints: Sequence[Endpoint], size: int) -> list[Group]:
+    """Return one address family's endpoints as (addresses, ports), all of these with all of those."""
+    ports_of: dict[bytes, set[int]] = {}
     for address, port in endpoints:
         if len(address) not in (0, 4, 16):
             raise ValueError(f"not an address: {address!r}")
         if len(address) in (0, size):
-            ports.setdefault(address, set()).add(port)
-    anywhere = ports.get(b"", set())
-    return {
-        address: sorted(ports[address] if address == b"" else ports[address] - anywhere)
-        for address in sorted(ports)
-        if address == b"" or ports[address] - anywhere
-    }
+            ports_of.setdefault(address, set()).add(port)
+    anywhere = ports_of.pop(b"", set())
+    addresses_of: dict[tuple[int, ...], list[bytes]] = {}
+    for address in sorted(ports_of):
+        ports = tuple(sorted(ports_of[address] - anywhere))
+        if ports:
+            addresses_of.setdefault(ports, []).append(address)
+    groups = [([], sorted(anywhere))] if anywhere else []
+    groups += [(addresses, list(ports)) for ports, addresses in addresses_of.items()]
+    return groups
+
+
+def _is_long(groups: list[Group]) -> bool:
+    return sum(len(addresses) + len(ports) for addresses, ports in groups) > MAX_TERMS
+
+
+def _covering(groups: list[Group]) -> list[Group]:
+    """Return the groups, or if they are too many one that covers them all: any address, a range."""
+    if not _is_long(groups):
+        return groups
+    ports = sorted({port for _, ports in groups for port in ports})
+    return [([], ports if len(ports) <= MAX_TERMS else list(range(ports[0], ports[-1] + 1)))]
 
 
 def _any_of(terms: Sequence[str]) -> str:
     return terms[0] if len(terms) == 1 else "(" + " or ".join(terms) + ")"
 
 
-def _expression_v4(
-    wanted: dict[bytes, list[int]], excluded: dict[bytes, list[int]], pure_acks: bool
-) -> str:
-    clauses = ["ip", "tcp", _destinations(wanted, "ip", "tcp dst port {}")]
+def _expression_v4(wanted: list[Group], excluded: list[Group], pure_acks: bool) -> str:
+    clauses = ["ip", "tcp", _destinations(wanted, "ip", "tcp[2:2]")]
     if excluded:
-        clauses.append("not " + _destinations(excluded, "ip", "tcp dst port {}"))
+        clauses.append("not " + _destinations(excluded, "ip", "tcp[2:2]"))
     if not pure_acks:
         clauses.append(f"(tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
     return "(" + " and ".join(clauses) + ")"
 
 
-def _expression_v6(
-    wanted: dict[bytes, list[int]], excluded: dict[bytes, list[int]], pure_acks: bool
-) -> str:
-    direct = ["ip6[6] == 6", _destinations(wanted, "ip6", "ip6[42:2] == {}")]
-    behind = ["ip6[40] == 6", _destinations(wanted, "ip6", _PORT_BEHIND_EXTENSION + " == {}")]
+def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) -> str:
+    direct = ["ip6[6] == 6", _destinations(wanted, "ip6", "ip6[42:2]")]
+    behind = ["ip6[40] == 6", _destinations(wanted, "ip6", _PORT_BEHIND_EXTENSION)]
     chained = [_MORE_EXTENSIONS]
-    if b"" not in wanted:
-        chained.append(_any_of([f"ip6 dst host {_text(address)}" for address in wanted]))
+    if all(addresses for addresses, _ in wanted):
+        hosts = [address for addresses, _ in wanted for address in addresses]
+        chained.append(_any_of([f"ip6 dst host {_text(address)}" for address in hosts]))
     if excluded:
-        direct.append("not " + _destinations(excluded, "ip6", "ip6[42:2] == {}"))
-        behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION + " == {}"))
+        direct.append("not " + _destinations(excluded, "ip6", "ip6[42:2]"))
+        behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
     if not pure_acks:
         direct.append(f"(ip6[53] & 7 != 0 or {_IPV6_HAS_PAYLOAD})")
     extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
     return f"(ip6 and (({' and '.join(direct)}) or {extended}))"
 
 
-def _destinations(endpoints: dict[bytes, list[int]], family: str, port_term: str) -> str:
-    """Return the expression that matches a destination; `port_term` takes the port."""
+def _destinations(groups: list[Group], family: str, port_field: str) -> str:
+    """Return the expression that matches one of the destinations."""
     terms = []
-    for address, ports in endpoints.items():
-        matched = _any_of([port_term.format(port) for port in ports])
-        if address:
-            matched = f"({family} dst host {_text(address)} and {matched})"
+    for addresses, ports in groups:
+        if len(ports) > 1 and ports[-1] - ports[0] == len(ports) - 1:
+            matched = f"({port_field} >= {ports[0]} and {port_field} <= {ports[-1]})"
+        else:
+            matched = _any_of([f"{port_field} == {port}" for port in ports])
+        if addresses:
+            hosts = _any_of([f"{family} dst host {_text(address)}" for address in addresses])
+            matched = f"({hosts} and {matched})"
         terms.append(matched)
     return _any_of(terms)
 
@@ -235,6 +266,3 @@ def _hint_for(problem: str) -> str:
         return "write the address"
     return "see pcap-filter(7)"
 
-
-def _shortened(expression: str, limit: int = 80) -> str:
-    return expression if len(expression) <= limit else expression[: limit - 3] + "..."

@@ -1,9 +1,9 @@
 """Measures a server's latency where both servers can be measured alike: on the network device.
 
 Run as `python -m tcpcopy.demo.tap DEVICE ADDRESS PORT`; prints `ready`, and one JSON line at the
-end (SIGTERM). A latency is the time from a request's first packet in to the first byte of the answer
-out, by the kernel's time stamps. Only clients whose port is a multiple of four are looked at. IPv4,
-one request at a time on each connection.
+end (SIGTERM). A latency is the time from a request's first packet in to the first byte of the
+answer out, by the kernel's time stamps. Only clients whose port is a multiple of four are looked
+at. IPv4, one request at a time on each connection.
 """
 
 from __future__ import annotations

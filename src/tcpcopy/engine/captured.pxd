@@ -29,6 +29,7 @@ cdef class CapturedHalf(ChunkQueue):
 
     @cython.locals(ahead=cython.longlong)
     cpdef long long acknowledged_by_client(self, long long ack) except -1
+    cpdef int take_syn_data(self, bytes data, long long now_ns) except -1
     @cython.locals(
         rcv=cython.longlong,
         isn=cython.longlong,

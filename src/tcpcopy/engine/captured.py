@@ -73,6 +73,11 @@ class CapturedHalf(ChunkQueue):
             return self.server_seen
         return self.server_seen + ahead if self.server_seen + ahead > 0 else 0
 
+    def take_syn_data(self, data: bytes, now_ns: int) -> int:
+        """Take the payload of the SYN (RFC 7413): the first bytes of the stream."""
+        self._accept(data, 0, now_ns)
+        return _USED
+
     def take_data(self, seq: int, ack: int, data: bytes, now_ns: int) -> int:
         """Take a segment's payload (not empty); 0 when something of it is new, else why not."""
         rcv = self.captured_rcv_offset

@@ -186,6 +186,7 @@ class TcpClient(ReceiveHalf):
         self.connect_deadline_ns = 0
         self._set_state(_ESTABLISHED)
         self.established = 1
+        self.context.counts.established += 1
         self.last_receive_ns = now_ns
         self.progress_ns = now_ns
         self.ack_pending_bytes = 1
@@ -395,6 +396,7 @@ class TcpClient(ReceiveHalf):
     def linger(self, now_ns: int) -> int:
         """Drop what a closed connection does not need; 1 when it need not be kept at all."""
         self.cursor = None
+        self.queue = None  # type: ignore[assignment]  # nothing more to send; ends the cycle
         self.sacked = None
         self.early = None
         return 1 if self.ended in (_ENDED_REFUSED, _ENDED_RESET) else 0

@@ -1,9 +1,18 @@
+from tcpcopy.report.histogram cimport Histogram
+
 cdef class Counts:
     cdef public long long answer_bytes
     cdef long long[::1] answer_drops
     cdef public long long bytes_captured
     cdef public long long bytes_delivered
+    cdef public Histogram answer_time
     cdef long long[::1] capture_drops
+    cdef public Histogram capture_lag
+    cdef public long long established
+    cdef public long long packets_answered
+    cdef public long long packets_captured
+    cdef public long long peak
+    cdef public long long turns_late
     cdef public long long live
     cdef long long[::1] outcomes
     cdef public long long picked_up

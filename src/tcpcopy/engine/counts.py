@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS
+from tcpcopy.report.histogram import Histogram
 
 
 class Counts:
@@ -15,15 +16,22 @@ class Counts:
         "answer_drops",  # array by Drop; slot 0 counts answers used
         "bytes_captured",  # client payload taken into sessions
         "bytes_delivered",  # of it, acknowledged by the targets
+        "answer_time",  # histogram: a turn released to the first byte of its answer, ns
         "capture_drops",  # array by Drop; slot 0 counts captured packets used
+        "capture_lag",  # histogram: a turn captured to the same turn released, ns
+        "established",  # sessions that the target accepted
         "live",  # sessions open now
         "outcomes",  # array by Outcome
         "picked_up",  # sessions begun in mid-stream
+        "packets_answered",  # packets of the targets that came in
+        "packets_captured",  # captured packets that came in
+        "peak",  # most sessions open at once
         "queued_bytes",  # payload held now, by all sessions; 0 when idle
         "retransmitted",  # segments sent again
         "segments_sent",
         "sessions",  # captured connections, times copies and targets
         "turns_captured",
+        "turns_late",  # turns released later than captured, because the target was slower
         "turns_replayed",
         "waits_expired",  # gates opened because an answer did not come as it did online
     )
@@ -32,16 +40,23 @@ class Counts:
         self.outcomes = array("q", bytes(8 * OUTCOME_SLOTS))
         self.capture_drops = array("q", bytes(8 * DROP_SLOTS))
         self.answer_drops = array("q", bytes(8 * DROP_SLOTS))
+        self.answer_time = Histogram()
+        self.capture_lag = Histogram()
         self.answer_bytes = 0
         self.bytes_captured = 0
         self.bytes_delivered = 0
+        self.established = 0
         self.live = 0
+        self.packets_answered = 0
+        self.packets_captured = 0
+        self.peak = 0
         self.picked_up = 0
         self.queued_bytes = 0
         self.retransmitted = 0
         self.segments_sent = 0
         self.sessions = 0
         self.turns_captured = 0
+        self.turns_late = 0
         self.turns_replayed = 0
         self.waits_expired = 0
 

@@ -141,6 +141,7 @@ class KernelClient(Replayed):
             self._connect_failed(error, now_ns)
             return 0
         self.established = 1
+        self.context.counts.established += 1
         self.connect_deadline_ns = 0
         self.last_receive_ns = now_ns
         self.pushed = 1
@@ -287,6 +288,7 @@ class KernelClient(Replayed):
     def linger(self, now_ns: int) -> int:
         """Nothing is needed of a closed socket."""
         self.cursor = None
+        self.queue = None  # type: ignore[assignment]  # ends the cycle with the session
         self.owner = None
         return 1
 

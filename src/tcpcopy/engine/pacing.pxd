@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.captured cimport CapturedHalf
 from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.replayed cimport Replayed
 
 cdef long long _QUIET
@@ -68,5 +69,7 @@ cdef class PacedHalf(CapturedHalf):
     cpdef int release_gate(self, Replayed replayed, long long now_ns) except -1
     @cython.locals(received=cython.longlong, lacking=cython.longlong)
     cdef void _settle(self, Chunk chunk, Replayed replayed, long long now_ns) except *
+    @cython.locals(counts=Counts)
+    cdef void _count_turn(self, long long lag_ns) except *
     @cython.locals(least=cython.longlong)
     cdef void _note_surplus(self, long long surplus) except *

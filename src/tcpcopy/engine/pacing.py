@@ -130,6 +130,8 @@ class PacedHalf(CapturedHalf):
             self.answer_started_ns = now_ns
             sample = now_ns - self.turn_released_ns
             self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
+            if self.turn_count > 0:
+                self.context.counts.answer_time.record(sample)
         return 0
 
     def gate_opens_ns(self, replayed: Replayed, now_ns: int) -> int:
@@ -227,7 +229,14 @@ class PacedHalf(CapturedHalf):
         self.turn_captured_ns = chunk.captured_ns
         self.answer_started_ns = 0
         if chunk.kind < _FIN:
-            self.context.counts.turns_replayed += 1
+            self._count_turn(now_ns - chunk.captured_ns)
+
+    def _count_turn(self, lag_ns: int) -> None:
+        counts = self.context.counts
+        counts.turns_replayed += 1
+        if lag_ns > _QUIET:
+            counts.turns_late += 1
+        counts.capture_lag.record(lag_ns if lag_ns > 0 else 0)
 
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""

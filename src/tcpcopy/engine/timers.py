@@ -30,6 +30,10 @@ class TimerHeap:
     def __len__(self) -> int:
         return len(self._items)
 
+    def items(self) -> list[Timed]:
+        """A copy of everything in the heap, in no order."""
+        return list(self._items)
+
     def next_deadline_ns(self) -> int:
         """The earliest deadline, or -1 when nothing waits."""
         if not self._items:

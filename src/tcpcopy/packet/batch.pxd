@@ -13,7 +13,7 @@ cdef class PacketBatch:
     cdef public Py_ssize_t capacity
     cdef public Py_ssize_t count
     cdef public int identification
-    cdef public list lengths
+    cdef int[::1] lengths
     cdef public PacketSink sink
     cdef public Py_ssize_t slot_size
     cdef unsigned char[::1] view

@@ -8,6 +8,7 @@ Source: RFC 791, RFC 8200, RFC 1071, RFC 9293 (3.1), RFC 7323 (2.2, 3.2).
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import cython
@@ -36,7 +37,7 @@ class PacketBatch:
         "capacity",  # slots
         "count",  # packets in the batch now; 0 after a flush
         "identification",  # IPv4 identification of the next packet
-        "lengths",  # list of capacity ints
+        "lengths",  # array of capacity ints
         "sink",
         "slot_size",
         "view",  # the buffer, typed
@@ -48,7 +49,7 @@ class PacketBatch:
         self.slot_size = mtu + _HEADROOM
         self.buffer = bytearray(self.capacity * self.slot_size)
         self.view = memoryview(self.buffer)
-        self.lengths = [0] * capacity
+        self.lengths = array("i", bytes(4 * capacity))
         self.count = 0
         self.identification = 1
 

@@ -345,16 +345,9 @@ class RelayClient:
         assert attempt is not None
         code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            self._lose(connection, now_ns, _text(code))
+            self._lose(connection, now_ns, os.strerror(code))
             return
-        try:
-            # Its port may be among those the kernel gives to clients: an attempt on this host can
-            # meet itself then, and would keep the intercept from listening.
-            met_itself = attempt.getsockname() == attempt.getpeername()
-        except OSError as error:
-            self._lose(connection, now_ns, error.strerror or str(error))
-            return
-        if met_itself:
+        if met_itself(attempt):
             self._lose(connection, now_ns, "nothing listens there")
             return
         server = connection.server
@@ -466,6 +459,19 @@ class RelayClient:
         self._deadline_ns = min(due, default=None)
 
 
+def met_itself(attempt: socket.socket) -> bool:
+    """Whether a socket is connected to itself, or not at all any more.
+
+    The intercept's port may be among those that the kernel gives to clients: without an intercept
+    on this host an attempt can get that very port, and would then keep an intercept from it.
+    Source: RFC 9293 (3.5), simultaneous open.
+    """
+    try:
+        return bool(attempt.getsockname() == attempt.getpeername())
+    except OSError:
+        return True
+
+
 def _prepare(attempt: socket.socket) -> None:
     """Send at once, and notice within seconds when the intercept's host is gone."""
     attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -474,7 +480,3 @@ def _prepare(attempt: socket.socket) -> None:
     attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)
-
-
-def _text(code: int) -> str:
-    return os.strerror(code)

@@ -1,0 +1,370 @@
+"""One tcpcopy worker: capture, engine, delivery and relay joined by one loop.
+
+A turn of the loop: take what the relay brought, drain the capture rings, serve the kernel sockets,
+run due timers, send the batch. Then sleep until something comes or is due; when much came, nap
+first, because a wake-up for each packet costs more than the packet.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tcpcopy.capture.filters import compile_filter, expression_for
+from tcpcopy.capture.ring import Ring, open_rings
+from tcpcopy.deliver.alarm import Alarm
+from tcpcopy.deliver.raw import RawSender
+from tcpcopy.deliver.sockets import SocketTransport
+from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.engine import Engine
+from tcpcopy.engine.opening import Opener
+from tcpcopy.errors import UsageError
+from tcpcopy.mapping.allocator import Allocator
+from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.sampling import Sampler
+from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.relay.client import RelayClient
+from tcpcopy.report.counters import RingCounts, Snapshot
+
+_log = logging.getLogger(__name__)
+
+EXIT_WAIT_NS = 10_000_000_000
+_DRAIN_LIMIT = 512
+_BUSY_EVENTS = 8
+_NAP_SECONDS = 0.0005
+_HOUSEKEEPING_NS = 1_000_000_000
+_LONGEST_SLEEP_S = 1.0
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class CopierConfig:
+    """What one worker is to do; checked already."""
+
+    engine: EngineConfig
+    transfers: TransferTable
+    devices: tuple[str, ...] = ()
+    filter: str | None = None
+    buffer_bytes: int = 16 * _MIB
+    snaplen: int = 65535
+    intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
+    relay_connections: int = 2
+    lonely: bool = False
+    pool: AddressPool | None = None
+    localhost_replacement: bytes | None = None
+    copies: int = 1
+    factor: int = 0
+    port_shift: int = 0
+    percentage: int = 100
+    gradual: bool = False
+    memory_bytes: int = 1024 * _MIB
+    local_addresses: tuple[bytes, ...] = field(default=())
+
+
+class _NoSink(PacketSink):
+    """Socket mode writes no packets."""
+
+    __slots__ = ()
+
+
+class Copier:
+    """Everything of one worker. Not thread-safe."""
+
+    def __init__(self, config: CopierConfig) -> None:
+        """Nothing is opened yet."""
+        self.config = config
+        self.rings: list[Ring] = []
+        self.sender: RawSender | None = None
+        self.relay: RelayClient | None = None
+        self.transport: SocketTransport | None = None
+        self._poll = select.epoll()
+        self._alarm = Alarm()
+        self._housekeeping_ns = 0
+        self._started_ns = time.time_ns()
+        self._started_monotonic_ns = time.monotonic_ns()
+        self._memory_bytes = 0
+        self._closed = False
+        self.engine = self._make_engine()
+
+    # --- opening ---------------------------------------------------------------------------
+
+    def _make_engine(self) -> Engine:
+        config = self.config
+        sink: PacketSink = _NoSink()
+        batch = PacketBatch(sink, mtu=config.engine.mtu)
+        context = Context(config.engine, batch)
+        self._batch = batch
+        sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
+        if config.intercepts:
+            opener = Opener(
+                config.engine,
+                context,
+                transfers=config.transfers,
+                identities=Allocator(
+                    config.pool,
+                    config.localhost_replacement,
+                    config.factor,
+                    config.copies,
+                    shift=config.port_shift,
+                ),
+                sampling=sampler,
+                copies=config.copies,
+            )
+        else:
+            self.transport = SocketTransport(self._on_transport, config.engine.answer_timeout_ns)
+            opener = Opener(
+                config.engine,
+                context,
+                transfers=config.transfers,
+                identities=None,
+                sampling=sampler,
+                copies=config.copies,
+                transport=self.transport,
+                local_addresses=config.local_addresses,
+            )
+        self._opener = opener
+        return Engine(config.engine, context, opener, on_bug=_log_bug)
+
+    def _on_transport(self, client: object) -> None:
+        self.engine.transport_event(client)
+
+    def open(self) -> None:
+        """Open everything that can fail. Raises: UsageError, with nothing left open."""
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        config = self.config
+        targets = config.transfers.targets()
+        # What was typed is checked by itself, so that a complaint is about it and nothing else.
+        own = expression_for(config.transfers.sources(), targets)
+        if config.filter is not None:
+            compile_filter(config.filter)
+        program = compile_filter(own if config.filter is None else config.filter, option="-x")
+        if config.intercepts:
+            self._open_classic()
+        elif self.transport is not None:
+            self._poll.register(self.transport.fileno(), select.EPOLLIN)
+        try:
+            self.rings = open_rings(
+                config.devices, program, buffer_bytes=config.buffer_bytes, snaplen=config.snaplen
+            )
+        except PermissionError:
+            raise _no_privilege() from None
+        for ring in self.rings:
+            self._poll.register(ring.fileno(), select.EPOLLIN)
+        self._poll.register(self._alarm.fileno(), select.EPOLLIN)
+
+    def _open_classic(self) -> None:
+        config = self.config
+        try:
+            sender = RawSender(self._before_send)
+        except PermissionError:
+            raise _no_privilege() from None
+        self.sender = sender
+        self._batch.sink = sender
+        relay = RelayClient(
+            config.intercepts,
+            self.engine.answers,
+            connections_per_server=config.relay_connections,
+            live_sessions=self.engine.live_identities,
+        )
+        self.relay = relay
+        self._opener.announcer = relay
+        unreachable = relay.connect_all(time.monotonic_ns())
+        if unreachable and not config.lonely:
+            first = unreachable[0]
+            raise UsageError(
+                "-s",
+                first.server,
+                f"intercept cannot be reached ({first.problem})",
+                "start intercept there first, or give -L to wait for it",
+            )
+        for server in unreachable:
+            _log.warning("intercept %s: %s; trying on (-L)", server.server, server.problem)
+        self._poll.register(relay.fileno(), select.EPOLLIN)
+
+    def _before_send(self) -> None:
+        """Announcements leave before the SYNs that they announce."""
+        if self.relay is not None:
+            self.relay.flush(self.engine.now_ns)
+
+    # --- the loop --------------------------------------------------------------------------
+
+    def step(self, capture: bool = True) -> int:
+        """One turn; the number of packets and events handled."""
+        now_ns = time.monotonic_ns()
+        engine = self.engine
+        engine.now_ns = now_ns
+        if now_ns >= self._housekeeping_ns:
+            self._housekeep(now_ns)
+        handled = 0
+        if self.relay is not None:
+            handled += self.relay.service(now_ns, now_ns + engine.clock_offset_ns)
+            deadline_ns = self.relay.next_deadline_ns()
+            if deadline_ns is not None and deadline_ns <= now_ns:
+                self.relay.run_timers(now_ns)
+        if capture:
+            for ring in self.rings:
+                handled += ring.drain(engine, _DRAIN_LIMIT)
+        if self.transport is not None:
+            handled += self.transport.service(now_ns)
+        engine.run_timers()
+        self._batch.flush()
+        if self.relay is not None:
+            self.relay.flush(now_ns)
+        return handled
+
+    def _housekeep(self, now_ns: int) -> None:
+        self._housekeeping_ns = now_ns + _HOUSEKEEPING_NS
+        self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
+        limit = self.config.memory_bytes
+        self._memory_bytes = resident_bytes()
+        self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
+        for ring in self.rings:
+            if ring.failed is not None and ring.rebind():
+                _log.warning("device %s is back", ring.device)
+
+    def wait(self) -> None:
+        """Sleep until something has come or is due."""
+        deadline_ns = self.engine.next_deadline_ns()
+        if self.relay is not None:
+            relay_ns = self.relay.next_deadline_ns()
+            if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
+                deadline_ns = max(relay_ns, 1)
+        self._alarm.set(deadline_ns if deadline_ns > 0 else 0)
+        for fd, _ in self._poll.poll(_LONGEST_SLEEP_S):
+            if fd == self._alarm.fileno():
+                self._alarm.quiet()
+
+    def run(
+        self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
+    ) -> None:
+        """Copy until `stopping()`; `tick` is called with the time after each turn."""
+        self._poll.register(stop_fd, select.EPOLLIN)
+        while not stopping():
+            handled = self.step()
+            tick(self.engine.now_ns)
+            if handled >= _BUSY_EVENTS:
+                time.sleep(_NAP_SECONDS)
+            else:
+                self.wait()
+        self._poll.unregister(stop_fd)
+
+    def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
+        """Stop capturing and let open work end, for a bounded time; then close all sessions."""
+        while self.step() > 0 and self._left_in_rings():
+            pass
+        for ring in self.rings:
+            self._poll.unregister(ring.fileno())
+        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
+        looked_ns = 0
+        while not urgent() and self.engine.now_ns < until_ns:
+            handled = self.step(capture=False)
+            tick(self.engine.now_ns)
+            if self.engine.now_ns - looked_ns > 20_000_000:
+                looked_ns = self.engine.now_ns
+                if self.engine.unfinished() == 0:
+                    break
+            if handled < _BUSY_EVENTS:
+                self._alarm.set(self.engine.now_ns + 5_000_000)
+                self._poll.poll(0.005)
+        self.engine.now_ns = time.monotonic_ns()
+        self.engine.close_all()
+        self._batch.flush()
+
+    def _left_in_rings(self) -> bool:
+        poll = select.poll()
+        for ring in self.rings:
+            poll.register(ring.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close everything; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        for ring in self.rings:
+            ring.close()
+        if self.relay is not None:
+            self.relay.close()
+        if self.transport is not None:
+            self.transport.close_all()
+        if self.sender is not None:
+            self.sender.close()
+        self._alarm.close()
+        self._poll.close()
+
+    # --- figures ---------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All counts of this worker, as they are now."""
+        counts = self.engine.context.counts
+        snapshot = Snapshot(
+            started_ns=self._started_ns,
+            duration_ns=time.monotonic_ns() - self._started_monotonic_ns,
+            sessions_captured=counts.sessions,
+            sessions_live=counts.live,
+            sessions_peak=counts.peak,
+            sessions_established=counts.established,
+            sessions_midstream=counts.picked_up,
+            outcomes=counts.outcome_counts(),
+            turns_captured=counts.turns_captured,
+            turns_replayed=counts.turns_replayed,
+            turns_late=counts.turns_late,
+            bytes_captured=counts.bytes_captured,
+            bytes_delivered=counts.bytes_delivered,
+            answer_bytes=counts.answer_bytes,
+            waits_expired=counts.waits_expired,
+            packets_captured=counts.packets_captured,
+            packet_drops=counts.capture_drop_counts(),
+            packets_sent=counts.segments_sent,
+            packets_retransmitted=counts.retransmitted,
+            answers_received=counts.packets_answered,
+            answer_drops=counts.answer_drop_counts(),
+            answer_time=counts.answer_time.copy(),
+            capture_lag=counts.capture_lag.copy(),
+            memory_bytes=self._memory_bytes,
+        )
+        if self.sender is not None:
+            snapshot.send_errors = dict(self.sender.errors)
+        if self.transport is not None:
+            snapshot.send_errors = dict(self.transport.errors)
+        for ring in self.rings:
+            received, dropped = ring.statistics()
+            name = ring.device or "all devices"
+            ring_counts = snapshot.rings.setdefault(name, RingCounts())
+            ring_counts.received += received
+            ring_counts.dropped += dropped
+        if self.relay is not None:
+            snapshot.relays = self.relay.counts()
+        return snapshot
+
+
+def _no_privilege() -> UsageError:
+    return UsageError(
+        "tcpcopy",
+        "",
+        "capturing and raw sockets need the capability CAP_NET_RAW",
+        "run it as root, or give it the capability (setcap cap_net_raw+ep on the interpreter)",
+    )
+
+
+def _log_bug(text: str) -> None:
+    _log.error("a session was ended by an error inside tcpcopy:\n%s", text)
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process. Source: proc(5), statm."""
+    with open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+__all__ = ["EXIT_WAIT_NS", "Copier", "CopierConfig", "resident_bytes"]

@@ -1,0 +1,142 @@
+import cython
+
+from tcpcopy.engine.chunk cimport Chunk
+from tcpcopy.engine.client cimport TcpClient
+from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.kernel cimport KernelClient
+from tcpcopy.engine.replayed cimport Replayed
+from tcpcopy.engine.session cimport Session
+from tcpcopy.engine.timers cimport TimerHeap
+from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.packet.segment cimport Segment, flow_key, parse, parse_options, payload
+
+cdef long long _REMEMBER
+cdef long long _MAX_RTT
+cdef int _USED
+cdef int _CUT
+cdef int _NO_TRANSFER
+cdef int _NO_SESSION
+cdef int _PURE_ACK
+cdef int _CLOSED_SESSION
+cdef int _SKIPPED_SESSION
+cdef int _DUPLICATE
+cdef int _EARLY_LIMIT
+cdef int _FOREIGN
+cdef int _BUG
+cdef int _CAPTURE_HOLE
+cdef int _SHED_MEMORY
+cdef int _INTERNAL_ERROR
+cdef int _FIN
+cdef int _SYN
+cdef int _RST
+cdef int _ACK
+
+cdef class AnswerFeed(PacketHandler):
+    cdef Engine engine
+
+cdef class Engine(PacketHandler):
+    cdef public AnswerFeed answers
+    cdef public dict by_answer
+    cdef public dict by_client
+    cdef public long long clock_offset_ns
+    cdef public dict closed
+    cdef public dict closed_before
+    cdef public long long closed_turned_ns
+    cdef public Context context
+    cdef public TimerHeap heap
+    cdef public long long max_queued_bytes
+    cdef public long long now_ns
+    cdef public object on_bug
+    cdef public object opener
+    cdef public Segment segment
+
+    @cython.locals(
+        segment=Segment,
+        key=bytes,
+        session=Session,
+        sibling=Session,
+        is_syn=cython.bint,
+        new_data=bytes,
+        reason=cython.int,
+    )
+    cdef int _take_captured(
+        self, const unsigned char[::1] data, long long timestamp_ns
+    ) except -1
+    @cython.locals(
+        segment=Segment,
+        counts=Counts,
+        tail=Chunk,
+        captured_ns=cython.longlong,
+        held_before=cython.longlong,
+        reason=cython.int,
+        after_fin=cython.int,
+        length=cython.Py_ssize_t,
+        outcome=cython.int,
+    )
+    cdef int _feed(self, Session session, bytes data, long long timestamp_ns) except -1
+    cdef int _hole_or_shed(self, Session session, int reason) except -1
+    @cython.locals(chunk=Chunk)
+    cdef void _note_turns(self, Session session, Chunk before) except *
+    @cython.locals(rtt=cython.longlong)
+    cdef void _note_round_trip(self, Session session, long long captured_ns) except *
+    @cython.locals(segment=Segment, closed=cython.int)
+    cdef int _take_first(
+        self, bytes key, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
+    ) except -1
+    @cython.locals(
+        segment=Segment,
+        new_data=bytes,
+        opened=list,
+        head=Session,
+        session=Session,
+        captured_ns=cython.longlong,
+    )
+    cdef int _open_sessions(
+        self, bytes key, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
+    ) except -1
+    cdef void _start(
+        self,
+        Session session,
+        bytes data,
+        bint is_syn,
+        long long captured_ns,
+        long long timestamp_ns,
+    ) except *
+    @cython.locals(session=Session, sibling=Session)
+    cdef void _detach(self, bytes key) except *
+    @cython.locals(segment=Segment, session=Session, reason=cython.int)
+    cpdef int take_answer(
+        self,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        Py_ssize_t wire_length,
+    ) except -1
+    @cython.locals(client=TcpClient, reason=cython.int)
+    cdef int _feed_answer(self, Session session) except -1
+    @cython.locals(session=Session)
+    cpdef void transport_event(self, KernelClient client) except *
+    cpdef long long next_deadline_ns(self)
+    @cython.locals(
+        now=cython.longlong,
+        heap=TimerHeap,
+        count=cython.int,
+        deadline=cython.longlong,
+        session=Session,
+    )
+    cpdef int run_timers(self) except -1
+    @cython.locals(half=Replayed, deadline=cython.longlong, outcome=cython.int)
+    cdef void _run_session_timers(self, Session session, long long now) except *
+    @cython.locals(deadline=cython.longlong)
+    cdef void _settle(self, Session session, int outcome) except *
+    @cython.locals(ends=cython.longlong, repeat=cython.longlong)
+    cdef void _schedule_linger(self, Session session) except *
+    @cython.locals(counts=Counts)
+    cdef void _finish(self, Session session, int outcome) except *
+    @cython.locals(key=bytes, head=Session)
+    cdef void _unlink(self, Session session) except *
+    cdef void _forget(self, Session session) except *
+    cdef void _bug(self, Session session) except *
+    cdef int _closed_reason(self, bytes key) except -1
+    cdef void _forget_closed(self, bytes key) except *

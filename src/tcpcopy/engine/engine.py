@@ -1,0 +1,489 @@
+"""The engine: all sessions of one worker. Sans-I/O; five verbs.
+
+Feed a captured packet (`packet`), feed an answer (`answers.packet`), `run_timers`, and ask for
+`next_deadline_ns`; what is to be sent leaves through the batch or the transport given at the start,
+which the owner flushes. `now_ns` is set by the owner before it feeds.
+
+A packet that trips over our own bug ends its session, counted, and nothing else.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tcpcopy.engine.client import TcpClient
+from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.kernel import KernelClient
+from tcpcopy.engine.opening import Opener
+from tcpcopy.engine.outcome import Drop, Outcome
+from tcpcopy.engine.session import Session
+from tcpcopy.engine.timers import TimerHeap
+from tcpcopy.packet import flags
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.segment import (
+    Segment,
+    flow_key,
+    parse,
+    parse_options,
+    payload,
+)
+
+REMEMBER_NS = 120_000_000_000
+MAX_RTT_NS = 1_000_000_000
+
+_REMEMBER = REMEMBER_NS
+_MAX_RTT = MAX_RTT_NS
+_USED = 0
+_CUT = int(Drop.CUT)
+_NO_TRANSFER = int(Drop.NO_TRANSFER)
+_NO_SESSION = int(Drop.NO_SESSION)
+_PURE_ACK = int(Drop.PURE_ACK_NO_SESSION)
+_CLOSED_SESSION = int(Drop.CLOSED_SESSION)
+_SKIPPED_SESSION = int(Drop.SKIPPED_SESSION)
+_DUPLICATE = int(Drop.DUPLICATE)
+_EARLY_LIMIT = int(Drop.EARLY_LIMIT)
+_FOREIGN = int(Drop.FOREIGN)
+_BUG = int(Drop.INTERNAL_ERROR)
+_CAPTURE_HOLE = int(Outcome.CAPTURE_HOLE)
+_SHED_MEMORY = int(Outcome.SHED_MEMORY)
+_INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
+_FIN = flags.FIN
+_SYN = flags.SYN
+_RST = flags.RST
+_ACK = flags.ACK
+
+
+class AnswerFeed(PacketHandler):
+    """Takes the target's packets for an engine."""
+
+    __slots__ = ("engine",)
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
+        """Take one answer; 0 or its Drop reason."""
+        return self.engine.take_answer(data, start, end, wire_length)
+
+
+class Engine(PacketHandler):
+    """All sessions of one worker; takes the captured packets itself."""
+
+    __slots__ = (
+        "answers",  # the handler for the target's packets
+        "by_answer",  # flow key of the target's packets -> Session
+        "by_client",  # flow key of the client's packets -> the first Session of its siblings
+        "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
+        "closed",  # flow keys of sessions that ended lately -> Drop reason of what still comes
+        "closed_before",  # the generation before that
+        "closed_turned_ns",  # when the generations were turned
+        "context",
+        "heap",
+        "max_queued_bytes",  # sessions that would go beyond it are shed, 0: no limit
+        "now_ns",
+        "on_bug",  # called with the text of a trace when a session trips over our own bug
+        "opener",
+        "segment",  # the segment being looked at
+    )
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        context: Context,
+        opener: Opener,
+        *,
+        on_bug: Callable[[str], object] = print,
+    ) -> None:
+        self.context = context
+        self.opener = opener
+        self.on_bug = on_bug
+        self.max_queued_bytes = config.max_queued_bytes
+        self.answers = AnswerFeed(self)
+        self.by_answer: dict[bytes, Session] = {}
+        self.by_client: dict[bytes, Session] = {}
+        self.closed: dict[bytes, int] = {}
+        self.closed_before: dict[bytes, int] = {}
+        self.closed_turned_ns = 0
+        self.clock_offset_ns = 0
+        self.heap = TimerHeap()
+        self.now_ns = 0
+        self.segment = Segment()
+
+    # --- captured packets ------------------------------------------------------------------
+
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
+        """Take one captured packet; 0 or its Drop reason, counted either way."""
+        self.context.counts.packets_captured += 1
+        reason = parse(self.segment, data, start, end, wire_length)
+        if reason == _USED:
+            reason = self._take_captured(data, timestamp_ns)
+        self.context.counts.capture_drops[reason] += 1
+        return reason
+
+    def _take_captured(self, data: Any, timestamp_ns: int) -> int:
+        segment = self.segment
+        key = flow_key(segment, data)
+        session: Session | None = self.by_client.get(key)
+        is_syn = segment.flags & (_SYN | _ACK) == _SYN
+        if session is None or (is_syn and session.captured_isn != segment.seq):
+            return self._take_first(key, data, is_syn, timestamp_ns)
+        if segment.flags & _SYN:
+            return _DUPLICATE
+        if segment.payload_length > segment.available:
+            return _CUT
+        new_data = payload(segment, data, 0) if segment.payload_length > 0 else b""
+        reason = _USED
+        while session is not None:
+            sibling = session.sibling
+            try:
+                reason = self._feed(session, new_data, timestamp_ns)
+            except Exception:
+                self._bug(session)
+                reason = _BUG
+            session = sibling
+        return reason
+
+    def _feed(self, session: Session, data: bytes, timestamp_ns: int) -> int:
+        """Give the segment to one session, and let the session go on."""
+        segment = self.segment
+        captured_ns = timestamp_ns - self.clock_offset_ns
+        session.last_captured_ns = self.now_ns
+        if session.syn_ns:
+            self._note_round_trip(session, captured_ns)
+        counts = self.context.counts
+        tail = session.tail
+        held_before = session.queued_bytes + session.early_bytes
+        reason = _USED
+        length = len(data)
+        if segment.flags & _RST:
+            reason = session.take_rst(segment.seq, captured_ns)
+        elif length > 0:
+            reason = session.take_data(segment.seq, segment.ack, data, captured_ns)
+        elif not segment.flags & _FIN:
+            session.acknowledged_by_client(segment.ack)
+            return _USED
+        if segment.flags & _FIN and not segment.flags & _RST:
+            after_fin = session.take_fin((segment.seq + length) & 0xFFFFFFFF, segment.ack, captured_ns)
+            if length == 0:
+                reason = after_fin
+        counts.queued_bytes += session.queued_bytes + session.early_bytes - held_before
+        if session.tail is not tail:
+            self._note_turns(session, tail)
+        outcome = self._hole_or_shed(session, reason)
+        if outcome != 0:
+            session.give_up(outcome, self.now_ns)
+        else:
+            outcome = session.advance(self.now_ns)
+        self._settle(session, outcome)
+        return reason
+
+    def _hole_or_shed(self, session: Session, reason: int) -> int:
+        """The outcome when the stream cannot be completed or kept, else 0."""
+        if reason == _EARLY_LIMIT:
+            return _CAPTURE_HOLE
+        if session.stuck_since_ns and session.captured_end != 0:
+            return _CAPTURE_HOLE  # a RST ended what was still missing something
+        if self.max_queued_bytes and self.context.counts.queued_bytes > self.max_queued_bytes:
+            return _SHED_MEMORY
+        return 0
+
+    def _note_turns(self, session: Session, before: Any) -> None:
+        """Let pacing look at the chunks that were added after `before`."""
+        chunk = session.head if before is None else before.following
+        while chunk is not None:
+            session.note_turn(chunk)
+            self.context.counts.bytes_captured += chunk.end - chunk.offset
+            chunk = chunk.following
+
+    def _note_round_trip(self, session: Session, captured_ns: int) -> None:
+        """The first segment after the SYN tells the client's round-trip time."""
+        rtt = captured_ns - session.syn_ns
+        session.syn_ns = 0
+        if 250_000 <= rtt <= _MAX_RTT:
+            session.rtt_ns = rtt
+            self.opener.set_round_trip(session.replayed, rtt)
+
+    # --- the first packet of a connection --------------------------------------------------
+
+    def _take_first(self, key: bytes, data: Any, is_syn: bool, timestamp_ns: int) -> int:
+        segment = self.segment
+        closed = self._closed_reason(key)
+        if is_syn:
+            self._forget_closed(key)
+            self._detach(key)
+        elif segment.flags & _SYN:
+            return _NO_SESSION
+        elif closed != 0:
+            return closed
+        elif segment.payload_length == 0:
+            return _NO_SESSION if segment.flags & (_FIN | _RST) else _PURE_ACK
+        elif segment.flags & _RST:
+            return _NO_SESSION
+        elif segment.payload_length > segment.available:
+            return _CUT
+        try:
+            return self._open_sessions(key, data, is_syn, timestamp_ns)
+        except Exception:
+            self.on_bug(traceback.format_exc())
+            return _BUG
+
+    def _open_sessions(self, key: bytes, data: Any, is_syn: bool, timestamp_ns: int) -> int:
+        segment = self.segment
+        parse_options(segment, data)
+        new_data = payload(segment, data, 0)
+        opened = self.opener.open(key, segment, data, is_syn, self.now_ns)
+        if opened is None:
+            return _NO_TRANSFER
+        head: Session | None = None
+        for session in reversed(opened):
+            session.sibling = head
+            head = session
+        if head is None:
+            self.closed[key] = _SKIPPED_SESSION
+            return _SKIPPED_SESSION
+        self.by_client[key] = head
+        captured_ns = timestamp_ns - self.clock_offset_ns
+        for session in opened:
+            session.last_captured_ns = self.now_ns
+            if is_syn and session.rtt_ns == 0:
+                session.syn_ns = captured_ns
+            if session.answer_key:
+                self.by_answer[session.answer_key] = session
+            self._start(session, new_data, is_syn, captured_ns, timestamp_ns)
+        return _USED
+
+    def _start(
+        self, session: Session, data: bytes, is_syn: bool, captured_ns: int, timestamp_ns: int
+    ) -> None:
+        session.replayed.open(self.now_ns)
+        if not is_syn:
+            self._feed(session, data, timestamp_ns)
+            return
+        if data:
+            session.take_syn_data(data, captured_ns)
+            self.context.counts.queued_bytes += len(data)
+            self._note_turns(session, None)
+        self._settle(session, session.advance(self.now_ns))
+
+    def _detach(self, key: bytes) -> None:
+        """The client uses its port again: what stands there has ended, its replay goes on."""
+        session: Session | None = self.by_client.pop(key, None)
+        while session is not None:
+            sibling = session.sibling
+            session.sibling = None
+            session.captured_key = b""
+            if session.captured_end == 0 and session.stuck_since_ns == 0:
+                # Neither FIN nor RST was seen; the online host must have ended it.
+                session.take_rst(
+                    (session.captured_isn + 1 + session.captured_rcv_offset) & 0xFFFFFFFF,
+                    self.now_ns,
+                )
+                self._settle(session, session.advance(self.now_ns))
+            session = sibling
+
+    # --- answers ---------------------------------------------------------------------------
+
+    def take_answer(self, data: Any, start: int, end: int, wire_length: int) -> int:
+        """Take one packet of a target; 0 or its Drop reason, counted either way."""
+        segment = self.segment
+        self.context.counts.packets_answered += 1
+        reason = parse(segment, data, start, end, wire_length)
+        if reason == _USED:
+            session: Session | None = self.by_answer.get(flow_key(segment, data))
+            if session is None:
+                reason = _FOREIGN
+            else:
+                parse_options(segment, data)
+                try:
+                    reason = self._feed_answer(session)
+                except Exception:
+                    self._bug(session)
+                    reason = _BUG
+        self.context.counts.answer_drops[reason] += 1
+        return reason
+
+    def _feed_answer(self, session: Session) -> int:
+        client: TcpClient = session.replayed  # type: ignore[assignment]
+        reason = client.take_segment(self.segment, self.now_ns)
+        if session.lingers:
+            self._schedule_linger(session)
+        else:
+            self._settle(session, session.advance(self.now_ns))
+        return reason
+
+    def transport_event(self, client: KernelClient) -> None:
+        """The transport has told `client` something: let its session go on."""
+        session: Session = client.owner  # type: ignore[assignment]
+        if session is None or session.outcome != 0:
+            return
+        try:
+            self._settle(session, session.advance(self.now_ns))
+        except Exception:
+            self._bug(session)
+
+    # --- time ------------------------------------------------------------------------------
+
+    def next_deadline_ns(self) -> int:
+        """When `run_timers` is wanted next, -1: not by itself."""
+        return self.heap.next_deadline_ns()
+
+    def run_timers(self) -> int:
+        """Run what is due at `now_ns`; how many sessions were looked at."""
+        now = self.now_ns
+        heap = self.heap
+        count = 0
+        while True:
+            deadline = heap.next_deadline_ns()
+            if deadline < 0 or deadline > now:
+                break
+            count += 1
+            session: Session = heap.first()  # type: ignore[assignment]
+            try:
+                self._run_session_timers(session, now)
+            except Exception:
+                self._bug(session)
+        if now - self.closed_turned_ns > _REMEMBER:
+            self.closed_turned_ns = now
+            self.closed_before = self.closed
+            self.closed = {}
+        return count
+
+    def _run_session_timers(self, session: Session, now: int) -> None:
+        if session.lingers:
+            half = session.replayed
+            deadline = half.deadline_ns()
+            if deadline and deadline <= now:
+                half.run_timers(now)
+                self._schedule_linger(session)
+                if session.deadline_ns > now:
+                    return
+            self._forget(session)
+            return
+        deadline = session.next_deadline_ns()
+        if deadline > now:
+            self.heap.schedule(session, deadline)
+            return
+        outcome = session.run_timers(now)
+        if outcome != 0:
+            self._finish(session, outcome)
+            return
+        deadline = session.next_deadline_ns()
+        # Never at once again: whatever is due was done.
+        self.heap.schedule(session, deadline if deadline > now else now + 100_000)
+
+    def _settle(self, session: Session, outcome: int) -> None:
+        """After progress: end the session, or see that it is called in time."""
+        if session.outcome != 0:
+            return
+        if outcome != 0:
+            self._finish(session, outcome)
+            return
+        deadline = session.next_deadline_ns()
+        # An entry that is too early costs one look; moving it with every packet costs more.
+        if session.heap_index < 0 or deadline < session.deadline_ns:
+            self.heap.schedule(session, deadline)
+
+    def _schedule_linger(self, session: Session) -> None:
+        ends = self.now_ns + self.context.linger_ns
+        repeat = session.replayed.deadline_ns()
+        self.heap.schedule(session, repeat if repeat and repeat < ends else ends)
+
+    # --- endings ---------------------------------------------------------------------------
+
+    def _finish(self, session: Session, outcome: int) -> None:
+        """Count the outcome; the session stays for late packets while it lingers."""
+        session.outcome = outcome
+        counts = self.context.counts
+        counts.outcomes[outcome] += 1
+        counts.live -= 1
+        counts.queued_bytes -= session.clear() + session.early_bytes
+        session.early = None
+        session.early_bytes = 0
+        if session.captured_key:
+            self._unlink(session)
+        if session.replayed.linger(self.now_ns) or self.context.linger_ns == 0:
+            self._forget(session)
+        else:
+            session.lingers = 1
+            self._schedule_linger(session)
+
+    def _unlink(self, session: Session) -> None:
+        """Take the session out of its captured connection."""
+        key = session.captured_key
+        head: Session | None = self.by_client.get(key)
+        if head is session:
+            if session.sibling is not None:
+                self.by_client[key] = session.sibling
+            else:
+                del self.by_client[key]
+                self.closed[key] = _CLOSED_SESSION
+        else:
+            while head is not None and head.sibling is not session:
+                head = head.sibling
+            if head is not None:
+                head.sibling = session.sibling
+        session.sibling = None
+        session.captured_key = b""
+
+    def _forget(self, session: Session) -> None:
+        """Nothing more is expected: free the session and its mapped port."""
+        self.heap.remove(session)
+        if session.answer_key and self.by_answer.get(session.answer_key) is session:
+            del self.by_answer[session.answer_key]
+        self.opener.give_back(session, self.now_ns)
+
+    def _bug(self, session: Session) -> None:
+        """An exception inside the engine: tell, count, drop the session, go on."""
+        self.on_bug(traceback.format_exc())
+        self.heap.remove(session)
+        if session.outcome == 0:
+            self._finish(session, _INTERNAL_ERROR)
+        if session.lingers:
+            self._forget(session)
+
+    # --- memory of closed sessions ---------------------------------------------------------
+
+    def _closed_reason(self, key: bytes) -> int:
+        reason: int = self.closed.get(key, 0)
+        if reason == 0:
+            reason = self.closed_before.get(key, 0)
+            if reason != 0:
+                self.closed[key] = reason  # still talking: remember it longer
+        return reason
+
+    def _forget_closed(self, key: bytes) -> None:
+        self.closed.pop(key, None)
+        self.closed_before.pop(key, None)
+
+    # --- exit and views --------------------------------------------------------------------
+
+    def sessions(self) -> Iterator[Session]:
+        """Every session that has not ended; the engine must not run meanwhile."""
+        for item in self.heap.items():
+            session: Session = item  # type: ignore[assignment]
+            if not session.lingers:
+                yield session
+
+    def unfinished(self) -> int:
+        """Sessions with something captured that the target does not have yet."""
+        return sum(1 for session in self.sessions() if not session.is_delivered())
+
+    def close_all(self) -> None:
+        """End every session: what is delivered is counted so, what is not, too."""
+        for session in list(self.sessions()):
+            outcome = session.outcome_at_exit()
+            session.give_up(outcome, self.now_ns)
+            self._finish(session, outcome)
+
+    def live_identities(self) -> Iterator[tuple[bytes, int, bytes, int]]:
+        """Mapped address and port, target address and port of every live packet session."""
+        for session in list(self.by_answer.values()):
+            target: Any = session.target
+            yield (
+                session.mapped_address,
+                session.mapped_port,
+                target.target_address,
+                target.target_port,
+            )

@@ -1,0 +1,185 @@
+"""Opening sessions: which targets and copies, under which identity, with which replayed half.
+
+This runs once for each captured connection; it decides what is left out (-r, -g, -O), what is shed
+(memory, sessions, no free port) and counts it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcpcopy.engine.client import TcpClient
+from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.kernel import KernelClient, Transport
+from tcpcopy.engine.outcome import Outcome
+from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
+from tcpcopy.engine.replayed import Replayed
+from tcpcopy.engine.session import Session
+from tcpcopy.packet.segment import Segment, destination_address, source_address
+
+
+class Opener:
+    """Makes sessions. With a `transport` they use kernel sockets, else the engine's own TCP."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        context: Context,
+        *,
+        transfers: Transfers,
+        identities: Identities | None,
+        sampling: Sampling,
+        copies: int = 1,
+        announcer: Announcer | None = None,
+        transport: Transport | None = None,
+        local_addresses: tuple[bytes, ...] = (),
+    ) -> None:
+        self.config = config
+        self.context = context
+        self.transfers = transfers
+        self.identities = identities
+        self.sampling = sampling
+        self.copies = copies
+        self.announcer = announcer
+        self.transport = transport
+        self.local_addresses = local_addresses
+        self.memory_is_short = False  # set by the owner: new sessions are shed
+        self._opened = 0
+
+    def open(
+        self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
+    ) -> list[Session] | None:
+        """The sessions for a new captured connection; None when -x does not name it.
+
+        Those left out or shed are counted, and not in the list.
+        """
+        address = destination_address(segment, data)
+        targets = self.transfers.lookup(address, segment.destination_port)
+        if not targets:
+            return None
+        client_address = source_address(segment, data)
+        counts = self.context.counts
+        sessions: list[Session] = []
+        reason = self._reason_to_leave_out(client_address, segment.source_port, is_syn, now_ns)
+        for target in targets:
+            for copy in range(self.copies):
+                counts.sessions += 1
+                shed = reason or self._reason_to_shed()
+                session = None
+                if not shed:
+                    session = self._make(key, target, copy, client_address, segment, is_syn, now_ns)
+                    shed = int(Outcome.NO_ADDRESS)
+                if session is None:
+                    counts.outcomes[shed] += 1
+                    continue
+                counts.live += 1
+                if counts.live > counts.peak:
+                    counts.peak = counts.live
+                if not is_syn:
+                    counts.picked_up += 1
+                sessions.append(session)
+        return sessions
+
+    def _reason_to_leave_out(
+        self, client_address: bytes, client_port: int, is_syn: bool, now_ns: int
+    ) -> int:
+        if not is_syn and self.config.full_sessions_only:
+            return Outcome.SKIPPED_PARTIAL
+        if not self.sampling.admit(client_address, client_port, now_ns=now_ns):
+            return Outcome.SKIPPED_SAMPLING
+        return 0
+
+    def _reason_to_shed(self) -> int:
+        if self.memory_is_short:
+            return Outcome.SHED_MEMORY
+        limit = self.config.max_sessions
+        if limit and self.context.counts.live >= limit:
+            return Outcome.SHED_SESSIONS
+        return 0
+
+    def _make(
+        self,
+        key: bytes,
+        target: Target,
+        copy: int,
+        client_address: bytes,
+        segment: Segment,
+        is_syn: bool,
+        now_ns: int,
+    ) -> Session | None:
+        session = Session(self.context, key, copy, target)
+        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & 0xFFFFFFFF
+        session.rtt_ns = self.context.rtt_ns
+        if self.transport is not None:
+            session.replayed = self._kernel_client(session, target, self.transport)
+            return session
+        assert self.identities is not None
+        identity = self.identities.acquire(
+            client_address=client_address,
+            client_port=segment.source_port,
+            target_address=target.target_address,
+            target_port=target.target_port,
+            copy=copy,
+            now_ns=now_ns,
+        )
+        if identity is None:
+            return None
+        session.mapped_address, session.mapped_port = identity
+        client = TcpClient(
+            self.context, session, *identity, target.target_address, target.target_port
+        )
+        client.rtt_ns = session.rtt_ns
+        self._set_syn_options(client, segment, is_syn)
+        session.replayed = client
+        session.answer_key = (
+            target.target_address
+            + session.mapped_address
+            + target.target_port.to_bytes(2, "big")
+            + session.mapped_port.to_bytes(2, "big")
+        )
+        if self.announcer is not None:
+            self.announcer.announce(*identity, target.target_address, target.target_port)
+        return session
+
+    def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
+        """The SYN goes with the client's own options, or usual ones when it was not seen."""
+        if is_syn:
+            client.syn_mss = segment.mss or 536
+            client.syn_sack = segment.sack_permitted
+            client.syn_timestamps = segment.timestamp_present
+            client.syn_wscale = segment.window_scale
+            client.syn_window = segment.window
+        if self.context.mss and (not is_syn or client.syn_mss > self.context.mss):
+            client.syn_mss = self.context.mss
+
+    def _kernel_client(
+        self, session: Session, target: Target, transport: Transport
+    ) -> KernelClient:
+        address = b""
+        if self.local_addresses:
+            # In turn: each local address has its own range of ports.
+            address = self.local_addresses[self._opened % len(self.local_addresses)]
+            self._opened += 1
+        client = KernelClient(
+            self.context, session, transport, address, target.target_address, target.target_port
+        )
+        client.owner = session
+        return client
+
+    def set_round_trip(self, replayed: Replayed, rtt_ns: int) -> None:
+        """The client's round-trip time has become known."""
+        if isinstance(replayed, TcpClient):
+            replayed.rtt_ns = rtt_ns
+
+    def give_back(self, session: Session, now_ns: int) -> None:
+        """The session is forgotten: its mapped address and port are free again."""
+        if session.mapped_port and self.identities is not None:
+            target: Any = session.target
+            self.identities.release(
+                session.mapped_address,
+                session.mapped_port,
+                target.target_address,
+                target.target_port,
+                now_ns=now_ns,
+            )
+            session.mapped_port = 0

@@ -1,0 +1,54 @@
+"""What the engine asks of its surroundings; the copier hands the real ones in, tests their own."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Target(Protocol):
+    """Where a session goes: one transfer."""
+
+    @property
+    def target_address(self) -> bytes: ...
+    @property
+    def target_port(self) -> int: ...
+
+
+class Transfers(Protocol):
+    """-x."""
+
+    def lookup(self, address: bytes, port: int, /) -> tuple[Target, ...]:
+        """Every target that a connection to `address`:`port` goes to."""
+        ...
+
+
+class Identities(Protocol):
+    """-c, -H, -n, -f: which client a session shows to the target."""
+
+    def acquire(
+        self,
+        *,
+        client_address: bytes,
+        client_port: int,
+        target_address: bytes,
+        target_port: int,
+        copy: int,
+        now_ns: int,
+    ) -> tuple[bytes, int] | None: ...
+
+    def release(
+        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+    ) -> bool: ...
+
+
+class Sampling(Protocol):
+    """-r, -g."""
+
+    def admit(self, client_address: bytes, client_port: int, *, now_ns: int) -> bool: ...
+
+
+class Announcer(Protocol):
+    """Tells the intercepts of a session before its SYN is sent."""
+
+    def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> int:
+        ...
