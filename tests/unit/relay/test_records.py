@@ -136,7 +136,7 @@ def test_a_bad_record_costs_only_itself(offset: int, value: int) -> None:
     ],
 )  # fmt: skip
 def test_options_beyond_24_bytes_are_cut_at_an_option(options: bytes, kept: bytes) -> None:
-    """The C program cuts anywhere and leaves the data offset: header and payload length are mended."""
+    """The C program cuts anywhere and keeps the data offset: header and lengths are mended."""
     packet = answer(options=options, payload=bytes(1000))
     collector = Collector()
     RecordDecoder(collector, Layout.BATCHED).feed(batch(record(packet)), 0)
