@@ -24,7 +24,7 @@ from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import PidFile, Startup, StopSignals, daemonize, open_log, stop_signals
 from tcpcopy.version import build_kind, version_line, VERSION
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tcpcopy.cli")
 _NS = 1_000_000_000
 _STATUS_NS = _NS
 _LOG_NS = 10 * _NS
