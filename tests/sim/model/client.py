@@ -1,7 +1,7 @@
 """A simple client TCP, only to prove the server model and the harness sound.
 
 Go-back-N on a timer, no congestion window, no SACK of its own. Sans-I/O: segments to send are
-put in `outbox`, times are passed in. Positions: 0 is a SYN, 1 the first byte of either side.
+appended to `outbox`, times are passed in. Positions: 0 is a SYN, 1 the first byte of either side.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Client:
         config: ClientConfig,
         local: tuple[bytes, int],
         remote: tuple[bytes, int],
+        outbox: list[Segment],
         *,
         check_answers: bool = True,
     ) -> None:
@@ -63,7 +64,7 @@ class Client:
         self._early: dict[int, tuple[bytes, bool]] = {}  # position: (bytes, fin)
         self._retries = 0
         self.deadline_ns: int | None = None
-        self.outbox: list[Segment] = []
+        self._outbox = outbox
         self.answered = 0  # bytes of answers in order
         self.established = False
         self.server_finished = False
@@ -202,7 +203,9 @@ class Client:
         ack = self._una + (offset - (1 << 32) if offset >> 31 else offset)
         if not self._una <= ack <= self._max:
             return
-        if (position, ack) >= self._wl:
+        # With new data acknowledged always: after a retransmission the peer's sequence numbers go
+        # back, and an old window counted from a new SND.UNA would reach too far (as Linux).
+        if ack > self._una or (position, ack) >= self._wl:
             self._wl = (position, ack)
             window = segment.window << self._shift
             if window and not self._window:
@@ -281,4 +284,4 @@ class Client:
         if (config.timestamps and flags & SYN) or (self._timestamps and not flags & RST):
             ticks = (self._ts_base + now_ns // MILLISECOND) & SEQUENCE_MASK
             segment.timestamp = (ticks, 0 if flags & SYN else self._ts_recent)
-        self.outbox.append(segment)
+        self._outbox.append(segment)

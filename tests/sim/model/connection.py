@@ -215,9 +215,8 @@ class Connection(Transmitter):
             and not segment.length
             and window == sender.window
         )
-        if ack >= sender.una and (
-            sender.wl1 < position or (sender.wl1 == position and sender.wl2 <= ack)
-        ):
+        newer = sender.wl1 < position or (sender.wl1 == position and sender.wl2 <= ack)
+        if ack > sender.una or (ack == sender.una and newer):  # the first as Linux
             if window and not sender.window:
                 sender.nxt = max(sender.una, 1)  # a probe that was not taken goes again
                 self._retransmit_due_ns = None
@@ -244,8 +243,6 @@ class Connection(Transmitter):
         self.sender.retries = 0
         self.sender.rto_ns = SECOND
         self.sender.wl1, self.sender.wl2 = position, self.sender.position(segment.ack)
-        if self._scaling:
-            self.receiver.set_shift(self._config.window_scale or 0)
         self.sender.window = self.sender.max_window = segment.window << self._peer_shift
         self.sender.acknowledge(1, self._clock.now_ns)
         self.application = self._on_established(self)

@@ -22,6 +22,11 @@ class Faults:
     queue_limit: int | None = None  # packets under way; what comes on top is lost
     blackouts: tuple[tuple[int, int], ...] = ()  # (from, to): everything is lost
 
+    @property
+    def faulty(self) -> bool:
+        """Whether a packet may be lost or overtaken."""
+        return bool(self.jitter_ns or self.loss or self.blackouts or self.queue_limit is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class TraceEntry:

@@ -35,13 +35,18 @@ class Receiver:
     )
 
     def __init__(
-        self, initial: int, config: ServerConfig, mss: int, complain: Callable[[str], None]
+        self,
+        initial: int,
+        config: ServerConfig,
+        mss: int,
+        shift: int,
+        complain: Callable[[str], None],
     ) -> None:
         self._initial = initial  # IRS
         self._buffer = config.receive_buffer
         self._lenient = config.lenient_edge
         self._mss = mss  # what a full segment of the peer holds, for window steps
-        self._shift = 0
+        self._shift = shift  # Rcv.Wind.Shift; a SYN is never scaled (RFC 7323 2.2)
         self._complain = complain
         self._early: list[tuple[int, bytes, int]] = []  # (start, bytes, last touched), disjoint
         self._stamp = 0
@@ -51,10 +56,6 @@ class Receiver:
         self.stream = bytearray()  # every byte in order; stream[0] is position 1
         self.read_at = 0  # bytes of `stream` that the application has read
         self.duplicate: tuple[int, int] | None = None  # for the next D-SACK
-
-    def set_shift(self, shift: int) -> None:
-        """Set Rcv.Wind.Shift; the SYN itself is never scaled (RFC 7323 2.2)."""
-        self._shift = shift
 
     def position(self, seq: int) -> int:
         """Return the position nearest to RCV.NXT that `seq` can stand for."""

@@ -36,6 +36,7 @@ class ReferenceEngine:
         self._random = random
         self._config = config or ClientConfig()
         self._cut = cut_answers
+        self._outbox: list[Segment] = []
         self._sessions: dict[tuple[bytes, int], _Session] = {}
 
     def feed_captured(self, packet: bytes, now_ns: int) -> None:
@@ -51,6 +52,7 @@ class ReferenceEngine:
                 self._config,
                 key,
                 target_of(segment.destination),
+                self._outbox,
                 check_answers=not self._cut,
             )
             session = self._sessions[key] = _Session(client, segment.seq)
@@ -78,11 +80,13 @@ class ReferenceEngine:
 
     def drain(self) -> list[bytes]:
         """Return the packets to send."""
-        packets: list[bytes] = []
-        for session in self._sessions.values():
-            packets.extend(encode(segment) for segment in session.client.outbox)
-            session.client.outbox.clear()
+        packets = [encode(segment) for segment in self._outbox]
+        self._outbox.clear()
         return packets
+
+    def client_of(self, address: bytes, port: int) -> Client:
+        """Return the client TCP that replays, or last replayed, this captured endpoint."""
+        return self._sessions[address, port].client
 
     def _captured(self, session: _Session, segment: Segment, now_ns: int) -> None:
         distance = (segment.seq - session.initial - session.next) & SEQUENCE_MASK

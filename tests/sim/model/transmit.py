@@ -104,7 +104,8 @@ class Transmitter:
         self._peer_mss = min(syn.mss or self.default_mss, config.path_mtu - headers)
         if config.large_segments is not None:
             self._peer_mss = config.large_segments
-        self.receiver = Receiver(syn.seq, config, self.own_mss, self.complain)
+        shift = (config.window_scale or 0) if self._scaling else 0
+        self.receiver = Receiver(syn.seq, config, self.own_mss, shift, self.complain)
         if initial is None:
             initial = config.initial_sequence
         self.sender = Sender(
