@@ -92,7 +92,7 @@ def test_loss_is_made_and_counted(scenario: Scenario) -> None:
     """A tenth of the packets is lost each way; TCP gets everything through."""
     scenario.servers()
     scenario.lab.lose(10, 10)
-    both_ways(scenario, "--connections 20 --requests 20")
+    both_ways(scenario, "--connections 20 --requests 5")
     lost = scenario.lab.lost()
     assert min(lost) > 10, lost
     scenario.lab.lose()
