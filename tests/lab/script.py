@@ -68,6 +68,22 @@ def make(options: argparse.Namespace, number: int) -> list[Step]:
     return steps
 
 
+def sent(words: str, number: int, first: int = 0) -> bytes:
+    """All that connection `number` of a load with the options `words` sends, from request `first`.
+
+    For what a test expects of sessions that are picked up in the middle.
+    """
+    options = parser().parse_args(["host", "1", *words.split()])
+    content = frames.Content(options.seed)
+    return b"".join(
+        frames.request(
+            content.payload(number, index, step.payload_bytes), step.answer_bytes, step.flags
+        )
+        for index, step in enumerate(make(options, number))
+        if index >= first
+    )
+
+
 def parser() -> argparse.ArgumentParser:
     """The client's command line; ranges are drawn from evenly, seeded."""
     result = argparse.ArgumentParser(description="Load client of the lab")

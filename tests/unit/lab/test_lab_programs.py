@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import socket
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import frames
+from tests.lab import frames, script
 from tests.lab.compare import Stream, load
 
 ROOT = Path(__file__).parents[3]
@@ -236,6 +237,17 @@ def test_snapshot_shows_open_connections(pair: Pair) -> None:
 def test_source_port_is_used_again_at_once(pair: Pair) -> None:
     pair.client("--connections 20 --concurrency 1 --end rst --source-ports 23456")
     assert {s.peer[1] for s in pair.streams()} == {23456}
+
+
+def test_what_a_connection_sends_can_be_told_beforehand(pair: Pair) -> None:
+    words = "--connections 3 --requests 4-6 --request-bytes 20-2000 --seed 9"
+    pair.client(words)
+    sent = [script.sent(words, number) for number in range(3)]
+    hashes = {hashlib.sha256(stream).hexdigest() for stream in sent}
+    assert {s.sha256 for s in pair.streams()} == hashes
+    late = script.sent(words, 1, first=2)
+    assert 0 < len(late) < len(sent[1])
+    assert sent[1].endswith(late)
 
 
 def test_refused_connections_are_failures(pair: Pair) -> None:
