@@ -115,14 +115,19 @@ class CapturedHalf(ChunkQueue):
             self.stuck_since_ns = now_ns
         return _USED
 
-    def take_rst(self, seq: int, now_ns: int) -> int:
-        """Note the client's RST. What was held early can no longer be completed."""
+    def take_rst(self, seq: int, ack: int, now_ns: int) -> int:
+        """Note the client's RST; `ack` is -1 when it carries no acknowledgement.
+
+        What was held early can no longer be completed.
+        """
         if self.captured_end == _RST:
             return _DUPLICATE
         rcv = self.captured_rcv_offset
         ahead = seqnum.difference(seq, (self.captured_isn + 1 + rcv) & 0xFFFFFFFF)
         if ahead < -1 or ahead > 0x3FFFFFFF:
             return _OUT_OF_WINDOW
+        if ack >= 0:
+            self.acknowledged_by_client(ack)
         self.append(Chunk(_RST, b"", rcv, self.server_seen, now_ns))
         self.captured_end = _RST
         return _USED

@@ -346,6 +346,8 @@ class TcpClient(ReceiveHalf):
             and self.acknowledged == queue.released_end
             and (not queue.fin_released or self.fin_acknowledged)
         ):
+            if self.ack_deadline_ns:
+                self.send_ack(now_ns)  # it may be the one that completes the handshake
             self._send_rst(now_ns)
             self._end(_ENDED_RESET_SENT)
         return 0

@@ -71,6 +71,7 @@ cdef class Engine(PacketHandler):
         held_before=cython.longlong,
         reason=cython.int,
         after_fin=cython.int,
+        ack=cython.longlong,
         length=cython.Py_ssize_t,
         outcome=cython.int,
     )

@@ -158,7 +158,8 @@ class Engine(PacketHandler):
         reason = _USED
         length = len(data)
         if segment.flags & _RST:
-            reason = session.take_rst(segment.seq, captured_ns)
+            ack = segment.ack if segment.flags & _ACK else -1
+            reason = session.take_rst(segment.seq, ack, captured_ns)
         elif length > 0:
             reason = session.take_data(segment.seq, segment.ack, data, captured_ns)
         elif not segment.flags & _FIN:
@@ -278,6 +279,7 @@ class Engine(PacketHandler):
                 # Neither FIN nor RST was seen; the online host must have ended it.
                 session.take_rst(
                     (session.captured_isn + 1 + session.captured_rcv_offset) & 0xFFFFFFFF,
+                    -1,
                     self.now_ns,
                 )
                 self._settle(session, session.advance(self.now_ns))
