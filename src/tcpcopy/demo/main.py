@@ -41,9 +41,14 @@ class Result:
     exit_code: int  # of tcpcopy
 
     @property
+    def arrived(self) -> bool:
+        """Whether there was traffic and exactly that is at the target."""
+        return self.exact > 0 and not self.lost and not self.extra
+
+    @property
     def complete(self) -> bool:
-        """Whether there was traffic and all of it arrived, as tcpcopy says too."""
-        return self.exact > 0 and not self.lost and not self.extra and self.exit_code == 0
+        """Whether all arrived and tcpcopy says so too."""
+        return self.arrived and self.exit_code == 0
 
     def table(self) -> str:
         """The result in columns."""
@@ -182,7 +187,7 @@ class Demo:
     ) -> None:
         """Show progress until the load is over and the target has caught up or stands still."""
         begin = moved = time.monotonic()
-        shown = 0
+        shown, said = 0, (-1, -1)
         before = -1
         while True:
             self.interrupts.sleep(0.1)
@@ -191,9 +196,11 @@ class Demo:
             if at_target != before:
                 before, moved = at_target, now
             caught_up = not load.alive and at_online == at_target
-            if int(now - begin) > shown or caught_up:
-                shown = int(now - begin)
-                say(f"{mode}: {shown:2} s   online {at_online:6,}   target {at_target:6,} requests")
+            seconds = int(now - begin)
+            if seconds > shown or (caught_up and said != (at_online, at_target)):
+                shown, said = seconds, (at_online, at_target)
+                counts = f"online {at_online:6,}   target {at_target:6,} requests"
+                say(f"{mode}: {seconds:2} s   {counts}")
             if not tcpcopy.alive:
                 raise LabError(tcpcopy.describe(f"ended by itself with {tcpcopy.returncode}"))
             if caught_up or (not load.alive and now - moved > _CATCH_UP_S):
@@ -284,9 +291,14 @@ def main(argv: Sequence[str]) -> int:
         "latency: from a request's first packet in to the first byte of its answer out, on each "
         "server's own network device, for a quarter of the clients"
     )
-    complete = all(result.complete for result in results)
-    say("all sessions arrived, request by request" if complete else "not all sessions arrived")
-    return 0 if complete else 1
+    if all(result.complete for result in results):
+        say("all sessions arrived, request by request")
+        return 0
+    if all(result.arrived for result in results):
+        say("all sessions arrived, but tcpcopy reports a problem")
+    else:
+        say("not all sessions arrived")
+    return 1
 
 
 if __name__ == "__main__":
