@@ -6,11 +6,12 @@ disorderly (copies, overlaps, early and late segments, probes), but nothing is m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from .clock import MICROSECOND, MILLISECOND, SECOND
 from .config import near_wrap
-from .conversation import ONLINE_PORT, Ending, Plan
+from .conversation import ONLINE_PORT, Ending, Plan, random_plan
 from .wire import ACK, FIN, PSH, RST, SEQUENCE_MASK, SYN, Segment, encode
 
 Captured = tuple[int, bytes]  # (arrival in ns, packet)
@@ -26,6 +27,22 @@ def turn_starts(plan: Plan) -> list[int]:
     renderer = _Renderer(plan)
     renderer.render()
     return renderer.turn_starts
+
+
+def successor(plan: Plan, random: Random, *, gap_ns: int = MILLISECOND) -> Plan:
+    """Return another conversation of the same client address and port, `gap_ns` after `plan`.
+
+    Its initial sequence number lies ahead of all that was sent before, as a real client's does.
+    """
+    sent = plan.request_bytes + 2
+    follower = random_plan(
+        random,
+        client=plan.client,
+        client_port=plan.client_port,
+        start_ns=render(plan)[-1][0] + gap_ns,
+    )
+    isn = (plan.isn + sent + random.randrange(1, 1 << 20)) & SEQUENCE_MASK
+    return replace(follower, isn=isn)
 
 
 def with_hole(captured: list[Captured], plan: Plan, random: Random) -> list[Captured]:

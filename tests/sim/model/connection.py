@@ -24,7 +24,7 @@ def _later(left: int, right: int) -> bool:
 class Connection(Transmitter):
     """The server's end of one connection, from the SYN that made it."""
 
-    __slots__ = ("_on_established", "_random", "peer_reset")
+    __slots__ = ("_on_established", "_random")
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class Connection(Transmitter):
         super().__init__(clock, random, config, syn, transmit, initial)
         self._random = random
         self._on_established = on_established
-        self.peer_reset = False
         self._send_syn_ack()
         self._retransmit_due_ns = clock.now_ns + self.sender.rto_ns
         self._arm()
@@ -184,7 +183,6 @@ class Connection(Transmitter):
         """RFC 5961 3.2: only the exact sequence number resets."""
         receiver = self.receiver
         if position == receiver.next:
-            self.peer_reset = True
             self._finish("reset")
         elif receiver.next < position < receiver.edge:
             self._challenge(None)
