@@ -141,6 +141,10 @@ class Server:
             (address, port), family=family, backlog=65535, dualstack_ipv6=address == "::"
         )
         self.listener.setblocking(False)
+        if behaviour.kernel_times:
+            # Inherited by what is accepted. The kernel begins to stamp packets a little after the
+            # first socket asks for it, so not only then.
+            self.listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self.port: int = self.listener.getsockname()[1]
         self.behaviour = behaviour
         self.connections: dict[int, Connection] = {}
@@ -218,8 +222,6 @@ class Server:
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if behaviour.kernel_times:
-                sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             connection = Connection(next(self.numbers), sock, peer)
             descriptor = sock.fileno()
             self.connections[descriptor] = connection
@@ -234,7 +236,7 @@ class Server:
         try:
             if self.behaviour.kernel_times:
                 count, extra, _, _ = connection.sock.recvmsg_into([self.buffer], 64)
-                now_ns = time.monotonic_ns()
+                now_ns = time.time_ns()  # the clock of the kernel's stamps, should one be missing
                 for _, kind, data in extra:
                     if kind == _SO_TIMESTAMPNS:
                         seconds, nanoseconds = _TIMESPEC.unpack_from(data)

@@ -217,8 +217,9 @@ def test_both_sides_send_freely(pair: Pair) -> None:
 
 @serving("--kernel-times")
 def test_kernel_times_show_the_gaps(pair: Pair) -> None:
-    pair.client("--connections 2 --requests 5 --think-ms 20")
+    pair.client("--connections 20 --requests 5 --think-ms 20")
     for stream in pair.streams():
+        assert abs(stream.arrivals_ns[0] - time.time_ns()) < 60e9
         assert all(19e6 < gap < 60e6 for gap in stream.gaps_ns)
 
 
