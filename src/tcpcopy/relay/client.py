@@ -255,6 +255,7 @@ class RelayClient:
                 records=counts.records,
                 malformed=counts.malformed,
                 lost=counts.lost,
+                connects=counts.connects,
                 reconnects=counts.reconnects,
             )
         return found
@@ -352,6 +353,7 @@ class RelayClient:
             return
         server = connection.server
         others_up = any(other.up for other in server.connections)
+        server.counts.connects += 1
         connection.up = True
         connection.since_ns = now_ns
         connection.problem = ""
