@@ -32,8 +32,8 @@ def check_devices(names: Sequence[str]) -> list[str]:
 def overlapping(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs (lower, upper) of named devices that see the same packets.
 
-    The lower one is a port of the upper one, or carries it (a VLAN on its parent), directly or through
-    others. Capturing both means each such packet twice.
+    The lower one is a port of the upper one, or carries it (a VLAN on its parent), directly or
+    through others. Capturing both means each such packet twice.
     """
     links = {link.index: link for link in rtnetlink.links()}
     uppers: dict[int, set[int]] = {}

@@ -1,8 +1,9 @@
 """Kernel filters: pcap expressions made from the transfers, compiled to socket filter programs.
 
-A program is `struct sock_filter` records (8 bytes each, native byte order) as SO_ATTACH_FILTER takes
-them. Expressions are compiled for link type RAW: a SOCK_DGRAM packet socket runs its filter from the
-network header on, so the link layer (and one VLAN tag, which the kernel takes off) is out of sight.
+A program is `struct sock_filter` records (8 bytes each, native byte order) as SO_ATTACH_FILTER
+takes them. Expressions are compiled for link type RAW: a SOCK_DGRAM packet socket runs its filter
+from the network header on, so the link layer (and one VLAN tag, which the kernel takes off) is out
+of sight.
 
 What a generated expression cannot see: the fragments of an IPv4 packet after the first one (they
 carry no ports), fragments of an IPv6 packet after the first one, and ports behind an IPv6
@@ -14,6 +15,7 @@ Source: pcap-filter(7), Documentation/networking/filter.rst, RFC 791, RFC 8200, 
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from collections.abc import Sequence
@@ -25,9 +27,11 @@ from tcpcopy.errors import UsageError
 _INSTRUCTION = struct.Struct("=HBBI")
 # The kernel's BPF_MAXINSNS is 4096; a program is attached twice over (`accept_stacked_tags`).
 MAX_INSTRUCTIONS = 2000
-# libpcap's optimizer takes seconds for some expressions of a hundred terms, minutes for more.
-MAX_TERMS = 100
+# libpcap's optimizer takes seconds for some expressions of a hundred terms, minutes for more; its
+# translation takes seconds for some hundreds. Generated expressions stay within these bounds.
+MAX_TERMS = 64
 _MAX_UNOPTIMIZED = 8000
+_MAX_CONNECTIVES = 500
 # Longer than any packet, also than those of BIG TCP: what passes the filter passes whole.
 _WHOLE_PACKET = 0x40000
 
@@ -75,8 +79,8 @@ def expression_for(
     and RST are dropped too (the last acknowledgement of a handshake is one of them), except
     behind IPv6 extension headers.
 
-    The filter only saves work, the engine matches each packet itself: of more than MAX_TERMS sources
-    the expression covers more than these, and of more than MAX_TERMS exclusions it has none.
+    The filter only saves work, the engine matches each packet itself: of more than MAX_TERMS
+    sources the expression covers more than these, of more than MAX_TERMS exclusions it has none.
 
     Raises ValueError when `sources` is empty or an address has another length.
     """
@@ -101,6 +105,8 @@ def compile_filter(expression: str, option: str = "-F") -> bytes:
     if not expression.strip():
         raise UsageError(option, '""', "the filter is empty", "write a pcap-filter expression")
     shown = f"'{expression}'" if len(expression) <= 80 else f"'{expression[:77]}...'"
+    if len(re.findall(r"\b(?:or|and)\b|\|\||&&", expression)) > _MAX_CONNECTIVES:
+        raise UsageError(option, shown, "is too long", "make it simpler: `portrange`, `net`")
     try:
         instructions = _compiled(expression, optimize=False)
         if len(instructions) <= _MAX_UNOPTIMIZED:
@@ -169,7 +175,7 @@ def _compiled(expression: str, *, optimize: bool) -> list[tuple[int, int, int, i
 
 
 def _grouped(endpoints: Sequence[Endpoint], size: int) -> list[Group]:
-    """Return one address family's endpoints as (addresses, ports), all of these with all of those."""
+    """Return one family's endpoints as (addresses, ports): all of these with all of those."""
     ports_of: dict[bytes, set[int]] = {}
     for address, port in endpoints:
         if len(address) not in (0, 4, 16):
@@ -182,7 +188,7 @@ def _grouped(endpoints: Sequence[Endpoint], size: int) -> list[Group]:
         ports = tuple(sorted(ports_of[address] - anywhere))
         if ports:
             addresses_of.setdefault(ports, []).append(address)
-    groups = [([], sorted(anywhere))] if anywhere else []
+    groups: list[Group] = [([], sorted(anywhere))] if anywhere else []
     groups += [(addresses, list(ports)) for ports, addresses in addresses_of.items()]
     return groups
 
@@ -265,4 +271,3 @@ def _hint_for(problem: str) -> str:
     if "unknown host" in problem:
         return "write the address"
     return "see pcap-filter(7)"
-

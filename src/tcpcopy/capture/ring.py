@@ -1,9 +1,9 @@
 """Live capture: a memory-mapped AF_PACKET receive ring (TPACKET_V2), one per device.
 
-**Whole packets.** A frame of the ring holds a packet up to the usual MTU. Larger ones (GRO and TSO make
-segments of up to 64 KiB) are cut in their frame, and because of PACKET_COPY_THRESH the kernel also
-queues them, uncopied, on the socket: `drain` reads them there, in step with their frames. If that
-queue is full the packet is handed on cut, with its true length, and counted in `cut`.
+**Whole packets.** A frame of the ring holds a packet up to the usual MTU. Larger ones (GRO and TSO
+make segments of up to 64 KiB) are cut in their frame, and because of PACKET_COPY_THRESH the kernel
+also queues them, uncopied, on the socket: `drain` reads them there, in step with their frames. If
+that queue is full the packet is handed on cut, with its true length, and counted in `cut`.
 
 **Each packet once.** What this host sends is never captured (PACKET_IGNORE_OUTGOING, and in the
 filter for kernels without it): on `lo` each packet is seen when it comes in, not when it leaves.
@@ -11,8 +11,8 @@ filter for kernels without it): on `lo` each packet is seen when it comes in, no
 - *All devices* are captured at the place where the kernel's own IP layer takes its packets: the
   socket is bound to one network protocol instead of to all. A packet then shows up once, on the
   device where it ends: on the bridge, bond or VLAN device, not on the port below it; forwarded
-  frames that a bridge only switches do not show up at all. Packets for another host's link address are
-  refused by the filter, as the IP layer does. There is one ring for IPv4 and one for IPv6.
+  frames that a bridge only switches do not show up at all. Packets for another host's link address
+  are refused by the filter, as the IP layer does. There is one ring for IPv4 and one for IPv6.
 - *A named device* shows everything that arrives on it, also what is for other hosts (a mirror
   port) and what carries a VLAN tag. If two named devices lie above one another (a bridge and its
   port, a VLAN device and its parent), their packets are seen on both: `devices.overlapping` tells.
@@ -111,14 +111,12 @@ def open_rings(
 
     Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
     """
-    wanted = [(name, ALL_PROTOCOLS) for name in devices] or [(None, IPV4), (None, IPV6)]
+    wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []
     try:
-        for device, protocol in wanted:
+        for device, protocol in wanted or [(None, IPV4), (None, IPV6)]:
             rings.append(
-                Ring(
-                    device, program, buffer_bytes=buffer_bytes, snaplen=snaplen, protocol=protocol
-                )
+                Ring(device, program, buffer_bytes=buffer_bytes, snaplen=snaplen, protocol=protocol)
             )
     except BaseException:
         for ring in rings:
@@ -138,8 +136,8 @@ class Ring:
         "cut",  # packets handed on shorter than they were, against the will of snaplen
         "device",  # its name; None: all devices
         "device_downs",  # times the device went down or away
-        "dropped",  # packets the kernel had no room for, until the statistics were last read
         "down",  # the device went down, and nothing has arrived since
+        "dropped",  # packets the kernel had no room for, until the statistics were last read
         "failed",  # why nothing can arrive any more; None while all is well
         "frame_count",  # 0 once closed
         "frame_size",  # bytes, header included
@@ -183,8 +181,10 @@ class Ring:
         self.copied = self.cut = self.skipped = 0
         self.received = self.dropped = self.device_downs = 0
         self.down = False
-        self.failed = None
-        self.mapping = None
+        self.failed: str | None = None
+        self.mapping: mmap.mmap | None = None
+        self.view: Any = None
+        self.copy_view: Any = None
         # Protocol 0: nothing arrives before the filter stands and `bind` names the protocol.
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         try:
@@ -301,7 +301,9 @@ class Ring:
             self.socket.bind((self.device, self.protocol))
             return
         # Python's own `bind` wants a device. struct sockaddr_ll, of which two fields matter:
-        address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(self.protocol), 0, 0, 0, 0)
+        address = struct.pack(
+            "=HHiHBB8x", socket.AF_PACKET, socket.htons(self.protocol), 0, 0, 0, 0
+        )
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.bind(self.socket.fileno(), address, len(address)) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -318,12 +320,13 @@ class Ring:
         request = struct.pack("@IIII", block, blocks, self.frame_size, frames)
         try:
             packet_socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-            self.mapping = mmap.mmap(packet_socket.fileno(), block * blocks)
+            mapping = mmap.mmap(packet_socket.fileno(), block * blocks)
         except OSError as error:
             problem = f"no capture buffer of this size can be had ({error.strerror})"
-            value = f"{buffer_bytes / (1 << 20):g}"
+            value = f"{buffer_bytes / (1 << 20):.9g}"
             raise UsageError("-B", value, problem, "ask for fewer MiB") from None
-        self.view = memoryview(self.mapping)
+        self.mapping = mapping
+        self.view = memoryview(mapping)
         self.copy_buffer = bytearray(_COPY_BYTES)
         self.copy_view = memoryview(self.copy_buffer)
         if cython.compiled:
@@ -333,7 +336,10 @@ class Ring:
         self.frame_count = frames
 
     def _set_queue_bytes(self, size: int) -> None:
-        """Bound the queue of packets larger than a frame; the kernel counts overhead, and doubles."""
+        """Bound the queue of packets larger than a frame.
+
+        The kernel doubles the size, and counts its overhead.
+        """
         size = min(size, (1 << 30) - 1)
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
@@ -392,12 +398,12 @@ class Ring:
     def _skip_tags(self, data: Any, start: int, end: int, wire_length: int, protocol: int) -> int:
         """Return where the IP header stands, or -1 if there is none.
 
-        `protocol` is the frame's as the kernel tells it: of the tag before Linux 6.10, since then of
-        what stands behind all tags, although they are still there.
+        `protocol` is the frame's as the kernel tells it: of the tag before Linux 6.10, since then
+        of what stands behind all tags, although they are still there.
         """
         while end - start >= _SHORTEST_HEADER:
             following = (data[start + 2] << 8) | data[start + 3]
-            if protocol == _IPV4 or protocol == _IPV6:
+            if protocol == _IPV4 or protocol == _IPV6:  # noqa: SIM109
                 if (
                     following != _IPV4
                     and following != _IPV6
@@ -420,7 +426,7 @@ class Ring:
         return -1
 
     def _receive_copy(self, wire_length: int) -> int:
-        """Read the packet queued beside the current frame; return the bytes of it, -1: not there."""
+        """Read the packet queued beside the current frame; return its bytes, -1: not there."""
         # A pending error of the socket (the device went down) is reported first, once.
         for _ in range(2):
             try:
@@ -430,7 +436,7 @@ class Ring:
             except BlockingIOError:
                 return -1
             except OSError as error:
-                self._device_lost(error.errno)
+                self._device_lost(error.errno or 0)
                 continue
             self.copied += 1
             return int(min(length, _COPY_BYTES)) if length == wire_length else -1

@@ -59,7 +59,7 @@ def links() -> list[Link]:
 
 
 def local_addresses() -> set[bytes]:
-    """Return the addresses that the devices of this namespace have, 4 or 16 bytes. Raises OSError."""
+    """Return the addresses that the devices here have, 4 or 16 bytes each. Raises OSError."""
     found = set()
     for body in _request(_GET_ADDRESS, _DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
         attributes = _attributes(body[_ADDRESS.size :])
