@@ -205,7 +205,7 @@ class RelayClient:
         """Hand what is queued to the kernel, as far as it takes it; never blocks."""
         for server in self._servers:
             if server.resumed is not None:
-                self._announce_again(server, now_ns)
+                self._announce_again(server)
         unsent = self._unsent
         self._unsent = []
         for connection in unsent:
@@ -214,8 +214,10 @@ class RelayClient:
 
     def next_deadline_ns(self) -> int | None:
         """When `run_timers` is due; None while there is nothing to wait for."""
-        if any(server.resumed is not None for server in self._servers):
-            return 0
+        for server in self._servers:
+            # Without room for more, the socket that takes what is queued wakes the loop.
+            if server.resumed is not None and self._with_room(server) is not None:
+                return 0
         return self._deadline_ns
 
     def run_timers(self, now_ns: int) -> None:
@@ -289,22 +291,29 @@ class RelayClient:
         """Start to announce all live sessions again."""
         server.resumed = iter(self._live_sessions())
 
-    def _announce_again(self, server: _Server, now_ns: int) -> None:
+    def _announce_again(self, server: _Server) -> None:
         """The next few of the live sessions, as long as there is room for new ones beside them."""
         sessions = server.resumed
         assert sessions is not None
         for _ in range(_CHUNK):
-            connection = server.next_up()
+            connection = self._with_room(server)
             if connection is None:
-                server.resumed = None  # starts anew when a connection is back
-                return
-            if len(connection.out) > self._queue_bytes // 2:
+                if server.next_up() is None:
+                    server.resumed = None  # starts anew when a connection is back
                 return
             session = next(sessions, None)
             if session is None:
                 server.resumed = None
                 return
             self._queue(connection, encode_message(MessageType.ADD, *session))
+
+    def _with_room(self, server: _Server) -> _Connection | None:
+        """The next connection that is up and whose queue is not half full."""
+        for _ in server.connections:
+            connection = server.next_up()
+            if connection is not None and len(connection.out) <= self._queue_bytes // 2:
+                return connection
+        return None
 
     # --- connections --------------------------------------------------------------------------
 

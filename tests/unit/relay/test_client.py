@@ -253,6 +253,7 @@ def test_intercept_that_reads_too_slowly_costs_no_memory_and_hears_it_later(star
     live += [session(port) for port in range(60000, 60500)]
     setting.client.announce(*session(59999))
     setting.step()
+    assert setting.client.next_deadline_ns() is None, "nothing to do until it reads: no busy loop"
     intercept.reading = True
     setting.until(lambda: {*ports(intercept.all_messages)} >= {*range(60000, 60500)})
     assert not any(decoder.fault for decoder in intercept.decoders)
