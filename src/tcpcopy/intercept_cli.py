@@ -26,7 +26,6 @@ _LAYOUTS: Final = {
     "batched": Layout.BATCHED,
     "bare": Layout.BARE,
     "batched-payload": Layout.BATCHED_PAYLOAD,
-    "bare-payload": Layout.BARE_PAYLOAD,
 }
 # More early answers than this are of no use, whatever an old command line asks for.
 _MOST_EARLY: Final = 1 << 20
@@ -60,8 +59,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "while a tcpcopy is connected, refuse those of other hosts"),
     Option("layout", "", "--relay-format", _RELAY,
            "how tcpcopy takes answers; only for a C tcpcopy built otherwise than by default: "
-           "bare for --disable-combined, batched-payload for --with-resp-payload, bare-payload "
-           "for both", "FORMAT"),
+           "bare for --disable-combined, batched-payload for --with-resp-payload", "FORMAT"),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),

@@ -72,8 +72,8 @@ def test_each_short_option_has_a_long_name() -> None:
 
 
 def test_what_the_c_program_decides_at_build_time() -> None:
-    config = parse(["--relay-format", "bare-payload", "--dnat"]).config
-    assert (config.layout, config.ignore_target) == (Layout.BARE_PAYLOAD, True)
+    config = parse(["--relay-format", "batched-payload", "--dnat"]).config
+    assert (config.layout, config.ignore_target) == (Layout.BATCHED_PAYLOAD, True)
 
 
 def test_large_hash_size_of_an_old_command_line_does_not_cost_memory() -> None:
@@ -95,7 +95,7 @@ def test_large_hash_size_of_an_old_command_line_does_not_cost_memory() -> None:
         (["-b", "eth0"], "-b eth0: is not an IP address; give an address of this host, "
          "see `ip address`"),
         (["--relay-format", "x"], "--relay-format x: is not a relay format; give one of batched, "
-         "bare, batched-payload, bare-payload"),
+         "bare, batched-payload"),
         (["-P", "/nowhere/pid"],
          "-P /nowhere/pid: its directory does not exist; create /nowhere or name another file"),
         (["-x", "80"], "-x: is not an option; see intercept --help"),

@@ -38,27 +38,28 @@ class MessageType(IntEnum):
 
 
 class Layout(IntEnum):
-    """How records stand in the stream; the C programs fix it when they are built."""
+    """How records stand in the stream; the C programs fix it when they are built.
+
+    They cannot be built for bare records with payload (intercept 1.0.0 does not compile so).
+    """
 
     AUTO = 1  # told from the first bytes that arrive; receiving only
     BATCHED = 2  # u16 count, then count records of 64 bytes: the default build
     BARE = 3  # records of 64 bytes, no count
     BATCHED_PAYLOAD = 4  # u16 count (at most 6), then count records of 192 bytes
-    BARE_PAYLOAD = 5  # records of 192 bytes, no count
 
     @property
     def is_batched(self) -> bool:
-        return self in (Layout.BATCHED, Layout.BATCHED_PAYLOAD)
+        return self is not Layout.BARE
 
     @property
     def record_bytes(self) -> int:
-        payload = self in (Layout.BATCHED_PAYLOAD, Layout.BARE_PAYLOAD)
-        return PAYLOAD_RECORD_BYTES if payload else RECORD_BYTES
+        return PAYLOAD_RECORD_BYTES if self is Layout.BATCHED_PAYLOAD else RECORD_BYTES
 
     @property
     def max_batch(self) -> int:
         """The most records a receiver of this layout takes in one batch."""
-        if not self.is_batched:
+        if self is Layout.BARE:
             return 1
         return MAX_PAYLOAD_BATCH if self is Layout.BATCHED_PAYLOAD else MAX_BATCH
 

@@ -100,10 +100,9 @@ class RecordDecoder:
         """The layout as far as it is known: AUTO until record size and batching are both told."""
         if self._batched == _UNKNOWN or self._record <= 0:
             return Layout.AUTO
-        payload = self._record == PAYLOAD_RECORD_BYTES
-        if self._batched:
-            return Layout.BATCHED_PAYLOAD if payload else Layout.BATCHED
-        return Layout.BARE_PAYLOAD if payload else Layout.BARE
+        if not self._batched:
+            return Layout.BARE
+        return Layout.BATCHED if self._record == RECORD_BYTES else Layout.BATCHED_PAYLOAD
 
     def space(self) -> memoryview:
         """The free end of the buffer, never empty: receive into it, then call `received`."""
@@ -168,6 +167,8 @@ class RecordDecoder:
                 self.fault = _NOT_A_RECORD
                 return 0
             self._batched = 1 if first == 0 else 0
+            if not self._batched:
+                self._record = _RECORD_BYTES
         count = 1
         if self._batched:
             if available < 2:
@@ -191,7 +192,7 @@ class RecordDecoder:
         record (and its count before it), or the rest of the first one.
         """
         at = self._start
-        counted = 2 if self._batched and self._remaining == 0 else 0
+        counted = 2 if self._remaining == 0 else 0
         if self._filled - at < counted + _RECORD_BYTES:
             return 0
         follows = self._is_record(at + counted)

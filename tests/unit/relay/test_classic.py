@@ -89,5 +89,4 @@ def test_layouts_know_their_sizes() -> None:
         (64, 16, True),
         (64, 1, False),
         (192, 6, True),
-        (192, 1, False),
     ]

@@ -359,12 +359,12 @@ def test_target_address_may_be_left_out_of_account() -> None:
 
 
 def test_kept_records_have_the_layout_of_the_connection() -> None:
-    router = AnswerRouter(layout=Layout.BARE_PAYLOAD)
-    writer = RecordWriter(layout=Layout.BARE_PAYLOAD)
+    router = AnswerRouter(layout=Layout.BATCHED_PAYLOAD)
+    writer = RecordWriter(layout=Layout.BATCHED_PAYLOAD)
     packet = answer(flags=SYN | ACK, payload=b"fast open")
     feed(router, packet)
     router.message(writer, add())
-    assert sent(writer) == record(packet, 192)
+    assert sent(writer) == batch(record(packet, 192))
 
 
 def test_clear_forgets_everything() -> None:
