@@ -31,7 +31,8 @@ _SECOND_NS: Final = 1_000 * _MS
 _SNAPLEN: Final = 256
 _FILTER_BYTES: Final = _SNAPLEN + 8
 _FRAME_BYTES: Final = 512  # a ring frame: that, and what the kernel puts before it
-_DRAIN_LIMIT: Final = 4096
+# Packets of a ring before what they gave is sent: an answer must not wait for the next thousand.
+_DRAIN_LIMIT: Final = 512
 # A wake-up for each packet costs more than the packet: nap when a drain brought this many.
 _BUSY_PACKETS: Final = 4
 _NAP_SECONDS: Final = 0.0005
@@ -147,7 +148,7 @@ class Interceptor:
             if now_ns >= report_ns:
                 report_ns = now_ns + _REPORT_NS
                 self.report()
-            if handed >= _BUSY_PACKETS:
+            if _BUSY_PACKETS <= handed < _DRAIN_LIMIT:
                 time.sleep(_NAP_SECONDS)
         self._poll.unregister(stop_fd)
 

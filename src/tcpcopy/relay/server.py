@@ -84,6 +84,7 @@ class RelayServer:
         self._connections: dict[int, _Connection] = {}
         self._lost_of_closed = 0  # RecordWriter.lost of connections that are gone
         self._poll = select.epoll()
+        self._paused = False  # out of descriptors: nothing is accepted until the next timers
         self._protected = protected
         self._listener: socket.socket | None = None
 
@@ -142,6 +143,9 @@ class RelayServer:
 
     def run_timers(self, now_ns: int) -> None:
         """Drop connections that opened and never said what they are; call about once a second."""
+        if self._paused and self._listener is not None:
+            self._paused = False
+            self._poll.register(self._listener.fileno(), select.EPOLLIN)
         for connection in list(self._connections.values()):
             if connection.decoder.version == 0 and now_ns - connection.opened_ns > _SILENCE_NS:
                 self._fault(connection, RelayFault.NOT_A_TCPCOPY)
@@ -169,6 +173,8 @@ class RelayServer:
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
                     _log.warning("cannot accept a tcpcopy: %s", error.strerror)
+                    self._paused = True
+                    self._poll.unregister(self._listener.fileno())
                 return
             address, port = str(peer[0]), int(peer[1])
             reason = self._reason_to_refuse(address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import socket
 import time
@@ -192,6 +193,23 @@ def test_connections_are_limited(start: Start) -> None:
     intercept.until(lambda: intercept.server.connections == 1)
     intercept.connect()
     intercept.until(lambda: intercept.server.accepted == 3)
+
+
+def test_without_descriptors_it_waits_instead_of_spinning(intercept: Intercept) -> None:
+    """The connection stays in the backlog, and is accepted when there is room again."""
+    intercept.connect()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        intercept.server.service(0)
+        assert intercept.server.accepted == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not select_readable(intercept)
+    intercept.server.run_timers(1)
+    intercept.until(lambda: intercept.server.accepted == 1)
 
 
 def test_protected_connections_keep_other_hosts_out(start: Start) -> None:
