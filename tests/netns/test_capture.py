@@ -308,6 +308,22 @@ def test_tagged_frames_on_a_named_device(lab: tuple[str, str]) -> None:
         assert rings[0].skipped >= 2
 
 
+def test_tags_and_headers_that_look_alike(lab: tuple[str, str]) -> None:
+    """A tag that begins like IPv4, and an IPv4 length that looks like a type behind a tag."""
+    for name, device in zip(lab, ("vs", "vc"), strict=True):
+        _ip("-n", name, "link", "set", device, "mtu", "9000")
+    jumbo = _packet(bytes(5000))
+    looks_tagged = _packet(bytes(0x0800 - 40))
+    with _rings(lab[0], ["vs"]) as rings, Wire(lab) as wire:
+        # Priority 2 and VLAN 1285: the tag's first byte is that of an IPv4 header.
+        wire.send(_packet(), tags=_tag(7, 0x88A8) + _tag(0x4505))
+        wire.send(jumbo, tags=_tag(7, 0x88A8) + _tag(0x4505))
+        wire.send(looks_tagged)
+        assert _captured(rings) == [_packet(), jumbo, looks_tagged]
+        assert rings[0].copied == 2
+        assert (rings[0].cut, rings[0].skipped) == (0, 0)
+
+
 def test_all_devices_means_what_this_host_receives(lab: tuple[str, str]) -> None:
     """Frames to another link address or of a VLAN that is not ours are not for this host."""
     with _rings(lab[0], []) as rings, _rings(lab[0], ["vs"]) as named, Wire(lab) as wire:
@@ -404,6 +420,32 @@ def test_without_room_for_copies_packets_are_cut_and_counted(lab: tuple[str, str
         for segment in map(Tcp, whole):
             at = segment.seq - first - 1
             assert segment.payload == pattern[at : at + len(segment.payload)] or not segment.payload
+
+
+@contextlib.contextmanager
+def _without_net_admin() -> Iterator[None]:
+    """Take CAP_NET_ADMIN from this thread's effective capabilities for a while."""
+    header = struct.pack("=Ii", 0x20080522, 0)
+    held = ctypes.create_string_buffer(24)
+    assert _LIBC.capget(header, held) == 0
+    sets = list(struct.unpack("=6I", held.raw))
+    try:
+        assert _LIBC.capset(header, struct.pack("=6I", sets[0] & ~(1 << 12), *sets[1:])) == 0
+        yield
+    finally:
+        assert _LIBC.capset(header, held) == 0
+
+
+def test_capture_with_cap_net_raw_alone(lab: tuple[str, str]) -> None:
+    """All works but the size of the queue for large packets, and `queue_bytes` says so."""
+    with _inside(lab[0]), _without_net_admin():
+        (one,) = ring.open_rings(["vs"], _program())
+    with contextlib.closing(one), _rings(lab[0], ["vs"]) as (privileged,), Wire(lab) as wire:
+        with open("/proc/sys/net/core/rmem_max", encoding="ascii") as limit:
+            assert one.queue_bytes == min(2 * int(limit.read()), 2 * ring.DEFAULT_BUFFER_BYTES)
+        assert privileged.queue_bytes == 2 * ring.DEFAULT_BUFFER_BYTES
+        wire.send(_packet())
+        assert _captured([one]) == _captured([privileged]) == [_packet()]
 
 
 def test_snaplen_is_no_loss(lab: tuple[str, str]) -> None:

@@ -37,6 +37,7 @@ cdef int _TAG
 cdef int _SERVICE_TAG
 cdef Py_ssize_t _TAG_BYTES
 cdef Py_ssize_t _SHORTEST_HEADER
+cdef Py_ssize_t _MOST_PADDING
 cdef Py_ssize_t _AT_LENGTH
 cdef Py_ssize_t _AT_CAPTURED
 cdef Py_ssize_t _AT_NETWORK
@@ -51,6 +52,7 @@ cdef class Ring:
     cdef public long long device_downs
     cdef public object device
     cdef public object failed
+    cdef public long long queue_bytes
     cdef public long long skipped
     cdef unsigned char *base
     cdef unsigned char[::1] copy_view

@@ -3,7 +3,8 @@
 **Whole packets.** A frame of the ring holds a packet up to the usual MTU. Larger ones (GRO and TSO
 make segments of up to 64 KiB) are cut in their frame, and because of PACKET_COPY_THRESH the kernel
 also queues them, uncopied, on the socket: `drain` reads them there, in step with their frames. If
-that queue is full the packet is handed on cut, with its true length, and counted in `cut`.
+that queue is full the packet is handed on cut, with its true length, and counted in `cut`. A large
+queue takes CAP_NET_ADMIN; else the sysctl net.core.rmem_max bounds it (`queue_bytes`).
 
 **Each packet once.** What this host sends is never captured (PACKET_IGNORE_OUTGOING, and in the
 filter for kernels without it): on `lo` each packet is seen when it comes in, not when it leaves.
@@ -71,6 +72,7 @@ _TAG = 0x8100
 _SERVICE_TAG = 0x88A8
 _TAG_BYTES = 4
 _SHORTEST_HEADER = 20
+_MOST_PADDING = 46
 
 # struct tpacket2_hdr, and struct sockaddr_ll 32 bytes after it
 _AT_LENGTH = 4
@@ -144,6 +146,7 @@ class Ring:
         "mapping",  # the mmap object behind `base` and `view`
         "next_frame",  # index of the oldest frame not yet taken
         "protocol",  # link-layer protocol the socket is bound to
+        "queue_bytes",  # room for packets larger than a frame, overhead included, as granted
         "received",  # packets the kernel put into the ring, as `dropped`
         "skipped",  # frames that passed the filter and are not IP
         "snaplen",  # bytes of a packet to hand on, at most
@@ -179,7 +182,7 @@ class Ring:
         self.frame_count = 0
         self.next_frame = 0
         self.copied = self.cut = self.skipped = 0
-        self.received = self.dropped = self.device_downs = 0
+        self.received = self.dropped = self.device_downs = self.queue_bytes = 0
         self.down = False
         self.failed: str | None = None
         self.mapping: mmap.mmap | None = None
@@ -345,6 +348,7 @@ class Ring:
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
         except PermissionError:  # CAP_NET_RAW without CAP_NET_ADMIN: as much as the sysctl allows
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        self.queue_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     def _ignore_outgoing(self) -> None:
         try:
@@ -411,13 +415,13 @@ class Ring:
                     and following != _SERVICE_TAG
                 ):
                     return start
-                # Bytes 2 and 3 of an IP header can look like that, too: does the rest fit?
+                # Bytes 2 and 3 of an IP header can look like that, too: does its length fit?
                 version = data[start] >> 4
                 if version == 4:
                     length = following
                 else:
                     length = 40 + ((data[start + 4] << 8) | data[start + 5])
-                if (version == 4 or version == 6) and length <= wire_length:
+                if (version == 4 or version == 6) and 0 <= wire_length - length <= _MOST_PADDING:
                     return start
             elif protocol != _TAG and protocol != _SERVICE_TAG:
                 return -1

@@ -1,0 +1,42 @@
+"""An overflow for captured packets, so that a busy moment does not fill the kernel's ring.
+
+When a drain brings more than the engine should take in one turn, the rest is copied here, which
+is much cheaper than working on it, and taken from here in the next turns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.segment import copy_bytes
+
+
+class Backlog(PacketHandler):
+    """Packets in the order in which they were captured. Takes them as a handler."""
+
+    __slots__ = ("held_bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets: deque[tuple[bytes, int, int]] = deque()
+        self.held_bytes = 0  # captured bytes in `packets`; 0 when it is empty
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
+        """Keep a copy of the packet."""
+        self.packets.append((copy_bytes(data, start, end - start), wire_length, timestamp_ns))
+        self.held_bytes += end - start
+        return 0
+
+    def hand_on(self, handler: PacketHandler, limit: int) -> int:
+        """Give the oldest packets, at most `limit`, to `handler`; how many."""
+        count = 0
+        while count < limit and self.packets:
+            data, wire_length, timestamp_ns = self.packets.popleft()
+            self.held_bytes -= len(data)
+            handler.packet(data, 0, len(data), wire_length, timestamp_ns)
+            count += 1
+        return count
