@@ -28,6 +28,7 @@ from setuptools.command.build_py import build_py
 
 # Each module with a `.pxd` beside it, and no other (tests/repo/test_compiled_modules.py).
 COMPILED_MODULES = [
+    "tcpcopy.capture.backlog",
     "tcpcopy.capture.ring",
     "tcpcopy.deliver.raw",
     "tcpcopy.engine.captured",

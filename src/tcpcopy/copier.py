@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tcpcopy.capture.filters import compile_filter, expression_for
+from tcpcopy.capture.backlog import Backlog
+from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.alarm import Alarm
 from tcpcopy.deliver.raw import RawSender
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 EXIT_WAIT_NS = 10_000_000_000
 _DRAIN_LIMIT = 512
+_OVERFLOW_LIMIT = 1 << 20
 _BUSY_EVENTS = 8
 _NAP_SECONDS = 0.0005
 _HOUSEKEEPING_NS = 1_000_000_000
@@ -81,6 +83,7 @@ class Copier:
         self.sender: RawSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self._backlog = Backlog()
         self._poll = select.epoll()
         self._alarm = Alarm()
         self._housekeeping_ns = 0
@@ -212,14 +215,28 @@ class Copier:
             if deadline_ns is not None and deadline_ns <= now_ns:
                 self.relay.run_timers(now_ns)
         if capture:
-            for ring in self.rings:
-                handled += ring.drain(engine, _DRAIN_LIMIT)
+            handled += self._capture()
         if self.transport is not None:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self._batch.flush()
         if self.relay is not None:
             self.relay.flush(now_ns)
+        return handled
+
+    def _capture(self) -> int:
+        """Take captured packets; what one turn should not work on is moved to the backlog."""
+        backlog = self._backlog
+        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
+        if backlog.held_bytes > self.config.memory_bytes // 4:
+            return handled  # the ring is the last buffer left; what it drops, the kernel counts
+        for ring in self.rings:
+            taken = 0
+            if not backlog.held_bytes:
+                taken = ring.drain(self.engine, _DRAIN_LIMIT)
+                handled += taken
+            if backlog.held_bytes or taken == _DRAIN_LIMIT:
+                ring.drain(backlog, _OVERFLOW_LIMIT)
         return handled
 
     def _housekeep(self, now_ns: int) -> None:
@@ -252,6 +269,8 @@ class Copier:
         while not stopping():
             handled = self.step()
             tick(self.engine.now_ns)
+            if self._backlog.held_bytes:
+                continue
             if handled >= _BUSY_EVENTS:
                 time.sleep(_NAP_SECONDS)
             else:
@@ -260,8 +279,11 @@ class Copier:
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
-        while self.step() > 0 and self._left_in_rings():
-            pass
+        for ring in self.rings:
+            ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        self.step()
+        while self._backlog.held_bytes or self._left_in_rings():
+            self.step()
         for ring in self.rings:
             self._poll.unregister(ring.fileno())
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS

@@ -23,3 +23,5 @@ cdef class Counts:
     cdef public long long turns_captured
     cdef public long long turns_replayed
     cdef public long long waits_expired
+
+    cpdef void count_outcome(self, int outcome) except *

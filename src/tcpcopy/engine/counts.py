@@ -60,6 +60,10 @@ class Counts:
         self.turns_replayed = 0
         self.waits_expired = 0
 
+    def count_outcome(self, outcome: int) -> None:
+        """One more session has ended so."""
+        self.outcomes[outcome] += 1
+
     def outcome_counts(self) -> list[int]:
         """A copy, indexed by Outcome."""
         return list(self.outcomes)

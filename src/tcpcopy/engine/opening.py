@@ -70,7 +70,7 @@ class Opener:
                     session = self._make(key, target, copy, client_address, segment, is_syn, now_ns)
                     shed = int(Outcome.NO_ADDRESS)
                 if session is None:
-                    counts.outcomes[shed] += 1
+                    counts.count_outcome(shed)
                     continue
                 counts.live += 1
                 if counts.live > counts.peak:

@@ -9,7 +9,9 @@ from tcpcopy.engine.replayed cimport Replayed
 cdef long long _QUIET
 cdef long long _SHORT_QUIET
 cdef long long _SURPLUS_FACTOR
+cdef long long _SURPLUS_MIN
 cdef long long _SURPLUS_MAX
+cdef int _GROWING
 cdef long long _WAIT_FACTOR
 cdef long long _WAIT_MIN
 cdef long long _RTT_FLOOR
@@ -24,6 +26,7 @@ cdef class PacedHalf(CapturedHalf):
     cdef public Context context
     cdef public long long drift
     cdef public bint expired
+    cdef public int growing
     cdef public long long previous_turn_ns
     cdef public long long previous_turn_offset
     cdef public long long rtt_ns
@@ -51,18 +54,19 @@ cdef class PacedHalf(CapturedHalf):
         needed=cython.longlong,
     )
     cpdef long long gate_opens_ns(self, Replayed replayed, long long now_ns) except -2
-    @cython.locals(opens=cython.longlong, wait=cython.longlong)
-    cdef long long _when_answered(
-        self, Replayed replayed, long long answered, long long now_ns
-    ) except -2
+    @cython.locals(opens=cython.longlong)
+    cdef long long _when_answered(self, Replayed replayed, long long now_ns) except -2
     @cython.locals(opens=cython.longlong, quiet=cython.longlong, bound=cython.longlong)
     cdef long long _when_short(
         self, Replayed replayed, long long needed, long long now_ns
     ) except -2
     @cython.locals(since=cython.longlong, opens=cython.longlong)
     cdef long long _when_silent(
-        self, Chunk chunk, long long received, long long needed, long long now_ns
+        self, Chunk chunk, long long received, long long now_ns
     ) except -2
+    cdef long long _open_at(self, long long opens, long long now_ns) noexcept
+    @cython.locals(wait=cython.longlong)
+    cdef long long _surplus_wait(self) except -1
     @cython.locals(chunk=Chunk, wait=cython.longlong)
     cdef long long _longest_wait(self) except -1
     @cython.locals(chunk=Chunk)

@@ -31,9 +31,12 @@ from tcpcopy.engine.replayed import Replayed
 QUIET_NS = 5_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
-# Surplus was there before the turn: wait for its answer so many times the usual answer time.
-SURPLUS_FACTOR = 2
+# Enough was there before the turn went out: wait for its answer so many times the usual time.
+SURPLUS_FACTOR = 4
+SURPLUS_MIN_NS = 20_000_000
 SURPLUS_MAX_NS = 200_000_000
+# A surplus that grew with so many turns in a row is longer answers, not a lead.
+GROWING_TURNS = 2
 # "Generously: many times what the online answer took, at least a second."
 WAIT_FACTOR = 10
 WAIT_MIN_NS = 1_000_000_000
@@ -46,7 +49,9 @@ ON_PROGRESS = -1  # nothing but progress of the target can open the gate
 _QUIET = QUIET_NS
 _SHORT_QUIET = SHORT_ANSWER_QUIET_NS
 _SURPLUS_FACTOR = SURPLUS_FACTOR
+_SURPLUS_MIN = SURPLUS_MIN_NS
 _SURPLUS_MAX = SURPLUS_MAX_NS
+_GROWING = GROWING_TURNS
 _WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
 _RTT_FLOOR = RTT_FLOOR_NS
@@ -61,10 +66,11 @@ class PacedHalf(CapturedHalf):
 
     __slots__ = (
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
-        "answer_usual_ns",  # smoothed time from a turn's release to the start of its answer
+        "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "expired",  # the gate last looked at opened because a wait ran out
+        "growing",  # turns in a row with which the surplus grew
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
         "rtt_ns",  # the client's round-trip time
@@ -85,9 +91,10 @@ class PacedHalf(CapturedHalf):
         super().__init__()
         self.context = context
         self.answer_started_ns = 0
-        self.answer_usual_ns = _QUIET
+        self.answer_usual_ns = 0
         self.drift = 0
         self.expired = 0
+        self.growing = 0
         self.previous_turn_ns = 0
         self.previous_turn_offset = 0
         self.rtt_ns = 0
@@ -129,6 +136,8 @@ class PacedHalf(CapturedHalf):
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
             sample = now_ns - self.turn_released_ns
+            if self.answer_usual_ns == 0:
+                self.answer_usual_ns = sample
             self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
             if self.turn_count > 0:
                 self.context.counts.answer_time.record(sample)
@@ -146,30 +155,25 @@ class PacedHalf(CapturedHalf):
             return _OPEN
         received = replayed.received
         answered = received - self.turn_base
-        needed = chunk.server_offset if self.streaming else chunk.server_offset + self.drift
-        if received >= needed or answered >= chunk.server_offset - self.turn_offset:
-            return self._when_answered(replayed, answered, now_ns)
-        if answered > 0:
+        if self.streaming:
+            if received >= chunk.server_offset:
+                return self._when_answered(replayed, now_ns)
+        elif answered > 0:
+            needed = chunk.server_offset + self.drift
+            if received >= needed or answered >= chunk.server_offset - self.turn_offset:
+                return self._when_answered(replayed, now_ns)
             return self._when_short(replayed, needed, now_ns)
-        return self._when_silent(chunk, received, needed, now_ns)
+        return self._when_silent(chunk, received, now_ns)
 
-    def _when_answered(self, replayed: Replayed, answered: int, now_ns: int) -> int:
-        if answered > 0 or self.streaming:
-            opens = replayed.last_receive_ns + self.rtt_ns
-            if not replayed.pushed and self.rtt_ns < _QUIET:
-                opens = replayed.last_receive_ns + _QUIET
-        else:
-            # Enough had come before the last turn went out; give its answer time to come.
-            wait = self.answer_usual_ns * _SURPLUS_FACTOR
-            if wait > _SURPLUS_MAX:
-                wait = _SURPLUS_MAX
-            opens = self.turn_released_ns + wait
-        return _OPEN if opens <= now_ns else opens
+    def _when_answered(self, replayed: Replayed, now_ns: int) -> int:
+        opens = replayed.last_receive_ns + self.rtt_ns
+        if not replayed.pushed and self.rtt_ns < _QUIET:
+            opens = replayed.last_receive_ns + _QUIET
+        return self._open_at(opens, now_ns)
 
     def _when_short(self, replayed: Replayed, needed: int, now_ns: int) -> int:
         if self.shortfall > 0 and replayed.pushed and replayed.received >= needed - self.shortfall:
-            opens = replayed.last_receive_ns + self.rtt_ns
-            return _OPEN if opens <= now_ns else opens
+            return self._open_at(replayed.last_receive_ns + self.rtt_ns, now_ns)
         quiet = _SHORT_QUIET
         if quiet < 4 * self.answer_usual_ns:
             quiet = 4 * self.answer_usual_ns
@@ -180,21 +184,35 @@ class PacedHalf(CapturedHalf):
         if bound < opens:
             opens = bound
             self.expired = 1
-        return _OPEN if opens <= now_ns else opens
+        return self._open_at(opens, now_ns)
 
-    def _when_silent(self, chunk: Chunk, received: int, needed: int, now_ns: int) -> int:
-        """The target has said nothing since the last turn, and owes something."""
+    def _when_silent(self, chunk: Chunk, received: int, now_ns: int) -> int:
+        """The target has said nothing since the last turn (or too little of a free stream)."""
         since = self.turn_released_ns
         if since < chunk.captured_ns:
             since = chunk.captured_ns
+        if received >= chunk.server_offset:
+            # Enough had come before that turn went out. Its own answer may still be coming.
+            return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
         if self.streaming:
             opens = since + self._longest_wait()
-        elif chunk.kind >= _FIN and needed - received == 1:
+        elif chunk.kind >= _FIN and chunk.server_offset + self.drift - received == 1:
             opens = since + _WAIT_MIN  # only the server's FIN is missing: it closes later here
         else:
             return _ON_PROGRESS
         self.expired = 1
+        return self._open_at(opens, now_ns)
+
+    def _open_at(self, opens: int, now_ns: int) -> int:
         return _OPEN if opens <= now_ns else opens
+
+    def _surplus_wait(self) -> int:
+        if self.growing >= _GROWING:
+            return self._longest_wait()
+        wait = self.answer_usual_ns * _SURPLUS_FACTOR
+        if wait < _SURPLUS_MIN:
+            return _SURPLUS_MIN
+        return wait if wait < _SURPLUS_MAX else _SURPLUS_MAX
 
     def _longest_wait(self) -> int:
         chunk = self.gate
@@ -240,6 +258,7 @@ class PacedHalf(CapturedHalf):
 
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
+        self.growing = self.growing + 1 if surplus > self.surplus_0 else 0
         if self.turn_count <= 1:
             self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus
         else:
@@ -254,4 +273,4 @@ class PacedHalf(CapturedHalf):
             least = self.surplus_2
         if self.surplus_3 < least:
             least = self.surplus_3
-        self.drift = least
+        self.drift = surplus if self.growing >= _GROWING else least
