@@ -10,6 +10,7 @@ cdef int _EARLY_LIMIT
 cdef int _CLOSED
 cdef long long _EARLY_BYTES
 cdef Py_ssize_t _EARLY_SEGMENTS
+cdef long long _FARTHEST
 cdef int _DATA
 cdef int _FIN
 cdef int _RST

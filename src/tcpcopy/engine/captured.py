@@ -16,6 +16,8 @@ from tcpcopy.engine.chunk import DATA, FIN, RST, Chunk, ChunkQueue
 # More than a client can have in flight: a default Linux client's send buffer ends at 4 MiB.
 EARLY_LIMIT_BYTES = 16 * 1024 * 1024
 EARLY_LIMIT_SEGMENTS = 16384
+# No window is larger (RFC 7323, 2.3): what is farther ahead belongs to another connection.
+FARTHEST_AHEAD = 0x3FFFFFFF
 
 _USED = 0
 _DUPLICATE = int(outcomes.Drop.DUPLICATE)
@@ -24,6 +26,7 @@ _EARLY_LIMIT = int(outcomes.Drop.EARLY_LIMIT)
 _CLOSED = int(outcomes.Drop.CLOSED_SESSION)
 _EARLY_BYTES = EARLY_LIMIT_BYTES
 _EARLY_SEGMENTS = EARLY_LIMIT_SEGMENTS
+_FARTHEST = FARTHEST_AHEAD
 _DATA = DATA
 _FIN = FIN
 _RST = RST
@@ -84,6 +87,8 @@ class CapturedHalf(ChunkQueue):
         isn = self.captured_isn
         offset = rcv + seqnum.difference(seq, (isn + 1 + rcv) & 0xFFFFFFFF)
         end = offset + len(data)
+        if offset - rcv > _FARTHEST:
+            return _OUT_OF_WINDOW
         server_offset = self.acknowledged_by_client(ack)
         if end <= rcv:
             return _DUPLICATE
@@ -96,7 +101,7 @@ class CapturedHalf(ChunkQueue):
         if offset < rcv:
             data = data[rcv - offset :]
         self._accept(data, server_offset, now_ns)
-        if self.stuck_since_ns != 0:
+        if self.stuck_since_ns != 0 or self.early is not None:
             self._take_early(now_ns)
         return _USED
 
@@ -106,7 +111,7 @@ class CapturedHalf(ChunkQueue):
             return _DUPLICATE
         rcv = self.captured_rcv_offset
         offset = rcv + seqnum.difference(seq_after_data, (self.captured_isn + 1 + rcv) & 0xFFFFFFFF)
-        if offset < rcv:
+        if offset < rcv or offset - rcv > _FARTHEST:
             return _OUT_OF_WINDOW
         self.captured_fin_offset = offset
         self.acknowledged_by_client(ack)
@@ -124,7 +129,7 @@ class CapturedHalf(ChunkQueue):
             return _DUPLICATE
         rcv = self.captured_rcv_offset
         ahead = seqnum.difference(seq, (self.captured_isn + 1 + rcv) & 0xFFFFFFFF)
-        if ahead < -1 or ahead > 0x3FFFFFFF:
+        if ahead < -1 or ahead > _FARTHEST:
             return _OUT_OF_WINDOW
         if ack >= 0:
             self.acknowledged_by_client(ack)
