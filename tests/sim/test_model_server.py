@@ -398,3 +398,18 @@ def test_full_close_resets_unread_and_later_data() -> None:
     dialogue.connection.close()
     assert flags_of(dialogue.answers()) == [FIN | ACK]
     assert flags_of(dialogue.send(ACK, ack=2, payload=b"late")) == [RST | ACK]
+
+
+def test_keep_alive_probes_only_while_nothing_is_outstanding() -> None:
+    """An idle connection is probed below SND.NXT; one that waits for an ACK retransmits."""
+    config = ServerConfig(
+        window_scale=None, timestamps=False, sack=False, keep_alive_ns=5 * SECOND, push=False
+    )
+    dialogue = Dialogue(config)
+    dialogue.connect()
+    (probe,) = dialogue.wait(5 * SECOND)
+    assert (probe.seq, probe.flags, probe.payload) == (0, ACK, b"")
+    dialogue.send(ACK)
+    dialogue.connection.write(b"x")
+    sent = [*dialogue.answers(), *dialogue.wait(20 * SECOND)]
+    assert len(sent) > 3 and {segment.payload for segment in sent} == {b"x"}

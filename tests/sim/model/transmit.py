@@ -292,13 +292,15 @@ class Transmitter:
         if self.state is State.TIME_WAIT or (self.state is State.FIN_WAIT_2 and self._fully_closed):
             self._finish(None)
         elif self.state in DATA_STATES and self._config.keep_alive_ns is not None:
+            self._idle_due_ns = self._clock.now_ns + self._config.keep_alive_ns
+            if self.sender.una < self.sender.snd_max or self.sender.pending:
+                return  # no probes beside retransmissions, as Linux
             self._keep_alives += 1
             if self._keep_alives > KEEP_ALIVE_PROBES:
                 self._send(RST | ACK, self.sender.nxt)
                 self._finish("timeout")
                 return
             self._send(ACK, self.sender.nxt - 1)  # RFC 9293 3.8.4
-            self._idle_due_ns = self._clock.now_ns + self._config.keep_alive_ns
 
     def _fin_wait_2(self) -> None:
         """Only a full close is waited on for a bounded time, as Linux does."""
