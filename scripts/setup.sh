@@ -19,7 +19,7 @@ TEST_PROGRAMS=(
     redis-server:redis-server redis-benchmark:redis-tools memcached:memcached
     mariadbd:mariadb-server mariadb:mariadb-client
     "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib"
-    wrk:wrk nft:nftables curl:curl tcpdump:tcpdump
+    wrk:wrk nft:nftables ethtool:ethtool curl:curl tcpdump:tcpdump
 )
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_RETRIES=5 PIP_ROOT_USER_ACTION=ignore
