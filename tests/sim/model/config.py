@@ -67,6 +67,6 @@ def random_config(random: Random) -> ServerConfig:
         delayed_ack_ns=random.choice((0, 0, 40 * MILLISECOND, 200 * MILLISECOND)),
         keep_alive_ns=random.choice((None, None, 2 * SECOND)),
         lenient_edge=random.random() < 0.5,
-        renege=random.choice((0.0, 0.0, 0.2)),
+        renege=random.choice((0.0, 0.0, 0.03)),
         large_segments=random.choice((None, None, 20_000, 65_000)),
     )
