@@ -220,7 +220,12 @@ class TcpClient(ReceiveHalf):
             self.cursor = None
         length = segment.payload_length
         is_fin = segment_flags & _FIN
-        if self.timestamps and segment.timestamp_present and offset <= received:
+        if (
+            self.timestamps
+            and segment.timestamp_present
+            and offset <= received
+            and seqnum.difference(segment.timestamp_value, self.timestamp_recent) >= 0
+        ):
             self.timestamp_recent = segment.timestamp_value  # RFC 7323 (4.3)
         if ack >= una:
             self._take_acknowledgement(segment, ack, length == 0 and not is_fin, now_ns)

@@ -99,6 +99,7 @@ class KernelClient(Replayed):
         self.target_address = target_address
         self.target_port = target_port
         self.owner: object = None
+        self.coarse = 1
         self.close_deadline_ns = 0
         self.connect_deadline_ns = 0
         self.cursor: Chunk | None = None

@@ -7,6 +7,7 @@ from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.replayed cimport Replayed
 
 cdef long long _QUIET
+cdef long long _FIRST_QUIET
 cdef long long _SHORT_QUIET
 cdef long long _SURPLUS_FACTOR
 cdef long long _SURPLUS_MIN
@@ -14,6 +15,7 @@ cdef long long _SURPLUS_MAX
 cdef int _GROWING
 cdef long long _WAIT_FACTOR
 cdef long long _WAIT_MIN
+cdef long long _LESS_WAIT
 cdef long long _RTT_FLOOR
 cdef long long _OPEN
 cdef long long _ON_PROGRESS
@@ -25,6 +27,7 @@ cdef class PacedHalf(CapturedHalf):
     cdef public long long answer_usual_ns
     cdef public Context context
     cdef public long long drift
+    cdef public long long excess
     cdef public bint expired
     cdef public int growing
     cdef public long long previous_turn_ns
@@ -52,10 +55,14 @@ cdef class PacedHalf(CapturedHalf):
         received=cython.longlong,
         answered=cython.longlong,
         needed=cython.longlong,
+        expected=cython.longlong,
     )
     cpdef long long gate_opens_ns(self, Replayed replayed, long long now_ns) except -2
-    @cython.locals(opens=cython.longlong)
-    cdef long long _when_answered(self, Replayed replayed, long long now_ns) except -2
+    @cython.locals(quiet=cython.longlong)
+    cdef long long _when_answered(
+        self, Replayed replayed, long long answered, long long expected, long long now_ns
+    ) except -2
+    cdef bint _data_waits(self) except *
     @cython.locals(opens=cython.longlong, quiet=cython.longlong, bound=cython.longlong)
     cdef long long _when_short(
         self, Replayed replayed, long long needed, long long now_ns
@@ -75,5 +82,5 @@ cdef class PacedHalf(CapturedHalf):
     cdef void _settle(self, Chunk chunk, Replayed replayed, long long now_ns) except *
     @cython.locals(counts=Counts)
     cdef void _count_turn(self, long long lag_ns) except *
-    @cython.locals(least=cython.longlong)
+    @cython.locals(least=cython.longlong, growth=cython.longlong)
     cdef void _note_surplus(self, long long surplus) except *

@@ -29,6 +29,8 @@ from tcpcopy.engine.replayed import Replayed
 
 # An answer that was not pushed is taken as complete after this silence.
 QUIET_NS = 5_000_000
+# The same for the first answers of a kernel socket, which shows no pushes.
+FIRST_QUIET_NS = 1_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
 # Enough was there before the turn went out: wait for its answer so many times the usual time.
@@ -40,6 +42,8 @@ GROWING_TURNS = 2
 # "Generously: many times what the online answer took, at least a second."
 WAIT_FACTOR = 10
 WAIT_MIN_NS = 1_000_000_000
+# The same for a target that is silent, and is known to answer less than online does.
+LESS_WAIT_NS = 10_000_000_000
 # Round trips below this are not put back: the wake-up would cost more than it tells.
 RTT_FLOOR_NS = 250_000
 
@@ -47,6 +51,7 @@ OPEN = 0  # the chunk may go
 ON_PROGRESS = -1  # nothing but progress of the target can open the gate
 
 _QUIET = QUIET_NS
+_FIRST_QUIET = FIRST_QUIET_NS
 _SHORT_QUIET = SHORT_ANSWER_QUIET_NS
 _SURPLUS_FACTOR = SURPLUS_FACTOR
 _SURPLUS_MIN = SURPLUS_MIN_NS
@@ -54,6 +59,7 @@ _SURPLUS_MAX = SURPLUS_MAX_NS
 _GROWING = GROWING_TURNS
 _WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
+_LESS_WAIT = LESS_WAIT_NS
 _RTT_FLOOR = RTT_FLOOR_NS
 _OPEN = OPEN
 _ON_PROGRESS = ON_PROGRESS
@@ -69,6 +75,7 @@ class PacedHalf(CapturedHalf):
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
+        "excess",  # how much longer than online's the last answer was
         "expired",  # the gate last looked at opened because a wait ran out
         "growing",  # turns in a row with which the surplus grew
         "previous_turn_ns",  # when the newest captured turn began
@@ -93,6 +100,7 @@ class PacedHalf(CapturedHalf):
         self.answer_started_ns = 0
         self.answer_usual_ns = 0
         self.drift = 0
+        self.excess = 0
         self.expired = 0
         self.growing = 0
         self.previous_turn_ns = 0
@@ -157,19 +165,29 @@ class PacedHalf(CapturedHalf):
         answered = received - self.turn_base
         if self.streaming:
             if received >= chunk.server_offset:
-                return self._when_answered(replayed, now_ns)
+                return self._when_answered(replayed, 0, 0, now_ns)
         elif answered > 0:
             needed = chunk.server_offset + self.drift
-            if received >= needed or answered >= chunk.server_offset - self.turn_offset:
-                return self._when_answered(replayed, now_ns)
+            expected = chunk.server_offset - self.turn_offset
+            if received >= needed or answered >= expected:
+                return self._when_answered(replayed, answered, expected, now_ns)
             return self._when_short(replayed, needed, now_ns)
         return self._when_silent(chunk, received, now_ns)
 
-    def _when_answered(self, replayed: Replayed, now_ns: int) -> int:
-        opens = replayed.last_receive_ns + self.rtt_ns
-        if not replayed.pushed and self.rtt_ns < _QUIET:
-            opens = replayed.last_receive_ns + _QUIET
-        return self._open_at(opens, now_ns)
+    def _when_answered(
+        self, replayed: Replayed, answered: int, expected: int, now_ns: int
+    ) -> int:
+        quiet = 0
+        if not replayed.pushed or answered < expected + self.excess:
+            quiet = _QUIET  # the last answers were longer than online's: more may come
+        elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
+            quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
+        if quiet < self.rtt_ns:
+            quiet = self.rtt_ns
+        return self._open_at(replayed.last_receive_ns + quiet, now_ns)
+
+    def _data_waits(self) -> bool:
+        return self.gate is not None and self.gate.kind < _FIN
 
     def _when_short(self, replayed: Replayed, needed: int, now_ns: int) -> int:
         if self.shortfall > 0 and replayed.pushed and replayed.received >= needed - self.shortfall:
@@ -198,6 +216,9 @@ class PacedHalf(CapturedHalf):
             opens = since + self._longest_wait()
         elif chunk.kind >= _FIN and chunk.server_offset + self.drift - received == 1:
             opens = since + _WAIT_MIN  # only the server's FIN is missing: it closes later here
+        elif self.drift < 0:
+            # The target says less than online did, so what is owed may be nothing at all.
+            opens = since + max(self._longest_wait(), _LESS_WAIT)
         else:
             return _ON_PROGRESS
         self.expired = 1
@@ -258,7 +279,9 @@ class PacedHalf(CapturedHalf):
 
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
-        self.growing = self.growing + 1 if surplus > self.surplus_0 else 0
+        growth = surplus - self.surplus_0
+        self.growing = self.growing + 1 if growth > 0 else 0
+        self.excess = growth if growth > 0 else 0
         if self.turn_count <= 1:
             self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus
         else:

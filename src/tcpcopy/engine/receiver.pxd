@@ -14,6 +14,7 @@ cdef bytes _NOTHING
 cdef class ReceiveHalf(SendHalf):
     cdef public bint ack_now
     cdef public list early
+    cdef public long long early_newest
     cdef public long long later_ack_ns
     cdef public int rcv_wscale
     cdef public long long rtt_ns

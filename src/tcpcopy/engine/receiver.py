@@ -32,6 +32,7 @@ class ReceiveHalf(SendHalf):
     __slots__ = (
         "early",  # None, or sorted disjoint (start, end) server offsets beyond `received`
         "ack_now",  # an acknowledgement must go at once
+        "early_newest",  # where the newest early segment starts; it is told of first
         "later_ack_ns",  # when bytes that came after the pending ones were due, 0: none did
         "rcv_wscale",  # window scale that we announced
         "rtt_ns",  # the client's round-trip time, put back on acknowledgements
@@ -50,6 +51,7 @@ class ReceiveHalf(SendHalf):
         super().__init__(context, queue, address, port, target_address, target_port)
         self.early: list[tuple[int, int]] | None = None
         self.ack_now = 0
+        self.early_newest = 0
         self.later_ack_ns = 0
         self.rcv_wscale = 0
         self.rtt_ns = 0
@@ -87,6 +89,7 @@ class ReceiveHalf(SendHalf):
         self.context.counts.answer_bytes += gained
 
     def _hold(self, start: int, end: int) -> None:
+        self.early_newest = start
         ranges = []
         for left, right in self.early or ():
             if right < start or left > end:
@@ -135,18 +138,23 @@ class ReceiveHalf(SendHalf):
         """The pending acknowledgement is due; what came later is due a round trip later."""
         later = self.later_ack_ns
         self.later_ack_ns = 0
-        self.send_ack(now_ns)
+        self.ack_deadline_ns = 0
+        if self.ack_pending_bytes > 0 or self.ack_now:
+            self.send_ack(now_ns)
         if later > now_ns:
             self.ack_deadline_ns = later
         return 0
 
     def _sack_option(self) -> bytes:
-        """Up to three blocks (RFC 2018, 3), after two bytes of padding."""
+        """Up to three blocks, the newest first (RFC 2018, 4), after two bytes of padding."""
         if not self.sack_permitted or self.early is None:
             return _NOTHING
         base = self.irs + 1
+        newest = self.early_newest
+        told = [r for r in self.early if r[0] <= newest < r[1]]
+        told.extend(r for r in self.early[:3] if not r[0] <= newest < r[1])
         blocks = b"".join(
             seqnum.add(base, start).to_bytes(4, "big") + seqnum.add(base, end).to_bytes(4, "big")
-            for start, end in self.early[:3]
+            for start, end in told[:3]
         )
         return b"\x01\x01\x05" + bytes((len(blocks) + 2,)) + blocks

@@ -18,6 +18,7 @@ class Replayed:
 
     __slots__ = (
         "acknowledged",  # stream offset that the target has acknowledged
+        "coarse",  # pushes are not seen: each read counts as one
         "ended",  # RUNNING or how it ended
         "established",  # the target has accepted the connection
         "fin_acknowledged",  # the target knows that the client has closed
@@ -29,6 +30,7 @@ class Replayed:
 
     def __init__(self) -> None:
         self.acknowledged = 0
+        self.coarse = 0
         self.ended = RUNNING
         self.established = 0
         self.fin_acknowledged = 0

@@ -374,6 +374,7 @@ class SendHalf(Replayed):
             self.recover = self.snd_nxt
             self.recovering_by_timer = 1
             self.retransmit_next = self.snd_una
+            self.rtt_offset = -1  # Karn's rule, for what was first sent since the last time-out
             self._retransmit_some(1, now_ns)
         return 0
 
