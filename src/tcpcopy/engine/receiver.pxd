@@ -33,4 +33,5 @@ cdef class ReceiveHalf(SendHalf):
     cpdef int send_ack(self, long long now_ns) except -1
     @cython.locals(later=cython.longlong)
     cpdef int ack_due(self, long long now_ns) except -1
+    @cython.locals(newest=cython.longlong)
     cdef bytes _sack_option(self)

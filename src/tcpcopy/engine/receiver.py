@@ -152,7 +152,7 @@ class ReceiveHalf(SendHalf):
         base = self.irs + 1
         newest = self.early_newest
         told = [r for r in self.early if r[0] <= newest < r[1]]
-        told.extend(r for r in self.early[:3] if not r[0] <= newest < r[1])
+        told += [r for r in self.early[:3] if not r[0] <= newest < r[1]]
         blocks = b"".join(
             seqnum.add(base, start).to_bytes(4, "big") + seqnum.add(base, end).to_bytes(4, "big")
             for start, end in told[:3]
