@@ -143,7 +143,7 @@ class Bench:
         sack: tuple[tuple[int, int], ...] = (),
         timestamp: tuple[int, int] | None = None,
     ) -> int:
-        """The target sends `size` bytes from its offset `at`; returns what the client says of it."""
+        """The target sends `size` bytes from its offset `at`; returns the Drop reason."""
         iss = self.client.iss
         segment = replace(
             self.target,

@@ -100,7 +100,7 @@ def test_overlap_gives_only_what_is_new() -> None:
 
 
 def test_keep_alive_probe_without_data_is_no_new_byte() -> None:
-    """A probe repeats the last byte before RCV.NXT, often with a made-up value (RFC 9293, 3.8.4)."""
+    """A probe repeats the last byte, often with a made-up value (RFC 9293, 3.8.4)."""
     feed = Feed()
     feed.data(0, 100)
     assert feed.data(99, 100, data=b"\0") == DUPLICATE
@@ -122,7 +122,7 @@ def test_segment_far_behind_is_old() -> None:
 
 @pytest.mark.parametrize("ahead", [0x40000000, 0x7FFFFF00])
 def test_segment_beyond_any_window_is_no_early_segment(ahead: int) -> None:
-    """No window is larger than 1 GiB (RFC 7323, 2.3): a stray of an older connection is not held."""
+    """No window is larger than 1 GiB (RFC 7323, 2.3): this is of an older connection."""
     feed = Feed()
     feed.data(0, 100)
     start = 100 + ahead
