@@ -259,6 +259,8 @@ class TcpClient(ReceiveHalf):
                 self._set_state(_FIN_WAIT_2)
                 self.close_deadline_ns = now_ns + self.context.close_timeout_ns
             elif self.state == _CLOSING:
+                if self.ack_deadline_ns:
+                    self.send_ack(now_ns)  # of the target's FIN; nothing later would carry it
                 self._set_state(_TIME_WAIT)
                 self._end(_ENDED_CLOSED)
             elif self.state == _LAST_ACK:
