@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import json
 import logging
 import random
@@ -21,13 +22,27 @@ from tcpcopy.options import Options
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, SOCKET, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
-from tcpcopy.supervisor import PidFile, Startup, StopSignals, daemonize, open_log, stop_signals
-from tcpcopy.version import build_kind, version_line, VERSION
+from tcpcopy.supervisor import (
+    PidFile,
+    Startup,
+    StopSignals,
+    check_writable,
+    hold_log,
+    open_log,
+    raise_open_files,
+    run_command,
+    say,
+    starting,
+    stop_signals,
+)
+from tcpcopy.version import VERSION, build_kind, version_line
 
 _log = logging.getLogger("tcpcopy.cli")
 _NS = 1_000_000_000
 _STATUS_NS = _NS
 _LOG_NS = 10 * _NS
+_OTHER_FILES = 64  # kept for rings, log, terminal and what libraries open
+_MOST_LOCAL_ADDRESSES = 65536
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,52 +54,59 @@ def main(argv: list[str] | None = None) -> int:
         return demo_main(arguments[1:])
     try:
         options = option_table.parse(arguments)
-        if options.show == "help":
-            print(option_table.help_text(), end="")
-            return 0
-        if options.show == "version":
-            print(version_line("tcpcopy"))
+        if options.show:
+            is_help = options.show == "help"
+            say(option_table.help_text() if is_help else f"{version_line('tcpcopy')}\n", sys.stdout)
             return 0
         option_table.check_host(options, is_local_address)
         check_privilege()
     except UsageError as error:
-        print(f"tcpcopy: {error}", file=sys.stderr)
+        say(f"tcpcopy: {error}\n", sys.stderr)
         return 2
-    startup = daemonize() if options.daemon else None
-    try:
-        return _run(options, startup)
-    except UsageError as error:
-        text = f"tcpcopy: {error}"
-        if startup is not None:
-            startup.fail(text, 2)
-        else:
-            print(text, file=sys.stderr)
-        return 2
+    return run_command("tcpcopy", options.daemon, lambda startup: _run(options, startup))
 
 
 def _run(options: Options, startup: Startup | None) -> int:
     """Copy until a stop signal. Raises: UsageError, with nothing left behind."""
     with contextlib.ExitStack() as stack:
-        copier = Copier(copier_config(options))
-        stack.callback(copier.close)
-        copier.open()
-        signals = stack.enter_context(stop_signals())
+        hold_log()
+        open_files = raise_open_files()
+        with starting():
+            copier = Copier(copier_config(options, open_files=open_files))
+            stack.callback(copier.close)
+            copier.open()
+            signals = stack.enter_context(stop_signals())
+        if options.json_file:
+            check_writable("--json", options.json_file)
+        # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon)
-        _log.info("ready: %s", _describe(options))
+        _log_start(options)
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
         _copy(options, copier, signals)
-        return _report(options, copier)
+        return _report(options, copier, session_limit(options, open_files))
+
+
+def _log_start(options: Options) -> None:
+    if options.without_effect:
+        _log.warning(
+            "no effect: %s (classic mode only, which -s turns on)",
+            ", ".join(options.without_effect),
+        )
+    _log.info("ready: %s", _describe(options))
 
 
 def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
-    reporters = [StatusReporter(sys.stderr, False, _LOG_NS, write_line=_log.info)]
-    live = options.status and not options.daemon and sys.stderr.isatty()
+    reporters = []
+    terminal = sys.stderr if options.status and not options.daemon else None
+    live = terminal is not None and terminal.isatty()
+    if not live or options.log_file:  # else the live line says it already
+        reporters.append(StatusReporter(sys.stderr, False, _LOG_NS, write_line=_log.info))
     if live:
         reporter = StatusReporter(sys.stderr, True, _STATUS_NS)
         reporters.append(reporter)
@@ -103,33 +125,46 @@ def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
         reporter.finish()
 
 
-def _report(options: Options, copier: Copier) -> int:
-    """Print the summary and write --json; the exit code."""
+def _report(options: Options, copier: Copier, limit: int) -> int:
+    """Write --json, log and print the summary; the exit code."""
     snapshot = copier.snapshot()
-    context = report_context(options)
+    context = report_context(options, limit)
+    code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
-    if options.daemon or options.log_file:
-        for line in text.splitlines():
-            if line:
-                _log.info("%s", line)
-    if not options.daemon:
-        print(text, end="", flush=True)
     if options.json_file:
         data = json.dumps(summary.to_json(snapshot, context), indent=2)
         try:
             Path(options.json_file).write_text(data + "\n", encoding="utf-8")
         except OSError as error:
             _log.error("--json %s: %s", options.json_file, error.strerror)
-            return 1
-    return summary.exit_code(snapshot)
+            code = code or 1
+    if options.daemon or options.log_file:
+        for line in text.splitlines():
+            if line:
+                _log.info("%s", line)
+    if not options.daemon:
+        say(text, sys.stdout)
+    return code
 
 
-def copier_config(options: Options, draw: Callable[[int], int] = random.getrandbits) -> CopierConfig:
-    """What the options come to for one worker. `draw(bits)` gives random numbers."""
+def session_limit(options: Options, open_files: int) -> int:
+    """Most live sessions for a limit of open files: in socket mode each is one. 0: no limit."""
+    if not options.socket_mode or not open_files:
+        return 0
+    return max(1, open_files - _OTHER_FILES - len(options.devices))
+
+
+def copier_config(
+    options: Options, draw: Callable[[int], int] = random.getrandbits, *, open_files: int = 0
+) -> CopierConfig:
+    """What the options come to for one worker.
+
+    `draw(bits)` gives random numbers, `open_files` is the limit of them (0: none).
+    """
     mss_given = options.mss_bytes if options.mss_bytes != 1460 or options.mtu_bytes != 1500 else 0
     local_addresses: tuple[bytes, ...] = ()
     if options.socket_mode and options.client_pool is not None:
-        local_addresses = tuple(options.client_pool)
+        local_addresses = tuple(itertools.islice(options.client_pool, _MOST_LOCAL_ADDRESSES))
     return CopierConfig(
         engine=EngineConfig(
             answer_timeout_ns=options.session_timeout_ns,
@@ -139,6 +174,7 @@ def copier_config(options: Options, draw: Callable[[int], int] = random.getrandb
             mss=mss_given,
             wait_for_answers=options.wait_for_answers,
             full_sessions_only=options.full_sessions_only,
+            max_sessions=session_limit(options, open_files),
             max_queued_bytes=options.memory_bytes // 4 * 3,
             seed=draw(31),
         ),
@@ -164,8 +200,8 @@ def copier_config(options: Options, draw: Callable[[int], int] = random.getrandb
     )
 
 
-def report_context(options: Options) -> Context:
-    """The set-up of the run, for the reports."""
+def report_context(options: Options, limit: int = 0) -> Context:
+    """The set-up of the run, for the reports; `limit` is the most live sessions, 0 for none."""
     transfers = tuple(
         TransferInfo(
             format_address(transfer.source_address) if transfer.source_address else "",
@@ -183,6 +219,7 @@ def report_context(options: Options) -> Context:
             f"{format_address(intercept.address)}:{intercept.port}"
             for intercept in options.intercepts
         ),
+        client_addresses=options.client_addresses,
         client_pool_size=len(pool) if pool is not None else 0,
         example_client=format_address(pool[0]) if pool is not None and len(pool) else "",
         devices=options.devices,
@@ -190,6 +227,7 @@ def report_context(options: Options) -> Context:
         buffer_mib=options.buffer_bytes >> 20,
         snaplen=options.snaplen_bytes,
         memory_mib=options.memory_bytes >> 20,
+        session_limit=limit,
         answer_timeout_s=options.session_timeout_ns // _NS,
         keep_alive_s=options.keepalive_timeout_ns // _NS,
         exit_wait_s=EXIT_WAIT_NS // _NS,

@@ -10,14 +10,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tcpcopy.arguments import (
+    Option,
+    Word,
+    file_to_write,
+    make_parser,
+    number,
+    read_words,
+    refuse_same_files,
+)
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
-from tcpcopy.options import MIB, Option, Word, file_to_write, make_parser, number, read_words
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
-from tcpcopy.supervisor import PidFile, Startup, daemonize, open_log, stop_signals
+from tcpcopy.supervisor import (
+    PidFile,
+    Startup,
+    hold_log,
+    open_log,
+    raise_open_files,
+    run_command,
+    say,
+    starting,
+    stop_signals,
+)
 from tcpcopy.version import version_line
 
 _log = logging.getLogger("tcpcopy.intercept")
+MIB: Final = 1 << 20
 
 _CAPTURE: Final = "capture"
 _RELAY: Final = "tcpcopies"
@@ -106,8 +125,9 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         if option.low is not None
     }
     replaced, original = _address_pair(words.get("replaced"))
+    refuse_same_files(words, ("log", "pid_file"))
     config = InterceptConfig(
-        devices=tuple(words["device"].value.split(",")) if "device" in words else (),
+        devices=_devices(words.get("device")),
         filter=words["filter"].value if "filter" in words else "",
         host=_address(words.get("bind")),
         port=numbers["port"],
@@ -134,35 +154,31 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
-        print(f"intercept: {error}", file=sys.stderr)
+        say(f"intercept: {error}\n", sys.stderr)
         return 2
-    if options.show == "help":
-        print(_PARSER.format_help(), end="")
+    if options.show:
+        is_help = options.show == "help"
+        say(help_text() if is_help else f"{version_line('intercept')}\n", sys.stdout)
         return 0
-    if options.show == "version":
-        print(version_line("intercept"))
-        return 0
-    startup = daemonize() if options.daemon else None
-    try:
-        _run(options, startup)
-    except UsageError as error:
-        text = f"intercept: {error}"
-        if startup is not None:
-            startup.fail(text, 2)
-        else:
-            print(text, file=sys.stderr)
-        return 2
-    return 0
+    return run_command("intercept", options.daemon, lambda startup: _run(options, startup))
 
 
-def _run(options: InterceptOptions, startup: Startup | None) -> None:
+def help_text() -> str:
+    """What `intercept --help` prints."""
+    return _PARSER.format_help()
+
+
+def _run(options: InterceptOptions, startup: Startup | None) -> int:
     """Serve until a stop signal. Raises: UsageError, with nothing left behind."""
     with contextlib.ExitStack() as stack:
+        hold_log()
+        raise_open_files()
         # What may fail comes before what leaves traces: sockets, then the pid file, then the log.
-        interceptor = Interceptor(options.config)
-        stack.callback(interceptor.close)
-        interceptor.open()
-        signals = stack.enter_context(stop_signals())
+        with starting():
+            interceptor = Interceptor(options.config)
+            stack.callback(interceptor.close)
+            interceptor.open()
+            signals = stack.enter_context(stop_signals())
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon)
@@ -172,6 +188,16 @@ def _run(options: InterceptOptions, startup: Startup | None) -> None:
         interceptor.run(signals.fileno(), signals.requested)
         interceptor.report()
         _log.info("stopped")
+        return 0
+
+
+def _devices(word: Word | None) -> tuple[str, ...]:
+    if word is None:
+        return ()
+    names = tuple(name.strip() for name in word.value.split(","))
+    if "" in names:
+        word.refuse("a device is empty", "write DEVICE,..., for example eth0")
+    return names
 
 
 def _address(word: Word | None) -> str:

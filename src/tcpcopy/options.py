@@ -1,19 +1,26 @@
 """tcpcopy's command line: one table of options, and the checked values that it gives.
 
-The table feeds the parser, `--help` and the documentation. `Option`, `read_words` and the checks of
-single values know nothing of tcpcopy's own options.
+The table feeds the parser, `--help` and the documentation.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final
 
+from tcpcopy.arguments import (
+    Option,
+    Word,
+    file_to_write,
+    make_parser,
+    number,
+    read_words,
+    refuse_same_files,
+)
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import (
     IPV4_BYTES,
@@ -36,38 +43,11 @@ _MONTH_SECONDS: Final = 30 * 86400
 _KEEPALIVE_SECONDS_MORE: Final = 120  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
-_SHOWN: Final = 200  # characters of a value shown in an error
 _CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One option, as the parser, `--help` and the documentation need it."""
-
-    name: str  # key of its value
-    short: str  # "-x", or "" for none
-    long: str  # "--transfer"
-    group: str  # heading that it stands under
-    help: str  # one sentence without a stop
-    metavar: str = ""  # what stands for its value; "" for a switch
-    low: int | None = None  # smallest number allowed; None: the value is not a number
-    high: int = 0  # largest number allowed
-    default: int | None = None  # number taken when the option is not given
-    scale: int = 1  # what one unit is in the unit kept (bytes, ns)
-    repeats: bool = False  # a comma list; several uses add up (else the last one counts)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its names as typed, the short one first."""
-        return (self.short, self.long) if self.short else (self.long,)
-
-    def describe(self) -> str:
-        """Help text with range and default."""
-        if self.low is None:
-            return self.help
-        default = "" if self.default is None else f", default {self.default}"
-        return f"{self.help} ({self.low} to {self.high}{default})"
-
+# Without -s the target gets connections of this host's kernel: there is nothing for these to do.
+_CLASSIC_ONLY: Final = (
+    "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
+)  # fmt: skip
 
 _TRAFFIC: Final = "what is copied, and where to"
 _CAPTURE: Final = "capture"
@@ -177,6 +157,7 @@ class Options:
     transfers: TransferTable = field(default_factory=lambda: TransferTable(()))
     intercepts: tuple[Intercept, ...] = ()  # empty: socket mode
     client_pool: AddressPool | None = None
+    client_addresses: tuple[str, ...] = ()  # -c as given, for reports
     localhost_replacement: bytes | None = None
     copies: int = 1
     factor: int = 0
@@ -201,168 +182,12 @@ class Options:
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
     daemon: bool = False
+    without_effect: tuple[str, ...] = ()  # options as typed that do nothing in socket mode
 
     @property
     def socket_mode(self) -> bool:
         """Whether replay goes over kernel sockets (no -s) rather than raw packets."""
         return not self.intercepts
-
-
-class Word:
-    """An option as it was typed: its name there, and its value ("" for a switch)."""
-
-    __slots__ = ("typed", "value")
-
-    def __init__(self, typed: str, value: str) -> None:
-        self.typed = typed
-        self.value = value
-
-    def refuse(self, problem: str, hint: str) -> NoReturn:
-        """Raise the UsageError for this option and value."""
-        raise UsageError(self.typed, printable(self.value), problem, hint)
-
-
-class _Record(argparse.Action):
-    """Keeps the option's name as typed; several uses of a list add up."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        value = values if isinstance(values, str) else ""
-        before = getattr(namespace, self.dest)
-        if self.const and before is not None:
-            value = f"{before.value},{value}"
-        setattr(namespace, self.dest, Word(option_string or "", value))
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(self.prog, "", message, f"see {self.prog} --help")
-
-
-def make_parser(program: str, table: Iterable[Option], **texts: Any) -> argparse.ArgumentParser:
-    """The parser of an option table; its `format_help()` is the help."""
-    parser = _Parser(
-        prog=program,
-        usage=texts.pop("usage", None),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
-        exit_on_error=False,
-        **texts,
-    )
-    groups: dict[str, argparse._ArgumentGroup] = {}
-    for option in table:
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
-        keywords: dict[str, Any] = {"dest": option.name, "help": option.describe()}
-        if option.metavar:
-            keywords["metavar"] = option.metavar
-        else:
-            keywords["nargs"] = 0
-        groups[option.group].add_argument(
-            *option.names, action=_Record, const=option.repeats, **keywords
-        )
-    return parser
-
-
-def read_words(
-    parser: argparse.ArgumentParser, table: Iterable[Option], argv: Sequence[str]
-) -> dict[str, Word]:
-    """The options given, by name. Raises UsageError for what is no option or lacks its value."""
-    try:
-        namespace, rest = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        _refuse_argument(error, table, argv)
-    see = f"see {parser.prog} --help"
-    if rest:
-        stray = next((word for word in rest if word != "--"), "--")
-        if stray.startswith("-") and stray != "--":
-            name, equals, value = stray.partition("=")
-            raise UsageError(name, printable(value) if equals else "", "is not an option", see)
-        raise UsageError(printable(stray), "", "belongs to no option", see)
-    words = {name: word for name, word in vars(namespace).items() if word is not None}
-    switches = {option.name for option in table if not option.metavar}
-    for name, word in words.items():
-        if name not in switches:
-            _check_text(word)
-    return words
-
-
-def _check_text(word: Word) -> None:
-    if not word.value.strip():
-        word.refuse("is empty", "give a value")
-    if not word.value.isprintable():
-        word.refuse("holds a character that cannot be shown", "remove it")
-
-
-def _refuse_argument(
-    error: argparse.ArgumentError, table: Iterable[Option], argv: Sequence[str]
-) -> NoReturn:
-    names = (error.argument_name or "").split("/")
-    option = next(option for option in table if option.names[0] in names)
-    if option.metavar:
-        for place, word in enumerate(argv):
-            value = argv[place + 1] if place + 1 < len(argv) else ""
-            # The word before the end or before another option is the one that got no value.
-            if word in names and (not value or value.startswith("-")):
-                hint = f"write {word} {option.metavar}"
-                if value:
-                    hint += f", or {option.long}={printable(value)} if that is meant as its value"
-                raise UsageError(word, printable(value), "needs a value", hint)
-        raise UsageError(names[0], "", "needs a value", f"write {names[0]} {option.metavar}")
-    given = next((word for word in argv if word.startswith(f"{option.long}=")), "")
-    if given:
-        value = printable(given.partition("=")[2])
-        raise UsageError(option.long, value, "takes no value", f"write {option.long} alone")
-    given = next(
-        (word for word in argv if word[:1] == "-" != word[1:2] and names[0][1] in word), ""
-    )
-    raise UsageError(
-        printable(given) or names[0], "", "is not a set of options", f"{names[0]} takes no value"
-    )
-
-
-def printable(text: str) -> str:
-    """The text itself, escaped when it would break the line, shortened when it is long."""
-    if not text.isprintable():
-        text = ascii(text)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 20]}...{text[-17:]}"
-
-
-def number(option: Option, word: Word | None) -> int | None:
-    """Value of a numeric option in its kept unit; its default when not given. Raises UsageError."""
-    assert option.low is not None
-    if word is None:
-        return None if option.default is None else option.default * option.scale
-    text = word.value
-    hint = f"give a whole number from {option.low} to {option.high}"
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()):
-        word.refuse("is not a whole number", hint)
-    # Ten digits are more than any range; int() refuses thousands of them in its own way.
-    value = int(text) if len(text) <= 10 else option.high + 1
-    if not option.low <= value <= option.high:
-        word.refuse("is out of range", hint)
-    return value * option.scale
-
-
-def file_to_write(word: Word | None) -> str | None:
-    """Absolute path of a file that can be written, or None when not given. Raises UsageError."""
-    if word is None:
-        return None
-    path = Path(word.value).absolute()
-    if path.is_dir():
-        word.refuse("is a directory", "name a file")
-    if not path.parent.is_dir():
-        word.refuse("its directory does not exist", f"create {path.parent} or name another file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        word.refuse("may not be written", "name another file, or run as a user who may")
-    return str(path)
 
 
 def list_devices() -> list[str]:
@@ -414,10 +239,12 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     if intercepts:
         _check_classic(words["transfer"], transfers)
+    refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
         intercepts=intercepts,
         client_pool=_clients(words.get("clients"), targets),
+        client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),
         factor=_given(numbers, "factor"),
@@ -442,6 +269,7 @@ def parse(
         pid_file=file_to_write(words.get("pid_file")),
         status="no_status" not in words,
         daemon="daemon" in words,
+        without_effect=_without_effect(words),
     )
 
 
@@ -512,6 +340,15 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
                 "of intercept cannot carry",
                 "leave out -s (socket mode carries it), or give an IPv4 target",
             )
+
+
+def _without_effect(words: Mapping[str, Word]) -> tuple[str, ...]:
+    names = () if "intercept" in words else _CLASSIC_ONLY
+    return tuple(words[name].typed for name in names if name in words)
+
+
+def _items(word: Word | None) -> tuple[str, ...]:
+    return () if word is None else tuple(item.strip() for item in word.value.split(","))
 
 
 def _clients(word: Word | None, targets: Sequence[bytes]) -> AddressPool | None:

@@ -1,4 +1,4 @@
-"""The process around a loop: daemon, pid file, log, stop signals. Both commands share it.
+"""The process around a loop: daemon, pid file, log, stop signals, limits. Both commands share it.
 
 A daemon is forked before anything is opened, and the command that was typed waits for it: what is
 wrong is still said on the terminal, with the exit code it would have without `-d`.
@@ -7,22 +7,107 @@ wrong is still said on the terminal, with the exit code it would have without `-
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
+import resource
 import signal
+import stat
 import sys
-from collections.abc import Iterator
-from logging.handlers import SysLogHandler
+from collections.abc import Callable, Iterator
+from logging.handlers import MemoryHandler, SysLogHandler
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self, TextIO
 
 from tcpcopy.errors import UsageError
 from tcpcopy.report import log
 
+_EXIT_BAD_USAGE: Final = 2
+_EXIT_INTERRUPTED: Final = 130  # as a shell shows SIGINT
 _SYSLOG: Final = "/dev/log"
+_MOST_OPEN_FILES: Final = 1 << 20
+_PID_DIGITS: Final = 20
+_HELD_RECORDS: Final = 1000
 _READY: Final = 0xFF  # byte from a daemon that is up; any other is the exit code of one that is not
+
+
+def run_command(program: str, daemon: bool, run: Callable[[Startup | None], int]) -> int:
+    """Run a command, as a daemon when asked for; its exit code.
+
+    `run` raises UsageError, with nothing left behind, for what cannot be done: one line on the
+    terminal and exit code 2. A daemon's `run` calls `ready` once all is open.
+    """
+    startup = None
+    try:
+        fill_standard_streams()
+        startup = daemonize() if daemon else None
+        return run(startup)
+    except UsageError as error:
+        line = f"{program}: {error}"
+    except KeyboardInterrupt:  # before `stop_signals`: nothing has begun
+        return _EXIT_INTERRUPTED
+    if startup is not None:
+        startup.fail(line, _EXIT_BAD_USAGE)
+    else:
+        say(f"{line}\n", sys.stderr)
+    return _EXIT_BAD_USAGE
+
+
+def say(text: str, stream: TextIO | None) -> None:
+    """Write to a standard stream; nobody reading it (`| head`, a terminal gone) is no error."""
+    if stream is None:
+        return
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        # The interpreter would flush it again at its end, and complain.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+
+def fill_standard_streams() -> None:
+    """Open descriptors 0 to 2 where they are closed, or a socket would take their place."""
+    while True:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            os.close(descriptor)
+            return
+
+
+def raise_open_files() -> int:
+    """Raise the limit of open files as far as this process may; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = [(max(hard, _MOST_OPEN_FILES),) * 2, (hard, hard)]
+    if hard == resource.RLIM_INFINITY:
+        wanted = [(_MOST_OPEN_FILES, hard)]
+    for limits in wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        except (ValueError, OSError):  # no privilege, or above fs.nr_open
+            continue
+        return limits[0]
+    return soft
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """What the system refuses while all is opened becomes a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        hint = {
+            errno.EMFILE: "raise the limit of open files (ulimit -n)",
+            errno.ENFILE: "raise the limit of open files of this host (sysctl fs.file-max)",
+            errno.ENOMEM: "free memory, or ask for less (-B)",
+            errno.ENOBUFS: "free memory, or ask for less (-B)",
+        }.get(error.errno or 0, "this host does not allow what is needed to run here")
+        where = f" ({error.filename})" if error.filename else ""
+        raise UsageError("start", None, f"{error.strerror or error}{where}", hint) from error
 
 
 class Startup:
@@ -35,8 +120,7 @@ class Startup:
         """Everything is open: let the command return 0, and let go of its terminal."""
         self._tell(bytes([_READY]))
         null = os.open(os.devnull, os.O_RDWR)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         if null > 2:
@@ -60,8 +144,7 @@ def daemonize() -> Startup:
     Call before threads, sockets and files are there. The child runs in a session of its own with
     SIGHUP ignored, as TCPCopy 1.3.0 does, and in `/`: paths must be absolute.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     read_fd, write_fd = os.pipe()
     child = os.fork()
     if child:
@@ -72,6 +155,11 @@ def daemonize() -> Startup:
     os.chdir("/")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return Startup(write_fd)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        say("", stream)
 
 
 def _await_startup(read_fd: int, child: int) -> int:
@@ -86,7 +174,7 @@ def _await_startup(read_fd: int, child: int) -> int:
     if data[:1] == bytes([_READY]):
         return 0
     text = data[1:].decode() or "the daemon ended before it was up"
-    print(text, file=sys.stderr, flush=True)
+    say(f"{text}\n", sys.stderr)
     return data[0] if data else 1
 
 
@@ -94,7 +182,7 @@ class PidFile:
     """A file that holds this process's id while it runs; use as a context manager.
 
     It is locked, so that a file left over by a process that was killed is taken over, and one of a
-    process that runs is not.
+    process that runs is not. A file that holds anything but a process id is left alone.
     """
 
     def __init__(self, path: str) -> None:
@@ -104,22 +192,42 @@ class PidFile:
     def __enter__(self) -> Self:
         """Write it. Raises: UsageError when that cannot be done or its process still runs."""
         try:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(self._fd, 32).decode(errors="replace").strip()
-            self._close()
-            raise UsageError(
-                "-P", self._path, f"process {owner} runs with this file", "stop it, or name another"
-            ) from None
+            self._open()
         except OSError as error:
             self._close()
-            raise UsageError(
-                "-P", self._path, error.strerror or str(error), "give a file that can be written"
-            ) from None
-        os.ftruncate(self._fd, 0)
-        os.write(self._fd, f"{os.getpid()}\n".encode())
+            self._refuse(error.strerror or str(error), "give a file that can be written")
+        except BaseException:
+            self._close()
+            raise
         return self
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        self._fd = os.open(self._path, flags, 0o644)
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            self._refuse("is not a file", "name a file of its own")
+        text = os.read(self._fd, _PID_DIGITS + 1).strip()
+        if text and not (text.isdigit() and len(text) <= _PID_DIGITS):
+            self._refuse("holds something else than a process id", "name a file of its own")
+        owner = int(text or 0)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            runs = owner != os.getpid() and started_before(owner, status.st_mtime)
+        except BlockingIOError:
+            runs = True
+        if runs:
+            who = f"process {owner}" if owner else "another process"
+            self._refuse(f"{who} runs with this file", "stop it, or name another")
+        if not os.fstat(self._fd).st_nlink:  # its owner has ended and removed it meanwhile
+            self._close()
+            return self._open()
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        return None
+
+    def _refuse(self, problem: str, hint: str) -> NoReturn:
+        raise UsageError("-P", self._path, problem, hint)
 
     def __exit__(self, *exception: object) -> None:
         with contextlib.suppress(OSError):
@@ -132,15 +240,58 @@ class PidFile:
             self._fd = -1
 
 
+def started_before(pid: int, moment: float) -> bool:
+    """Whether process `pid` runs and did so at `moment` (seconds of CLOCK_REALTIME).
+
+    One that began later has the number by chance. Source: proc(5), stat and btime.
+    """
+    if pid <= 0:
+        return False
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        lines = Path("/proc/stat").read_text().splitlines()
+    except (OSError, ValueError, IndexError):
+        return False
+    booted = next((int(line.split()[1]) for line in lines if line.startswith("btime ")), 0)
+    # btime is in whole seconds.
+    return booted + ticks / os.sysconf("SC_CLK_TCK") <= moment + 1
+
+
+def check_writable(option: str, path: str) -> None:
+    """Raise UsageError unless the file can be written, now; none is left that was not there."""
+    is_new = not os.path.lexists(path)
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644))
+        if is_new:
+            os.unlink(path)
+    except OSError as error:
+        raise UsageError(
+            option, path, error.strerror or str(error), "give a file that can be written"
+        ) from None
+
+
+def hold_log() -> None:
+    """Keep what is logged from now on until `open_log`, which writes it: the log comes last."""
+    logger = logging.getLogger(log.ROOT)
+    log.shut_down()
+    logger.addHandler(MemoryHandler(_HELD_RECORDS, logging.CRITICAL, flushOnClose=False))
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
 def open_log(path: str | None, *, daemon: bool = False) -> logging.Logger:
     """Send the log to `path` (-l), else to stderr, or to syslog for a daemon, which has none.
 
-    Raises: UsageError when the file cannot be opened.
+    What `hold_log` kept comes first. Raises: UsageError when the file cannot be opened.
     """
+    handlers = logging.getLogger(log.ROOT).handlers
+    held = [r for handler in handlers if isinstance(handler, MemoryHandler) for r in handler.buffer]
     logger = log.set_up(path)
     if daemon and not path:
         log.shut_down()
         logger.addHandler(_syslog())
+    for record in held:
+        logger.handle(record)
     return logger
 
 
@@ -158,7 +309,9 @@ def _syslog() -> logging.Handler:
 class StopSignals:
     """SIGINT and SIGTERM as a descriptor that polls readable, for a loop to end cleanly.
 
-    Main thread only. SIGPIPE stays ignored, as Python has it.
+    SIGHUP is one of them where there is a terminal, which is then gone. Without one it is ignored:
+    a log that was rotated is opened anew by itself. Main thread only. SIGPIPE stays ignored, as
+    Python has it.
     """
 
     def __init__(self) -> None:
@@ -168,6 +321,9 @@ class StopSignals:
         self._before: dict[int, Any] = {
             number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)
         }
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup has seen to it
+            handler = self._note if _has_terminal() else signal.SIG_IGN
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, handler)
 
     def fileno(self) -> int:
         """Readable once a signal has come, and from then on."""
@@ -187,6 +343,10 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requests += 1
+
+
+def _has_terminal() -> bool:
+    return any(os.isatty(descriptor) for descriptor in (0, 1, 2))
 
 
 @contextlib.contextmanager

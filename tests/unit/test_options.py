@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tcpcopy import options
+from tcpcopy.arguments import Option
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address, parse_address
-from tcpcopy.options import OPTIONS, Intercept, Option, Options
+from tcpcopy.options import OPTIONS, Intercept, Options
 
 X = ("-x", "80-10.0.0.2:8080")
 SECOND = 1_000_000_000
@@ -338,7 +339,7 @@ def test_long_values_are_shortened() -> None:
 
 def test_files_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write everywhere, so the question to the system is answered here."""
-    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(tmp_path))
     error = refused(*X, "-P", str(tmp_path / "a.pid"))
     assert (error.option, error.problem) == ("-P", "may not be written")
 
