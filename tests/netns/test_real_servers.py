@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.lab.real import mariadb, postgres
+from tests.lab.real.memcached import Memcached, client_command
 from tests.lab.real.nginx import MEBIBYTE, Nginx, wrk_script
+from tests.lab.real.redis import Redis
 from tests.lab.real.service import RealServers, check_report, find_program, real_servers
 from tests.lab.scenario import MODES, PORT, Scenario
 
@@ -25,6 +29,26 @@ def real(scenario: Scenario) -> Iterator[RealServers]:
     """Pairs of real servers in `lab`."""
     with real_servers(scenario) as real:
         yield real
+
+
+@pytest.fixture(scope="module")
+def template_directory() -> Iterator[Path]:
+    """Where data directories are prepared, which other users may enter."""
+    with tempfile.TemporaryDirectory(prefix="tcpcopy-lab-templates-", dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def postgres_template(template_directory: Path) -> Path:
+    """A PostgreSQL data directory with pgbench's tables."""
+    return postgres.make_template(template_directory)
+
+
+@pytest.fixture(scope="module")
+def mariadb_template(template_directory: Path) -> Path:
+    """A MariaDB data directory."""
+    return mariadb.make_template(template_directory)
 
 
 # -- nginx ------------------------------------------------------------------------------------
@@ -117,3 +141,105 @@ def test_nginx_downloads(real: RealServers, mode: str) -> None:
     assert [len(session) for session in sessions] == [4] * 8
     assert sessions == target.sessions()
     check_report(replay, 8)
+
+
+# -- Redis and memcached ----------------------------------------------------------------------
+
+# None of these depends on the order in which connections come to the target.
+_REDIS_COMMANDS = "set,get,incr,lpush,sadd,hset,mset"
+
+
+@pytest.mark.parametrize("pipeline", [1, 16])
+def test_redis_benchmark(real: RealServers, mode: str, pipeline: int) -> None:
+    """redis-benchmark with random keys: the same commands, the same data."""
+    online, target = real.start(Redis)
+    benchmark = [find_program("redis-benchmark", "redis-tools"), "-h", online.host.v4, "-p", PORT]
+    requests = 5000 if pipeline == 1 else 30000
+    with real.replay(mode) as replay:
+        real.client(
+            *benchmark,
+            "-q",
+            "-c",
+            20,
+            "-n",
+            requests,
+            "-r",
+            1000,
+            "-P",
+            pipeline,
+            "-t",
+            _REDIS_COMMANDS,
+        )
+    assert online.calls()["set"] >= requests
+    assert online.calls() == target.calls()
+    assert online.keys() == target.keys() > 1000
+    assert online.digest() == target.digest()
+    check_report(replay)
+
+
+def test_memcached(real: RealServers, mode: str) -> None:
+    """Items set, read, changed and counted over 20 connections, some with `quit` at the end."""
+    online, target = real.start(Memcached)
+    with real.replay(mode) as replay:
+        real.client(*client_command(online.host.v4, PORT, "load"))
+    assert online.progress() == target.progress()
+    items = online.items()
+    assert len(items) > 400
+    assert items == target.items()
+    check_report(replay, 20)
+
+
+# -- databases --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
+def test_pgbench(real: RealServers, mode: str, protocol: str, postgres_template: Path) -> None:
+    """8 clients with 50 transactions each, all of them updating the same row."""
+    online, target = real.start(postgres.Postgres, template=postgres_template)
+    before = online.contents()
+    assert before == target.contents()
+    words = ["-h", online.host.v4, "-p", PORT, "-U", "postgres", "-M", protocol, "-n"]
+    with real.replay(mode) as replay:
+        real.client(postgres.program("pgbench"), *words, "-c", 8, "-j", 2, "-t", 50, "postgres")
+    assert online.ask("SELECT count(*) FROM pgbench_history").split() == ["400"]
+    after = online.contents()
+    assert all(after[table] != before[table] for table in before)
+    assert after == target.contents()
+    check_report(replay)
+
+
+def test_psql(real: RealServers, mode: str, postgres_template: Path) -> None:
+    """Statements, an error, COPY and a big answer, in several sessions at once."""
+    online, target = real.start(postgres.Postgres, template=postgres_template)
+    words = ["-X", "-q", "-h", online.host.v4, "-p", PORT, "-U", "postgres", "-o", "/dev/null"]
+    scripts = [real.directory / f"{number}.sql" for number in range(4)]
+    for number, path in enumerate(scripts):
+        path.write_text(postgres.script(number))
+    with real.replay(mode) as replay:
+        clients = [
+            real.start_client(postgres.program("psql"), *words, "-f", path) for path in scripts
+        ]
+        assert [client.wait(20) for client in clients] == [0] * 4
+    contents = online.contents()
+    assert [contents[f"lab_{number}"].split()[0] for number in range(4)] == ["10090"] * 4
+    assert contents == target.contents()
+    check_report(replay, 4)
+
+
+def test_mariadb(real: RealServers, mode: str, mariadb_template: Path) -> None:
+    """Log-ins, statements, an error and a big answer, in several sessions at once."""
+    online, target = real.start(mariadb.MariaDB, template=mariadb_template)
+    client = [find_program("mariadb", "mariadb-client"), "--no-defaults", "--force", "--batch"]
+    client += ["-h", online.host.v4, "-P", str(PORT), "-u", mariadb.USER, mariadb.DATABASE]
+    with real.replay(mode) as replay:
+        programs = []
+        for number in range(6):
+            path = real.directory / f"{number}.sql"
+            path.write_text(mariadb.script(number, 100 + number))
+            programs.append(real.start_client(*client, "-e", f"source {path}"))
+        assert [program.wait(20) for program in programs] == [0] * 6
+    contents = online.contents()
+    assert contents.count("INSERT INTO `shared`") == 6
+    assert contents.count("INSERT INTO `lab_5`") == 105 + 990
+    assert contents == target.contents()
+    check_report(replay, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import ClassVar, Self, TypeVar
 
 import pytest
 
-from tcpcopy.demo.netns import Host, Lab
+from tcpcopy.demo.netns import Host, Lab, LabError
 from tcpcopy.demo.processes import Program
 from tests.lab.scenario import PORT, Replay, Scenario, wait_until
 
@@ -43,6 +44,16 @@ def as_user(user: str, *command: str, ends_with: str = "TERM") -> list[str]:
     # One pid for all of it. Changing the user clears the parent-death signal: set it again.
     options = ["--reuid", user, "--regid", user, "--clear-groups", "--pdeathsig", ends_with]
     return [find_program("setpriv", "util-linux"), *options, "--", *command]
+
+
+def run(*command: str, stdin: str | None = None, timeout: float = 30.0) -> str:
+    """Run a program on no host of the lab; return what it printed. Raises `LabError`."""
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr}")
+    return done.stdout
 
 
 class Service:
