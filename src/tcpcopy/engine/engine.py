@@ -203,8 +203,10 @@ class Engine(PacketHandler):
         rtt = captured_ns - session.syn_ns
         session.syn_ns = 0
         if 250_000 <= rtt <= _MAX_RTT:
-            session.rtt_ns = rtt
-            self.opener.set_round_trip(session.replayed, rtt)
+            session.client_rtt_ns = rtt
+            if session.rtt_ns == 0:  # not -R
+                session.rtt_ns = rtt
+                self.opener.set_round_trip(session.replayed, rtt)
 
     # --- the first packet of a connection --------------------------------------------------
 
@@ -248,7 +250,7 @@ class Engine(PacketHandler):
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
             session.last_captured_ns = self.now_ns
-            if is_syn and session.rtt_ns == 0:
+            if is_syn:
                 session.syn_ns = captured_ns
             if session.answer_key:
                 self.by_answer[session.answer_key] = session

@@ -25,6 +25,7 @@ cdef int _RST
 cdef class PacedHalf(CapturedHalf):
     cdef public long long answer_started_ns
     cdef public long long answer_usual_ns
+    cdef public long long client_rtt_ns
     cdef public Context context
     cdef public long long drift
     cdef public long long excess

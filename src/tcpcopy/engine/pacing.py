@@ -73,6 +73,7 @@ class PacedHalf(CapturedHalf):
     __slots__ = (
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
+        "client_rtt_ns",  # the round-trip time that the capture showed, 0: none
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
@@ -80,7 +81,7 @@ class PacedHalf(CapturedHalf):
         "growing",  # turns in a row with which the surplus grew
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
-        "rtt_ns",  # the client's round-trip time
+        "rtt_ns",  # the round-trip time to put back
         "shortfall",  # how much the last answer stayed below the expectation
         "streaming",  # both sides send freely
         "surplus_0",  # surplus when the last turns were released, a window of four
@@ -99,6 +100,7 @@ class PacedHalf(CapturedHalf):
         self.context = context
         self.answer_started_ns = 0
         self.answer_usual_ns = 0
+        self.client_rtt_ns = 0
         self.drift = 0
         self.excess = 0
         self.expired = 0
@@ -122,8 +124,8 @@ class PacedHalf(CapturedHalf):
             return 0
         if (
             not first
-            and self.rtt_ns >= _RTT_FLOOR
-            and chunk.captured_ns - self.previous_turn_ns < self.rtt_ns * 3 // 4
+            and self.client_rtt_ns >= _RTT_FLOOR
+            and chunk.captured_ns - self.previous_turn_ns < self.client_rtt_ns * 3 // 4
             and chunk.kind < _FIN
         ):
             self.streaming = 1  # faster than any reaction could be
@@ -143,12 +145,13 @@ class PacedHalf(CapturedHalf):
         """The target has sent something new."""
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
+            if self.turn_count == 0:
+                return 0  # a greeting answers nothing
             sample = now_ns - self.turn_released_ns
             if self.answer_usual_ns == 0:
                 self.answer_usual_ns = sample
             self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
-            if self.turn_count > 0:
-                self.context.counts.answer_time.record(sample)
+            self.context.counts.answer_time.record(sample)
         return 0
 
     def gate_opens_ns(self, replayed: Replayed, now_ns: int) -> int:
@@ -237,7 +240,7 @@ class PacedHalf(CapturedHalf):
 
     def _longest_wait(self) -> int:
         chunk = self.gate
-        if chunk is None:
+        if chunk is None or self.turn_count == 0:
             return _WAIT_MIN
         wait = (chunk.captured_ns - self.turn_captured_ns) * _WAIT_FACTOR
         return wait if wait > _WAIT_MIN else _WAIT_MIN
