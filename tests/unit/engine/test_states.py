@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tcpcopy.engine import states
@@ -61,7 +63,7 @@ def walk(steps: str) -> list[State]:
     bench = Bench()
     bench.open()
     seen = [State(bench.client.state)]
-    doings = {
+    doings: dict[str, Callable[[], object]] = {
         "accept": lambda: bench.accept(),
         "finish": lambda: bench.finish(),
         "ack fin": lambda: bench.hear("A", bench.client.received, ack=1),
