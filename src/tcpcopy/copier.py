@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 EXIT_WAIT_NS = 10_000_000_000
 _DRAIN_LIMIT = 512
 _OVERFLOW_LIMIT = 1 << 20
+_RELAY_BACKLOG = 256  # so many records at once: there are more
+_RELAY_LIMIT = 16384
 _BUSY_EVENTS = 8
 _NAP_SECONDS = 0.0005
 _HOUSEKEEPING_NS = 1_000_000_000
@@ -51,7 +53,7 @@ class CopierConfig:
     transfers: TransferTable
     devices: tuple[str, ...] = ()
     filter: str | None = None
-    buffer_bytes: int = 16 * _MIB
+    buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     relay_connections: int = 2
@@ -210,7 +212,7 @@ class Copier:
             self._housekeep(now_ns)
         handled = 0
         if self.relay is not None:
-            handled += self.relay.service(now_ns, now_ns + engine.clock_offset_ns)
+            handled += self._take_answers(self.relay, now_ns)
             deadline_ns = self.relay.next_deadline_ns()
             if deadline_ns is not None and deadline_ns <= now_ns:
                 self.relay.run_timers(now_ns)
@@ -223,6 +225,15 @@ class Copier:
         if self.relay is not None:
             self.relay.flush(now_ns)
         return handled
+
+    def _take_answers(self, relay: RelayClient, now_ns: int) -> int:
+        """Take what the relay brought: all of it, or timers would run out over answers unread."""
+        timestamp_ns = now_ns + self.engine.clock_offset_ns
+        records = total = relay.service(now_ns, timestamp_ns)
+        while records >= _RELAY_BACKLOG and total < _RELAY_LIMIT:
+            records = relay.service(now_ns, timestamp_ns)
+            total += records
+        return total
 
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""

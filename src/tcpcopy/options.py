@@ -87,7 +87,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("filter", "-F", "--filter", _CAPTURE,
            "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
     Option("buffer", "-B", "--buffer", _CAPTURE,
-           "size of the capture buffer in MiB", "NUM", 1, 2048, 16, MIB),
+           "size of the capture buffer in MiB", "NUM", 1, 2048, 32, MIB),
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
@@ -166,7 +166,7 @@ class Options:
     full_sessions_only: bool = False
     devices: tuple[str, ...] = ()  # empty: all
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
-    buffer_bytes: int = 16 * MIB
+    buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
     mtu_bytes: int = 1500
     mss_bytes: int = 1460

@@ -15,6 +15,7 @@ cdef int _TIME_WAIT
 cdef int _CLOSE_WAIT
 cdef int _LAST_ACK
 cdef int _CLOSED
+cdef bytes _ALLOWED
 
 cdef int _RUNNING
 cdef int _ENDED_CLOSED
