@@ -38,6 +38,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.counts",
     "tcpcopy.engine.engine",
     "tcpcopy.engine.kernel",
+    "tcpcopy.engine.opening",
     "tcpcopy.engine.pacing",
     "tcpcopy.engine.receiver",
     "tcpcopy.engine.replayed",

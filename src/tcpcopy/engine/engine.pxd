@@ -5,6 +5,7 @@ from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.kernel cimport KernelClient
+from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
 from tcpcopy.engine.timers cimport TimerHeap
@@ -48,7 +49,7 @@ cdef class Engine(PacketHandler):
     cdef public long long max_queued_bytes
     cdef public long long now_ns
     cdef public object on_bug
-    cdef public object opener
+    cdef public Opener opener
     cdef public Segment segment
 
     @cython.locals(

@@ -17,9 +17,30 @@ from tcpcopy.engine.replayed import Replayed
 from tcpcopy.engine.session import Session
 from tcpcopy.packet.segment import Segment, destination_address, source_address
 
+_NO_ADDRESS = int(Outcome.NO_ADDRESS)
+_SHED_MEMORY = int(Outcome.SHED_MEMORY)
+_SHED_SESSIONS = int(Outcome.SHED_SESSIONS)
+_SKIPPED_PARTIAL = int(Outcome.SKIPPED_PARTIAL)
+_SKIPPED_SAMPLING = int(Outcome.SKIPPED_SAMPLING)
+
 
 class Opener:
     """Makes sessions. With a `transport` they use kernel sockets, else the engine's own TCP."""
+
+    __slots__ = (
+        "announcer",  # told of each packet session before its SYN, or None
+        "context",
+        "copies",  # -n
+        "full_sessions_only",  # -O
+        "identities",  # gives mapped addresses and ports; None with a transport
+        "local_addresses",  # to connect from in turn, with a transport
+        "max_sessions",  # live at once, 0: no limit
+        "memory_is_short",  # set by the owner: new sessions are shed
+        "opened",  # kernel connections made, for taking turns
+        "sampling",
+        "transfers",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -34,8 +55,9 @@ class Opener:
         transport: Transport | None = None,
         local_addresses: tuple[bytes, ...] = (),
     ) -> None:
-        self.config = config
         self.context = context
+        self.full_sessions_only = config.full_sessions_only
+        self.max_sessions = config.max_sessions
         self.transfers = transfers
         self.identities = identities
         self.sampling = sampling
@@ -43,8 +65,8 @@ class Opener:
         self.announcer = announcer
         self.transport = transport
         self.local_addresses = local_addresses
-        self.memory_is_short = False  # set by the owner: new sessions are shed
-        self._opened = 0
+        self.memory_is_short = False
+        self.opened = 0
 
     def open(
         self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
@@ -68,7 +90,7 @@ class Opener:
                 session = None
                 if not shed:
                     session = self._make(key, target, copy, client_address, segment, is_syn, now_ns)
-                    shed = int(Outcome.NO_ADDRESS)
+                    shed = _NO_ADDRESS
                 if session is None:
                     counts.count_outcome(shed)
                     continue
@@ -83,18 +105,17 @@ class Opener:
     def _reason_to_leave_out(
         self, client_address: bytes, client_port: int, is_syn: bool, now_ns: int
     ) -> int:
-        if not is_syn and self.config.full_sessions_only:
-            return Outcome.SKIPPED_PARTIAL
+        if not is_syn and self.full_sessions_only:
+            return _SKIPPED_PARTIAL
         if not self.sampling.admit(client_address, client_port, now_ns=now_ns):
-            return Outcome.SKIPPED_SAMPLING
+            return _SKIPPED_SAMPLING
         return 0
 
     def _reason_to_shed(self) -> int:
         if self.memory_is_short:
-            return Outcome.SHED_MEMORY
-        limit = self.config.max_sessions
-        if limit and self.context.counts.live >= limit:
-            return Outcome.SHED_SESSIONS
+            return _SHED_MEMORY
+        if self.max_sessions and self.context.counts.live >= self.max_sessions:
+            return _SHED_SESSIONS
         return 0
 
     def _make(
@@ -126,7 +147,12 @@ class Opener:
             return None
         session.mapped_address, session.mapped_port = identity
         client = TcpClient(
-            self.context, session, *identity, target.target_address, target.target_port
+            self.context,
+            session,
+            session.mapped_address,
+            session.mapped_port,
+            target.target_address,
+            target.target_port,
         )
         client.rtt_ns = session.rtt_ns
         self._set_syn_options(client, segment, is_syn)
@@ -138,7 +164,12 @@ class Opener:
             + session.mapped_port.to_bytes(2, "big")
         )
         if self.announcer is not None:
-            self.announcer.announce(*identity, target.target_address, target.target_port)
+            self.announcer.announce(
+                session.mapped_address,
+                session.mapped_port,
+                target.target_address,
+                target.target_port,
+            )
         return session
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
@@ -158,20 +189,22 @@ class Opener:
         address = b""
         if self.local_addresses:
             # In turn: each local address has its own range of ports.
-            address = self.local_addresses[self._opened % len(self.local_addresses)]
-            self._opened += 1
+            address = self.local_addresses[self.opened % len(self.local_addresses)]
+            self.opened += 1
         client = KernelClient(
             self.context, session, transport, address, target.target_address, target.target_port
         )
         client.owner = session
         return client
 
-    def set_round_trip(self, replayed: Replayed, rtt_ns: int) -> None:
+    def set_round_trip(self, replayed: Replayed, rtt_ns: int) -> int:
         """The client's round-trip time has become known."""
         if isinstance(replayed, TcpClient):
-            replayed.rtt_ns = rtt_ns
+            client: TcpClient = replayed
+            client.rtt_ns = rtt_ns
+        return 0
 
-    def give_back(self, session: Session, now_ns: int) -> None:
+    def give_back(self, session: Session, now_ns: int) -> int:
         """The session is forgotten: its mapped address and port are free again."""
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
@@ -183,3 +216,4 @@ class Opener:
                 now_ns=now_ns,
             )
             session.mapped_port = 0
+        return 0

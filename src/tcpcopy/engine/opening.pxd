@@ -1,0 +1,70 @@
+import cython
+
+from tcpcopy.engine.client cimport TcpClient
+from tcpcopy.engine.context cimport Context
+from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.kernel cimport KernelClient, Transport
+from tcpcopy.engine.replayed cimport Replayed
+from tcpcopy.engine.session cimport Session
+from tcpcopy.packet.segment cimport Segment, destination_address, source_address
+
+cdef int _NO_ADDRESS
+cdef int _SHED_MEMORY
+cdef int _SHED_SESSIONS
+cdef int _SKIPPED_PARTIAL
+cdef int _SKIPPED_SAMPLING
+
+cdef class Opener:
+    cdef public object announcer
+    cdef public Context context
+    cdef public int copies
+    cdef public bint full_sessions_only
+    cdef public object identities
+    cdef public tuple local_addresses
+    cdef public long long max_sessions
+    cdef public bint memory_is_short
+    cdef public long long opened
+    cdef public object sampling
+    cdef public object transfers
+    cdef public Transport transport
+
+    @cython.locals(
+        address=bytes,
+        client_address=bytes,
+        targets=tuple,
+        counts=Counts,
+        sessions=list,
+        reason=cython.int,
+        shed=cython.int,
+        copy=cython.int,
+        session=Session,
+    )
+    cpdef list open(
+        self,
+        bytes key,
+        Segment segment,
+        const unsigned char[::1] data,
+        bint is_syn,
+        long long now_ns,
+    )
+    cdef int _reason_to_leave_out(
+        self, bytes client_address, int client_port, bint is_syn, long long now_ns
+    ) except -1
+    cdef int _reason_to_shed(self) except -1
+    @cython.locals(session=Session, client=TcpClient)
+    cdef Session _make(
+        self,
+        bytes key,
+        object target,
+        int copy,
+        bytes client_address,
+        Segment segment,
+        bint is_syn,
+        long long now_ns,
+    )
+    cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
+    @cython.locals(client=KernelClient)
+    cdef KernelClient _kernel_client(self, Session session, object target, Transport transport)
+    @cython.locals(client=TcpClient)
+    cpdef int set_round_trip(self, Replayed replayed, long long rtt_ns) except -1
+    cpdef int give_back(self, Session session, long long now_ns) except -1
