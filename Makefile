@@ -28,7 +28,7 @@ lint: $(VENV)/.dev
 	scripts/lint.sh
 
 bench: setup
-	scripts/bench.sh
+	env -u PYTHONPATH $(PYTHON_IN_VENV) -m benchmarks $(BENCH)
 
 soak: setup
 	scripts/soak.sh

@@ -1,0 +1,42 @@
+"""Names of what is measured: column heading, and how a value is written."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Metric(NamedTuple):
+    """One measured quantity."""
+
+    heading: str
+    decimals: int
+    meaning: str
+
+
+METRICS: Final[dict[str, Metric]] = {
+    "online_per_s": Metric("online req/s", 0, "requests a second that the online server read"),
+    "target_per_s": Metric("target req/s", 0, "the same at the target, until it had caught up"),
+    "packets_per_s": Metric("packets/s", 0, "packets a second from client to online"),
+    "exact": Metric("target / online", 4, "requests at the target for each one at online"),
+    "tcpcopy_us": Metric("tcpcopy us/req", 2, "CPU of all tcpcopy processes for each request"),
+    "tcpcopy_user_us": Metric("of it user", 2, "its part in user mode (sampled by ticks)"),
+    "tcpcopy_user_packet_us": Metric("user us/packet", 2, "user mode for each packet captured"),
+    "intercept_us": Metric(
+        "intercept us/req", 2, "CPU of all intercept processes for each request"
+    ),
+    "intercept_user_us": Metric("of it user ", 2, "its part in user mode (sampled by ticks)"),
+    "together_us": Metric("together us/req", 2, "tcpcopy and intercept"),
+    "tcpcopy_mb": Metric("tcpcopy MB", 1, "resident memory at the end of the load"),
+    "intercept_mb": Metric("intercept MB", 1, "resident memory at the end of the load"),
+    "drops": Metric("drops", 0, "packets that the kernel could not hand to tcpcopy"),
+    "slowdown": Metric("online speed", 3, "online requests a second, by those without a copy"),
+    "delay_p50_ms": Metric("delay p50 ms", 3, "arrival at online to arrival at the target"),
+    "delay_p99_ms": Metric("delay p99 ms", 3, "arrival at online to arrival at the target"),
+    "delay_count": Metric("delays", 0, "requests whose delay was measured"),
+    "tcpcopy_idle_us": Metric("tcpcopy us/s", 0, "CPU in a second without traffic"),
+    "intercept_idle_us": Metric("intercept us/s", 0, "CPU in a second without traffic"),
+    "sessions": Metric("sessions", 0, "connections that were open at the target"),
+    "tcpcopy_session_bytes": Metric("tcpcopy B/session", 0, "growth of resident memory for each"),
+    "intercept_session_bytes": Metric("intercept B/session", 0, "growth of resident memory"),
+    "seconds": Metric("s", 1, "seconds measured"),
+}
