@@ -21,6 +21,7 @@ from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.engine import Engine
+from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.allocator import Allocator
@@ -134,7 +135,7 @@ class Copier:
         self._opener = opener
         return Engine(config.engine, context, opener, on_bug=_log_bug)
 
-    def _on_transport(self, client: object) -> None:
+    def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
 
     def open(self) -> None:

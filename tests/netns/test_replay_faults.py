@@ -219,7 +219,9 @@ def test_with_a_c_program_on_the_other_end(
 ) -> None:
     """Our intercept serves the C tcpcopy, our tcpcopy uses the C intercept."""
     scenario.servers()
-    with scenario.replay("classic", **{f"c_{c_end}": True}) as replay:
+    with scenario.replay(
+        "classic", c_tcpcopy=c_end == "tcpcopy", c_intercept=c_end == "intercept"
+    ) as replay:
         scenario.load("--connections 40 --requests 10 --think-ms 1-5")
         scenario.wait_for_target(40)
     result = scenario.compare()

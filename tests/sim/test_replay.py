@@ -105,14 +105,16 @@ def test_targets_that_reset_or_close_early(seed: int) -> None:
     random = Random(seed)
     plans, conditions = harness.random_case(random, 5, worst_loss=0.02)
     cut = random.randrange(1, 500)
-    name = random.choice(("reset_after", "close_after"))
+    resets = random.random() < 0.5
     engine = EngineUnderTest(replace(CONFIG, seed=seed))
     result = harness.run(
         plans,
         engine,
         seed,
         conditions,
-        scripts=lambda index, script: replace(script, **{name: cut}),
+        scripts=lambda index, script: (
+            replace(script, reset_after=cut) if resets else replace(script, close_after=cut)
+        ),
     )
     result.check_sound()
     finish(engine)
@@ -125,9 +127,7 @@ def test_network_that_breaks_for_good(seed: int) -> None:
     dead = Faults(loss=1.0)
     config = replace(CONFIG, seed=seed, answer_timeout_ns=20 * SECOND)
     engine = EngineUnderTest(config)
-    result = harness.run(
-        plans, engine, seed, replace(conditions, to_target=dead), events=()
-    )
+    result = harness.run(plans, engine, seed, replace(conditions, to_target=dead), events=())
     result.check_sound()
     finish(engine)
     assert set(engine.outcomes()) == {"CONNECT_TIMEOUT"}
@@ -139,7 +139,8 @@ def test_bytes_on_the_wire_are_bounded() -> None:
         plans, _ = harness.random_case(Random(seed), 5)
         engine = EngineUnderTest(replace(CONFIG, seed=seed))
         conditions = Conditions(
-            to_target=Faults(delay_ns=MILLISECOND), from_target=Faults(delay_ns=MILLISECOND, mtu=None)
+            to_target=Faults(delay_ns=MILLISECOND),
+            from_target=Faults(delay_ns=MILLISECOND, mtu=None),
         )
         result = harness.run(plans, engine, seed, conditions)
         result.check_exact()

@@ -39,7 +39,8 @@ class Alarm:
 
     def fileno(self) -> int:
         """The descriptor to poll."""
-        return self._fd
+        fd: int = self._fd
+        return fd
 
     def set(self, at_ns: int) -> None:
         """Ring at `at_ns`; a time that has passed rings at once, 0 turns it off."""

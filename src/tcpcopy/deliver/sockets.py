@@ -30,9 +30,7 @@ class SocketTransport(Transport):
 
     __slots__ = ("_by_fd", "_on_event", "_poll", "_scratch", "_user_timeout_ms", "errors", "now_ns")
 
-    def __init__(
-        self, on_event: Callable[[KernelClient], object], answer_timeout_ns: int
-    ) -> None:
+    def __init__(self, on_event: Callable[[KernelClient], object], answer_timeout_ns: int) -> None:
         """`on_event` is called with each client that has been told something."""
         self._on_event = on_event
         self._poll = select.epoll()

@@ -204,9 +204,7 @@ class TcpClient(ReceiveHalf):
             return self._take_when_closed(segment, now_ns)
         segment_flags = segment.flags
         received = self.received
-        offset = received + seqnum.difference(
-            segment.seq, (self.irs + 1 + received) & 0xFFFFFFFF
-        )
+        offset = received + seqnum.difference(segment.seq, (self.irs + 1 + received) & 0xFFFFFFFF)
         if segment_flags & _RST:
             return self._take_rst(offset)
         if segment_flags & _SYN or not segment_flags & _ACK:
@@ -239,9 +237,7 @@ class TcpClient(ReceiveHalf):
             self._challenge(now_ns)  # a keep-alive probe without data
         return _USED
 
-    def _take_acknowledgement(
-        self, segment: Segment, ack: int, pure: bool, now_ns: int
-    ) -> None:
+    def _take_acknowledgement(self, segment: Segment, ack: int, pure: bool, now_ns: int) -> None:
         window = segment.window << self.snd_wscale
         news = 0
         if segment.sack_count > 0 and self.sack_permitted:
@@ -249,7 +245,7 @@ class TcpClient(ReceiveHalf):
         duplicate = (
             pure
             and ack == self.snd_una
-            and (window == self.snd_wnd or news)
+            and (window == self.snd_wnd or news != 0)
             and not (self.probing and self.snd_wnd == 0)
         )
         if ack > self.snd_una:
@@ -288,9 +284,7 @@ class TcpClient(ReceiveHalf):
             )
         return news
 
-    def _take_data(
-        self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int
-    ) -> None:
+    def _take_data(self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int) -> None:
         was_closed = self.target_closed
         if self.close_deadline_ns:
             self.close_deadline_ns = now_ns + self.context.close_timeout_ns

@@ -19,7 +19,9 @@ class EngineConfig:
     connect_timeout_ns: int = 20 * SECOND_NS
     hole_timeout_ns: int = 10 * SECOND_NS
     linger_ns: int = SECOND_NS  # a closed session answers late packets for so long
-    close_timeout_ns: int = 60 * SECOND_NS  # for the target's FIN after the client's is acknowledged
+    close_timeout_ns: int = (
+        60 * SECOND_NS
+    )  # for the target's FIN after the client's is acknowledged
     rtt_ns: int = 0  # -R: used for every session instead of what the capture shows
     mtu: int = 1500  # -M
     mss: int = 0  # -D: announced to the target instead of the client's

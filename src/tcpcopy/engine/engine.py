@@ -166,7 +166,9 @@ class Engine(PacketHandler):
             session.acknowledged_by_client(segment.ack)
             return _USED
         if segment.flags & _FIN and not segment.flags & _RST:
-            after_fin = session.take_fin((segment.seq + length) & 0xFFFFFFFF, segment.ack, captured_ns)
+            after_fin = session.take_fin(
+                (segment.seq + length) & 0xFFFFFFFF, segment.ack, captured_ns
+            )
             if length == 0:
                 reason = after_fin
         counts.queued_bytes += session.queued_bytes + session.early_bytes - held_before

@@ -177,9 +177,7 @@ class PacedHalf(CapturedHalf):
             return self._when_short(replayed, needed, now_ns)
         return self._when_silent(chunk, received, now_ns)
 
-    def _when_answered(
-        self, replayed: Replayed, answered: int, expected: int, now_ns: int
-    ) -> int:
+    def _when_answered(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
         quiet = 0
         if not replayed.pushed or answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come

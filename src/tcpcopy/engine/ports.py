@@ -50,5 +50,6 @@ class Sampling(Protocol):
 class Announcer(Protocol):
     """Tells the intercepts of a session before its SYN is sent."""
 
-    def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> int:
-        ...
+    def announce(
+        self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /
+    ) -> int: ...

@@ -57,7 +57,9 @@ class ReceiveHalf(SendHalf):
         self.rtt_ns = 0
         self.target_fin = -1
 
-    def take_payload(self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int) -> int:
+    def take_payload(
+        self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int
+    ) -> int:
         """The target sent [offset, offset + length), perhaps with its FIN; 1 if that was news."""
         end = offset + length
         if is_fin and self.target_fin < 0:

@@ -149,7 +149,7 @@ class Session(PacedHalf):
     def is_delivered(self) -> bool:
         """Everything captured so far has reached the target."""
         half = self.replayed
-        return (
+        return bool(
             half.established
             and self.gate is None
             and self.stuck_since_ns == 0

@@ -25,9 +25,7 @@ class State(IntEnum):
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.SYN_SENT: frozenset({State.ESTABLISHED, State.CLOSED}),
     State.ESTABLISHED: frozenset({State.FIN_WAIT_1, State.CLOSE_WAIT, State.CLOSED}),
-    State.FIN_WAIT_1: frozenset(
-        {State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT, State.CLOSED}
-    ),
+    State.FIN_WAIT_1: frozenset({State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT, State.CLOSED}),
     State.FIN_WAIT_2: frozenset({State.TIME_WAIT, State.CLOSED}),
     State.CLOSING: frozenset({State.TIME_WAIT, State.CLOSED}),
     State.TIME_WAIT: frozenset({State.CLOSED}),

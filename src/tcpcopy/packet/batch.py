@@ -213,7 +213,8 @@ def _checksum_add_words(view: Any, at: int, length: int, total: int) -> int:
         wide = ((wide & 0xFF) << 8) | (wide >> 8)
     if left:
         wide += cython.cast("unsigned int", pointer[0]) << 8
-    return total + cython.cast("long long", wide)
+    total += cython.cast("long long", wide)
+    return total
 
 
 def checksum_fold(total: int) -> int:

@@ -10,9 +10,7 @@ class PacketHandler:
 
     __slots__ = ()
 
-    def packet(
-        self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int
-    ) -> int:
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Take the packet whose network header stands at `data[start]`.
 
         `end` bounds the bytes captured, `wire_length` is the length it had on the wire from the

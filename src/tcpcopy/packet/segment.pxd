@@ -42,8 +42,9 @@ cdef class Segment:
 
     cpdef void clear_options(self) noexcept
 
+@cython.locals(number=cython.int)
 cdef int _read16(const unsigned char[::1] data, Py_ssize_t at) noexcept
-@cython.locals(high=cython.longlong, low=cython.longlong)
+@cython.locals(high=cython.longlong, low=cython.longlong, number=cython.longlong)
 cdef long long _read32(const unsigned char[::1] data, Py_ssize_t at) noexcept
 @cython.locals(version=cython.int)
 cpdef int parse(

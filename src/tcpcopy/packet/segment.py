@@ -87,13 +87,15 @@ class Segment:
 
 
 def _read16(data: Any, at: int) -> int:
-    return (data[at] << 8) | data[at + 1]
+    number: int = (data[at] << 8) | data[at + 1]
+    return number
 
 
 def _read32(data: Any, at: int) -> int:
     high = (data[at] << 8) | data[at + 1]
     low = (data[at + 2] << 8) | data[at + 3]
-    return ((high << 16) | low) & 0xFFFFFFFF
+    number: int = ((high << 16) | low) & 0xFFFFFFFF
+    return number
 
 
 def parse(segment: Segment, data: Any, start: int, end: int, wire_length: int) -> int:
@@ -254,9 +256,7 @@ def source_address(segment: Segment, data: Any) -> bytes:
 
 def destination_address(segment: Segment, data: Any) -> bytes:
     """The destination address, 4 or 16 bytes in network order."""
-    return copy_bytes(
-        data, segment.address_offset + segment.address_size, segment.address_size
-    )
+    return copy_bytes(data, segment.address_offset + segment.address_size, segment.address_size)
 
 
 def payload(segment: Segment, data: Any, skip: int) -> bytes:
