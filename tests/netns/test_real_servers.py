@@ -145,8 +145,9 @@ def test_nginx_downloads(real: RealServers, mode: str) -> None:
 
 # -- Redis and memcached ----------------------------------------------------------------------
 
-# None of these depends on the order in which connections come to the target.
-_REDIS_COMMANDS = "set,get,incr,lpush,sadd,hset,mset"
+# The data that these leave do not depend on the order in which connections come to the target;
+# the answers to some do.
+_REDIS_COMMANDS = "set,get,incr,lpush,sadd,hset,lrange_100,mset"
 
 
 @pytest.mark.parametrize("pipeline", [1, 16])
@@ -208,6 +209,17 @@ def test_pgbench(real: RealServers, mode: str, protocol: str, postgres_template:
     check_report(replay)
 
 
+def test_pgbench_log_ins(real: RealServers, mode: str, postgres_template: Path) -> None:
+    """A connection for each transaction."""
+    online, target = real.start(postgres.Postgres, template=postgres_template)
+    words = ["-h", online.host.v4, "-p", PORT, "-U", "postgres", "-C", "-n", "-N"]
+    with real.replay(mode) as replay:
+        real.client(postgres.program("pgbench"), *words, "-c", 8, "-t", 25, "postgres")
+    assert online.ask("SELECT count(*) FROM pgbench_history").split() == ["200"]
+    assert online.contents() == target.contents()
+    check_report(replay, 201)
+
+
 def test_psql(real: RealServers, mode: str, postgres_template: Path) -> None:
     """Statements, an error, COPY and a big answer, in several sessions at once."""
     online, target = real.start(postgres.Postgres, template=postgres_template)
@@ -243,3 +255,20 @@ def test_mariadb(real: RealServers, mode: str, mariadb_template: Path) -> None:
     assert contents.count("INSERT INTO `lab_5`") == 105 + 990
     assert contents == target.contents()
     check_report(replay, 6)
+
+
+def test_mariadb_log_ins(real: RealServers, mode: str, mariadb_template: Path) -> None:
+    """A connection for each statement, 10 at once."""
+    online, target = real.start(mariadb.MariaDB, template=mariadb_template)
+    for server in (online, target):
+        server.ask("CREATE TABLE lab.entries (id int AUTO_INCREMENT PRIMARY KEY, word text)")
+    slap = [find_program("mariadb-slap", "mariadb-client"), "--no-defaults", "-u", mariadb.USER]
+    slap += ["-h", online.host.v4, "-P", str(PORT), f"--create-schema={mariadb.DATABASE}"]
+    slap += ["--no-drop", "--concurrency=10", "--number-of-queries=400", "--detach=1"]
+    with real.replay(mode) as replay:
+        real.client(*slap, "--query=INSERT INTO entries (word) VALUES ('an entry')")
+    entries = online.contents().count("an entry")
+    assert entries == 400
+    assert online.contents() == target.contents()
+    check_report(replay)
+    assert replay.report["sessions"]["captured"] > 400

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tcpcopy.demo.netns import Host
 from tests.lab.real.service import Service, find_program, run
@@ -17,6 +18,9 @@ _OPTIONS = (
     "--innodb-buffer-pool-size=16M",
     "--innodb-flush-log-at-trx-commit=0",
     "--skip-log-bin",
+    # Sessions overlap more where the target is slower than online: it must not run out of room.
+    "--max-connections=2000",
+    "--back-log=2000",
 )
 _INIT = f"""
 CREATE USER '{USER}'@'%' IDENTIFIED VIA mysql_native_password USING '';
@@ -43,6 +47,7 @@ class MariaDB(Service):
     """A MariaDB on a copy of `template`."""
 
     NAME = "mariadb"
+    END: ClassVar[int] = signal.SIGKILL  # the data are not needed any more
 
     def __init__(self, host: Host, directory: Path, *, template: Path) -> None:
         super().__init__(host, directory)
