@@ -248,9 +248,12 @@ def started_before(pid: int, moment: float) -> bool:
     if pid <= 0:
         return False
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[19])
         lines = Path("/proc/stat").read_text().splitlines()
     except (OSError, ValueError, IndexError):
+        return False
+    if fields[0] in "ZX":  # dead, and nobody has taken note
         return False
     booted = next((int(line.split()[1]) for line in lines if line.startswith("btime ")), 0)
     # btime is in whole seconds.
