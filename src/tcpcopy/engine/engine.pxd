@@ -12,6 +12,7 @@ from tcpcopy.engine.timers cimport TimerHeap
 from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport Segment, flow_key, parse, parse_options, payload
 
+cdef long long _MASK
 cdef long long _REMEMBER
 cdef long long _MAX_RTT
 cdef int _USED
@@ -20,7 +21,6 @@ cdef int _NO_TRANSFER
 cdef int _NO_SESSION
 cdef int _PURE_ACK
 cdef int _CLOSED_SESSION
-cdef int _SKIPPED_SESSION
 cdef int _DUPLICATE
 cdef int _EARLY_LIMIT
 cdef int _FOREIGN
@@ -82,7 +82,7 @@ cdef class Engine(PacketHandler):
     cdef void _note_turns(self, Session session, Chunk before) except *
     @cython.locals(rtt=cython.longlong)
     cdef void _note_round_trip(self, Session session, long long captured_ns) except *
-    @cython.locals(segment=Segment, closed=cython.int)
+    @cython.locals(segment=Segment, closed=cython.int, ended=cython.longlong)
     cdef int _take_first(
         self, bytes key, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
     ) except -1
@@ -107,6 +107,7 @@ cdef class Engine(PacketHandler):
     ) except *
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, bytes key) except *
+    cdef void _end_detached(self, Session session) except *
     @cython.locals(segment=Segment, session=Session, reason=cython.int)
     cpdef int take_answer(
         self,
@@ -140,5 +141,6 @@ cdef class Engine(PacketHandler):
     cdef void _unlink(self, Session session) except *
     cdef void _forget(self, Session session) except *
     cdef void _bug(self, Session session) except *
-    cdef int _closed_reason(self, bytes key) except -1
+    @cython.locals(found=cython.longlong)
+    cdef long long _closed(self, bytes key) except -1
     cdef void _forget_closed(self, bytes key) except *

@@ -35,13 +35,13 @@ MAX_RTT_NS = 1_000_000_000
 
 _REMEMBER = REMEMBER_NS
 _MAX_RTT = MAX_RTT_NS
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _USED = 0
 _CUT = int(Drop.CUT)
 _NO_TRANSFER = int(Drop.NO_TRANSFER)
 _NO_SESSION = int(Drop.NO_SESSION)
 _PURE_ACK = int(Drop.PURE_ACK_NO_SESSION)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
-_SKIPPED_SESSION = int(Drop.SKIPPED_SESSION)
 _DUPLICATE = int(Drop.DUPLICATE)
 _EARLY_LIMIT = int(Drop.EARLY_LIMIT)
 _FOREIGN = int(Drop.FOREIGN)
@@ -76,7 +76,7 @@ class Engine(PacketHandler):
         "by_answer",  # flow key of the target's packets -> Session
         "by_client",  # flow key of the client's packets -> the first Session of its siblings
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
-        "closed",  # flow keys of sessions that ended lately -> Drop reason of what still comes
+        "closed",  # flow keys of sessions that ended lately -> what `_closed` tells
         "closed_before",  # the generation before that
         "closed_turned_ns",  # when the generations were turned
         "context",
@@ -166,9 +166,7 @@ class Engine(PacketHandler):
             session.acknowledged_by_client(segment.ack)
             return _USED
         if segment.flags & _FIN and not segment.flags & _RST:
-            after_fin = session.take_fin(
-                (segment.seq + length) & 0xFFFFFFFF, segment.ack, captured_ns
-            )
+            after_fin = session.take_fin((segment.seq + length) & _MASK, segment.ack, captured_ns)
             if length == 0:
                 reason = after_fin
         counts.queued_bytes += session.queued_bytes + session.early_bytes - held_before
@@ -214,8 +212,11 @@ class Engine(PacketHandler):
 
     def _take_first(self, key: bytes, data: Any, is_syn: bool, timestamp_ns: int) -> int:
         segment = self.segment
-        closed = self._closed_reason(key)
+        ended = self._closed(key)
+        closed = ended & 0xFF
         if is_syn:
+            if closed != 0 and ended >> 8 == segment.seq:
+                return closed  # the same SYN again: this connection has been counted
             self._forget_closed(key)
             self._detach(key)
         elif segment.flags & _SYN:
@@ -241,13 +242,16 @@ class Engine(PacketHandler):
         opened = self.opener.open(key, segment, data, is_syn, self.now_ns)
         if opened is None:
             return _NO_TRANSFER
+        if self.opener.failure:
+            self.on_bug(self.opener.failure)
+            self.opener.failure = ""
         head: Session | None = None
         for session in reversed(opened):
             session.sibling = head
             head = session
         if head is None:
-            self.closed[key] = _SKIPPED_SESSION
-            return _SKIPPED_SESSION
+            self.closed[key] = self.opener.left_out | segment.seq << 8
+            return self.opener.left_out
         self.by_client[key] = head
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
@@ -256,7 +260,10 @@ class Engine(PacketHandler):
                 session.syn_ns = captured_ns
             if session.answer_key:
                 self.by_answer[session.answer_key] = session
-            self._start(session, new_data, is_syn, captured_ns, timestamp_ns)
+            try:
+                self._start(session, new_data, is_syn, captured_ns, timestamp_ns)
+            except Exception:
+                self._bug(session)
         return _USED
 
     def _start(
@@ -279,15 +286,21 @@ class Engine(PacketHandler):
             sibling = session.sibling
             session.sibling = None
             session.captured_key = b""
-            if session.captured_end == 0 and session.stuck_since_ns == 0:
-                # Neither FIN nor RST was seen; the online host must have ended it.
-                session.take_rst(
-                    (session.captured_isn + 1 + session.captured_rcv_offset) & 0xFFFFFFFF,
-                    -1,
-                    self.now_ns,
-                )
-                self._settle(session, session.advance(self.now_ns))
+            try:
+                self._end_detached(session)
+            except Exception:
+                self._bug(session)
             session = sibling
+
+    def _end_detached(self, session: Session) -> None:
+        if session.captured_end == 0 and session.stuck_since_ns == 0:
+            # Neither FIN nor RST was seen; the online host must have ended it.
+            session.take_rst(
+                (session.captured_isn + 1 + session.captured_rcv_offset) & _MASK,
+                -1,
+                self.now_ns,
+            )
+            self._settle(session, session.advance(self.now_ns))
 
     # --- answers ---------------------------------------------------------------------------
 
@@ -424,7 +437,7 @@ class Engine(PacketHandler):
                 self.by_client[key] = session.sibling
             else:
                 del self.by_client[key]
-                self.closed[key] = _CLOSED_SESSION
+                self.closed[key] = _CLOSED_SESSION | session.captured_isn << 8
         else:
             while head is not None and head.sibling is not session:
                 head = head.sibling
@@ -444,6 +457,10 @@ class Engine(PacketHandler):
         """An exception inside the engine: tell, count, drop the session, go on."""
         self.on_bug(traceback.format_exc())
         self.heap.remove(session)
+        try:
+            session.replayed.abort(self.now_ns)
+        except Exception:
+            self.on_bug(traceback.format_exc())
         if session.outcome == 0:
             self._finish(session, _INTERNAL_ERROR)
         if session.lingers:
@@ -451,13 +468,14 @@ class Engine(PacketHandler):
 
     # --- memory of closed sessions ---------------------------------------------------------
 
-    def _closed_reason(self, key: bytes) -> int:
-        reason: int = self.closed.get(key, 0)
-        if reason == 0:
-            reason = self.closed_before.get(key, 0)
-            if reason != 0:
-                self.closed[key] = reason  # still talking: remember it longer
-        return reason
+    def _closed(self, key: bytes) -> int:
+        """Drop reason of the connection's packets and, 8 bits up, its initial number; or 0."""
+        found: int = self.closed.get(key, 0)
+        if found == 0:
+            found = self.closed_before.get(key, 0)
+            if found != 0:
+                self.closed[key] = found  # still talking: remember it longer
+        return found
 
     def _forget_closed(self, key: bytes) -> None:
         self.closed.pop(key, None)

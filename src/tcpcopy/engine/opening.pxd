@@ -8,18 +8,24 @@ from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
 from tcpcopy.packet.segment cimport Segment, destination_address, source_address
 
+cdef long long _MASK
+cdef int _INTERNAL_ERROR
 cdef int _NO_ADDRESS
 cdef int _SHED_MEMORY
 cdef int _SHED_SESSIONS
 cdef int _SKIPPED_PARTIAL
 cdef int _SKIPPED_SAMPLING
+cdef int _SHED_SESSION
+cdef int _SKIPPED_SESSION
 
 cdef class Opener:
     cdef public object announcer
     cdef public Context context
     cdef public int copies
+    cdef public str failure
     cdef public bint full_sessions_only
     cdef public object identities
+    cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions
     cdef public bint memory_is_short
@@ -62,6 +68,7 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
+    cdef void _announce(self, Session session) except *
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)
     cdef KernelClient _kernel_client(self, Session session, object target, Transport transport)

@@ -6,22 +6,27 @@ This runs once for each captured connection; it decides what is left out (-r, -g
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.kernel import KernelClient, Transport
-from tcpcopy.engine.outcome import Outcome
+from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
 from tcpcopy.engine.replayed import Replayed
 from tcpcopy.engine.session import Session
 from tcpcopy.packet.segment import Segment, destination_address, source_address
 
+_INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _NO_ADDRESS = int(Outcome.NO_ADDRESS)
 _SHED_MEMORY = int(Outcome.SHED_MEMORY)
 _SHED_SESSIONS = int(Outcome.SHED_SESSIONS)
 _SKIPPED_PARTIAL = int(Outcome.SKIPPED_PARTIAL)
 _SKIPPED_SAMPLING = int(Outcome.SKIPPED_SAMPLING)
+_SHED_SESSION = int(Drop.SHED_SESSION)
+_SKIPPED_SESSION = int(Drop.SKIPPED_SESSION)
 
 
 class Opener:
@@ -31,8 +36,10 @@ class Opener:
         "announcer",  # told of each packet session before its SYN, or None
         "context",
         "copies",  # -n
+        "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
+        "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
         "memory_is_short",  # set by the owner: new sessions are shed
@@ -65,6 +72,8 @@ class Opener:
         self.announcer = announcer
         self.transport = transport
         self.local_addresses = local_addresses
+        self.failure = ""
+        self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
 
@@ -83,14 +92,25 @@ class Opener:
         counts = self.context.counts
         sessions: list[Session] = []
         reason = self._reason_to_leave_out(client_address, segment.source_port, is_syn, now_ns)
+        self.left_out = _SKIPPED_SESSION if reason else _SHED_SESSION
         for target in targets:
             for copy in range(self.copies):
                 counts.sessions += 1
                 shed = reason or self._reason_to_shed()
                 session = None
                 if not shed:
-                    session = self._make(key, target, copy, client_address, segment, is_syn, now_ns)
                     shed = _NO_ADDRESS
+                    try:
+                        session = self._make(
+                            key, target, copy, client_address, segment, is_syn, now_ns
+                        )
+                        self._announce(session)
+                    except Exception:
+                        self.failure = traceback.format_exc()
+                        shed = _INTERNAL_ERROR
+                        if session is not None:
+                            self.give_back(session, now_ns)
+                        session = None
                 if session is None:
                     counts.count_outcome(shed)
                     continue
@@ -129,7 +149,7 @@ class Opener:
         now_ns: int,
     ) -> Session | None:
         session = Session(self.context, key, copy, target)
-        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & 0xFFFFFFFF
+        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
         session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
@@ -163,14 +183,17 @@ class Opener:
             + target.target_port.to_bytes(2, "big")
             + session.mapped_port.to_bytes(2, "big")
         )
-        if self.announcer is not None:
+        return session
+
+    def _announce(self, session: Session | None) -> None:
+        if session is not None and self.announcer is not None:
+            target: Any = session.target
             self.announcer.announce(
                 session.mapped_address,
                 session.mapped_port,
                 target.target_address,
                 target.target_port,
             )
-        return session
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
         """The SYN goes with the client's own options, or usual ones when it was not seen."""
