@@ -54,7 +54,7 @@ def test_local_addresses_in_socket_mode(scenario: Scenario) -> None:
     scenario.servers()
     lab = scenario.lab
     for last in (21, 22):
-        lab.online.ip("address", "add", f"10.66.0.{last}/24", "dev", "eth0")
+        lab.online.ip(f"address add 10.66.0.{last}/24 dev eth0")
     with scenario.replay("socket", "-c", "10.66.0.21,10.66.0.22") as replay:
         scenario.load("--connections 20")
         scenario.wait_for_target(20)

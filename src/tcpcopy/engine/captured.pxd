@@ -1,8 +1,9 @@
 import cython
 
 from tcpcopy.engine cimport seqnum
-from tcpcopy.engine.chunk cimport Chunk, ChunkQueue
+from tcpcopy.engine.chunk cimport Chunk, ChunkQueue, make_chunk
 
+cdef long long _MASK
 cdef int _USED
 cdef int _DUPLICATE
 cdef int _OUT_OF_WINDOW

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tcpcopy.engine import outcome as outcomes
 from tcpcopy.engine import seqnum
-from tcpcopy.engine.chunk import DATA, FIN, RST, Chunk, ChunkQueue
+from tcpcopy.engine.chunk import DATA, FIN, RST, ChunkQueue, make_chunk
 
 # More than a client can have in flight: a default Linux client's send buffer ends at 4 MiB.
 EARLY_LIMIT_BYTES = 16 * 1024 * 1024
@@ -19,6 +19,7 @@ EARLY_LIMIT_SEGMENTS = 16384
 # No window is larger (RFC 7323, 2.3): what is farther ahead belongs to another connection.
 FARTHEST_AHEAD = 0x3FFFFFFF
 
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _USED = 0
 _DUPLICATE = int(outcomes.Drop.DUPLICATE)
 _OUT_OF_WINDOW = int(outcomes.Drop.OUT_OF_WINDOW)
@@ -70,7 +71,7 @@ class CapturedHalf(ChunkQueue):
             # mid-stream, everything that the replay need not wait for).
             self.server_base = ack
             return 0
-        ahead = seqnum.difference(ack, (self.server_base + self.server_seen) & 0xFFFFFFFF)
+        ahead = seqnum.difference(ack, (self.server_base + self.server_seen) & _MASK)
         if ahead > 0:
             self.server_seen += ahead
             return self.server_seen
@@ -85,7 +86,7 @@ class CapturedHalf(ChunkQueue):
         """Take a segment's payload (not empty); 0 when something of it is new, else why not."""
         rcv = self.captured_rcv_offset
         isn = self.captured_isn
-        offset = rcv + seqnum.difference(seq, (isn + 1 + rcv) & 0xFFFFFFFF)
+        offset = rcv + seqnum.difference(seq, (isn + 1 + rcv) & _MASK)
         end = offset + len(data)
         if offset - rcv > _FARTHEST:
             return _OUT_OF_WINDOW
@@ -110,7 +111,7 @@ class CapturedHalf(ChunkQueue):
         if self.captured_fin_offset >= 0 or self.captured_end != 0:
             return _DUPLICATE
         rcv = self.captured_rcv_offset
-        offset = rcv + seqnum.difference(seq_after_data, (self.captured_isn + 1 + rcv) & 0xFFFFFFFF)
+        offset = rcv + seqnum.difference(seq_after_data, (self.captured_isn + 1 + rcv) & _MASK)
         if offset < rcv or offset - rcv > _FARTHEST:
             return _OUT_OF_WINDOW
         self.captured_fin_offset = offset
@@ -128,12 +129,12 @@ class CapturedHalf(ChunkQueue):
         if self.captured_end == _RST:
             return _DUPLICATE
         rcv = self.captured_rcv_offset
-        ahead = seqnum.difference(seq, (self.captured_isn + 1 + rcv) & 0xFFFFFFFF)
+        ahead = seqnum.difference(seq, (self.captured_isn + 1 + rcv) & _MASK)
         if ahead < -1 or ahead > _FARTHEST:
             return _OUT_OF_WINDOW
         if ack >= 0:
             self.acknowledged_by_client(ack)
-        self.append(Chunk(_RST, b"", rcv, self.server_seen, now_ns))
+        self.append(make_chunk(_RST, b"", rcv, self.server_seen, now_ns))
         self.captured_end = _RST
         return _USED
 
@@ -142,14 +143,14 @@ class CapturedHalf(ChunkQueue):
         if tail is not None and server_offset < tail.server_offset:
             server_offset = tail.server_offset  # knowledge does not shrink
         rcv = self.captured_rcv_offset
-        self.append(Chunk(_DATA, data, rcv, server_offset, now_ns))
+        self.append(make_chunk(_DATA, data, rcv, server_offset, now_ns))
         self.captured_rcv_offset = rcv + len(data)
         self.captured_bytes += len(data)
         self._end_if_complete(now_ns)
 
     def _end_if_complete(self, now_ns: int) -> None:
         if self.captured_fin_offset == self.captured_rcv_offset and self.captured_end == 0:
-            self.append(Chunk(_FIN, b"", self.captured_rcv_offset, self.server_seen, now_ns))
+            self.append(make_chunk(_FIN, b"", self.captured_rcv_offset, self.server_seen, now_ns))
             self.captured_end = _FIN
 
     def _hold(self, offset: int, data: bytes, server_offset: int, now_ns: int) -> int:

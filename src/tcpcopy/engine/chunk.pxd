@@ -14,6 +14,11 @@ cdef class Chunk:
     cdef public long long offset
     cdef public long long server_offset
 
+@cython.locals(chunk=Chunk)
+cpdef Chunk make_chunk(
+    int kind, bytes data, long long offset, long long server_offset, long long captured_ns
+)
+
 cdef class ChunkQueue(Timed):
     cdef public bint fin_released
     cdef public Chunk gate

@@ -42,6 +42,19 @@ class Chunk:
         self.following: Chunk | None = None
 
 
+def make_chunk(kind: int, data: bytes, offset: int, server_offset: int, captured_ns: int) -> Chunk:
+    """`Chunk(...)` without its numbers becoming Python objects on the way."""
+    chunk = Chunk.__new__(Chunk)
+    chunk.kind = kind
+    chunk.data = data
+    chunk.offset = offset
+    chunk.end = offset + len(data)
+    chunk.server_offset = server_offset
+    chunk.captured_ns = captured_ns
+    chunk.following = None
+    return chunk
+
+
 class ChunkQueue(Timed):
     """The chunks of one session, oldest first."""
 

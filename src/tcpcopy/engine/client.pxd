@@ -6,6 +6,7 @@ from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.receiver cimport ReceiveHalf
 from tcpcopy.packet.segment cimport Segment
 
+cdef long long _MASK
 cdef int _SYN_SENT
 cdef int _ESTABLISHED
 cdef int _FIN_WAIT_1

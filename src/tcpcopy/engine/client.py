@@ -47,6 +47,7 @@ _SYN = flags.SYN
 _RST = flags.RST
 _PSH = flags.PSH
 _ACK = flags.ACK
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _NOTHING = b""
 _WINDOW = 65535
 _CHALLENGE_GAP = 5_000_000  # at most one answer to an odd segment in this time (RFC 5961, 7)
@@ -106,7 +107,7 @@ class TcpClient(ReceiveHalf):
         """Send the SYN."""
         tuple_hash = crc32(self.address + self.target_address, self.port << 16 | self.target_port)
         # RFC 6528: a clock of 4 us per step plus a number of its own for each pair of ends.
-        self.iss = (now_ns // 4000 + tuple_hash + self.context.seed) & 0xFFFFFFFF
+        self.iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
         self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
         self.progress_ns = now_ns
         self.rto_deadline_ns = now_ns + self.rto_ns
@@ -118,7 +119,7 @@ class TcpClient(ReceiveHalf):
         context = self.context
         parts = [b"\x02\x04", self.syn_mss.to_bytes(2, "big")]
         if self.syn_timestamps:
-            value = (now_ns // 1_000_000 + context.seed) & 0xFFFFFFFF
+            value = (now_ns // 1_000_000 + context.seed) & _MASK
             parts.append(b"\x04\x02" if self.syn_sack else b"\x01\x01")
             parts.append(b"\x08\x0a" + value.to_bytes(4, "big") + b"\x00\x00\x00\x00")
         elif self.syn_sack:
@@ -204,14 +205,14 @@ class TcpClient(ReceiveHalf):
             return self._take_when_closed(segment, now_ns)
         segment_flags = segment.flags
         received = self.received
-        offset = received + seqnum.difference(segment.seq, (self.irs + 1 + received) & 0xFFFFFFFF)
+        offset = received + seqnum.difference(segment.seq, (self.irs + 1 + received) & _MASK)
         if segment_flags & _RST:
             return self._take_rst(offset)
         if segment_flags & _SYN or not segment_flags & _ACK:
             self._challenge(now_ns)  # our ACK of its SYN was lost, or RFC 5961 (4)
             return _DUPLICATE if segment_flags & _SYN else _BAD_STATE
         una = self.snd_una
-        ack = una + seqnum.difference(segment.ack, (self.iss + 1 + una) & 0xFFFFFFFF)
+        ack = una + seqnum.difference(segment.ack, (self.iss + 1 + una) & _MASK)
         if ack > self.snd_nxt:
             if not self.probing or ack > self.snd_nxt + 1:
                 self._challenge(now_ns)
@@ -266,7 +267,7 @@ class TcpClient(ReceiveHalf):
                 self._end(_ENDED_CLOSED)
 
     def _take_sacks(self, segment: Segment) -> int:
-        base = (self.iss + 1 + self.snd_una) & 0xFFFFFFFF
+        base = (self.iss + 1 + self.snd_una) & _MASK
         una = self.snd_una
         news = self.take_sack(
             una + seqnum.difference(segment.sack_start_0, base),

@@ -5,6 +5,7 @@ from tcpcopy.engine.chunk cimport Chunk, ChunkQueue
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.replayed cimport Replayed
 
+cdef long long _MASK
 cdef long long _INITIAL_RTO
 cdef long long _MIN_RTO
 cdef long long _MAX_RTO

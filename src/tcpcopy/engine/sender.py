@@ -31,6 +31,7 @@ _MAX_RANGES = MAX_SACKED_RANGES
 _ACK = flags.ACK
 _PSH = flags.PSH
 _FIN = flags.FIN
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _NOTHING = b""
 _HUGE = 1 << 40
 
@@ -158,7 +159,7 @@ class SendHalf(Replayed):
             segment_flags,
             self.receive_window(),
             self.timestamps,
-            (now_ns // 1_000_000 + context.seed) & 0xFFFFFFFF,
+            (now_ns // 1_000_000 + context.seed) & _MASK,
             self.timestamp_recent,
             options,
             data,

@@ -5,13 +5,18 @@ Everything else in the engine counts in 64-bit stream offsets; these functions c
 
 from __future__ import annotations
 
+# Typed: as literals they would be Python objects when compiled.
+_MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+_WHOLE = 0x100000000
+
 
 def add(number: int, count: int) -> int:
     """`number + count` modulo 2**32; `count` may be negative."""
-    return (number + count) & 0xFFFFFFFF
+    return (number + count) & _MASK
 
 
 def difference(left: int, right: int) -> int:
     """How far `left` is ahead of `right`: -2**31 .. 2**31 - 1."""
-    ahead = (left - right) & 0xFFFFFFFF
-    return ahead - 0x100000000 if ahead & 0x80000000 else ahead
+    ahead = (left - right) & _MASK
+    return ahead - _WHOLE if ahead & _HALF else ahead

@@ -107,7 +107,8 @@ class PacketBatch:
         _put32(view, at + 16, 0)  # checksum, urgent pointer
         write = at + 20
         if timestamp_present:
-            _put32(view, write, 0x0101080A)
+            _put16(view, write, 0x0101)
+            _put16(view, write + 2, 0x080A)
             _put32(view, write + 4, timestamp_value)
             _put32(view, write + 8, timestamp_echo)
             write += 12
@@ -167,7 +168,8 @@ def _put_ipv4(
 
 
 def _put_ipv6(view: Any, at: int, length: int, source: bytes, destination: bytes) -> None:
-    _put32(view, at, 0x60000000)
+    _put16(view, at, 0x6000)
+    _put16(view, at + 2, 0)
     _put16(view, at + 4, length)
     view[at + 6] = 6
     view[at + 7] = 64

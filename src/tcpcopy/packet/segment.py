@@ -94,7 +94,7 @@ def _read16(data: Any, at: int) -> int:
 def _read32(data: Any, at: int) -> int:
     high = (data[at] << 8) | data[at + 1]
     low = (data[at + 2] << 8) | data[at + 3]
-    number: int = ((high << 16) | low) & 0xFFFFFFFF
+    number: int = (high << 16) | low
     return number
 
 
@@ -244,6 +244,8 @@ def copy_bytes(data: Any, at: int, size: int) -> bytes:
 def flow_key(segment: Segment, data: Any) -> bytes:
     """Source and destination address, source and destination port: 12 or 36 bytes."""
     size = 2 * segment.address_size
+    if segment.header_offset == segment.address_offset + size:
+        return copy_bytes(data, segment.address_offset, size + 4)  # no IP options between
     return copy_bytes(data, segment.address_offset, size) + copy_bytes(
         data, segment.header_offset, 4
     )
