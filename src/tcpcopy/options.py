@@ -94,8 +94,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
-           "maximum segment size told to the target for clients that told none; no more than the "
-           "MTU less 40", "NUM", 64, 65495, 1460),
+           "maximum segment size told to the target where the client's was not seen, or is larger "
+           "than given here; no more than the MTU less 40", "NUM", 64, 65495, 1460),
     Option("round_trip", "-R", "--round-trip", _REPLAY,
            "round-trip time of the clients in milliseconds; 0: take it from the capture",
            "NUM", 0, 600_000, 0, NS_PER_MS),

@@ -6,6 +6,7 @@ Pure functions of a snapshot and its context. Every loss gets exactly one findin
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -287,6 +288,9 @@ def _internal_error(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    if not (snapshot.has_connected or snapshot.answers_received):
+        text, remedy = _connect_timeout(snapshot, context, count)
+        return text.replace("to the connect", "to the connect until the exit", 1), remedy
     waited = f", {context.exit_wait_s} s after the stop" if context.exit_wait_s else ""
     text = f"{plural(count, 'session')} open at exit with data not delivered{waited}"
     return text, ("the target lags behind the online server, or was waited for at the exit;"
@@ -355,9 +359,10 @@ def _relay_troubles(snapshot: Snapshot, context: Context) -> list[Finding]:
 
 def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
     findings = []
-    if snapshot.send_errors and not snapshot.outcomes[Outcome.SEND_FAILED]:
+    own_errors = snapshot.send_errors.keys() - _SAID_BY_TARGET
+    if own_errors and not snapshot.outcomes[Outcome.SEND_FAILED]:
         findings.append(Finding(
-            "send_errors", WARNING, sum(snapshot.send_errors.values()),
+            "send_errors", WARNING, sum(snapshot.send_errors[error] for error in own_errors),
             f"sending failed at times, and was made up for: {_errors_text(snapshot)}",
             _errors_remedy(snapshot, context),
         ))  # fmt: skip
@@ -383,11 +388,14 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
     return findings
 
 
+#: The target's answer to a connection of socket mode: the outcome of its session tells it.
+_SAID_BY_TARGET = {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT}
 _UNREADABLE = (Drop.NOT_IP, Drop.SHORT, Drop.BAD_HEADER, Drop.FRAGMENT, Drop.BAD_OPTION)
 
 
 def _errors_by_count(snapshot: Snapshot) -> list[tuple[int, int]]:
-    return sorted(snapshot.send_errors.items(), key=lambda pair: (-pair[1], pair[0]))
+    own = [pair for pair in snapshot.send_errors.items() if pair[0] not in _SAID_BY_TARGET]
+    return sorted(own, key=lambda pair: (-pair[1], pair[0]))
 
 
 def _errors_text(snapshot: Snapshot) -> str:

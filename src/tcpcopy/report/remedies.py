@@ -161,8 +161,7 @@ def send_error(number: int, context: Context) -> str:
     mends = {
         errno.EPERM: "the firewall or conntrack of this host drops the packets:"
         f" iptables -t raw -I OUTPUT -d {address} -p tcp --dport {port} -j NOTRACK,"
-        " and look for DROP rules on OUTPUT (nft list ruleset)"
-        + ("" if is_socket else "; -o DEVICE sends past them"),
+        " and look for DROP rules on OUTPUT (nft list ruleset)",
         errno.EACCES: f"not allowed to send to {address}: is it a broadcast address, or does a"
         " security module forbid it?",
         errno.ENETUNREACH: f"there is no route to the target: ip route get {address}",

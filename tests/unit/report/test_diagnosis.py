@@ -280,6 +280,21 @@ def test_everything_left_out_is_a_loss() -> None:
     assert (found.level, found.count) == (LOSS, 7)
 
 
+def test_stopped_before_any_answer_came() -> None:
+    """Stopped by an impatient user: what keeps answers away is told, not that work was open."""
+    snapshot = relay_up(unreachable(Outcome.OPEN_AT_EXIT))
+    found = only(snapshot, CLASSIC_CONTEXT, "open_at_exit")
+    assert found.text == (
+        "7 sessions without an answer to the connect until the exit: no answer of 10.0.0.3:8080"
+        " reached tcpcopy at all"
+    )
+    assert "ip route replace 62.135.200.0/24 via 10.0.0.4" in steps(found)
+    snapshot.answers_received = 1
+    assert "lags behind" in steps(only(snapshot, CLASSIC_CONTEXT, "open_at_exit"))
+    found = only(unreachable(Outcome.OPEN_AT_EXIT), SOCKET_CONTEXT, "open_at_exit")
+    assert "cannot be reached" in found.text
+
+
 # --- this host --------------------------------------------------------------------------------
 
 
@@ -329,6 +344,20 @@ def test_send_errors_that_cost_no_session_are_a_warning() -> None:
     found = only(snapshot, SOCKET_CONTEXT, "send_errors")
     assert (found.level, found.count) == (WARNING, 4)
     assert exit_code(snapshot) == 0
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT]
+)
+def test_what_the_target_says_is_no_send_error(number: int) -> None:
+    """Its outcome tells it; a second line about it would only confuse."""
+    snapshot = unreachable(Outcome.REFUSED)
+    snapshot.send_errors = {number: 7}
+    assert [found.key for found in diagnose(snapshot, SOCKET_CONTEXT)] == ["refused"]
+    snapshot.send_errors[errno.ENOBUFS] = 2
+    warning = only(snapshot, SOCKET_CONTEXT, "send_errors")
+    assert warning.count == 2
+    assert errno.errorcode[number] not in warning.text + steps(warning)
 
 
 def test_used_up_local_ports_have_a_mend_of_each_mode() -> None:
