@@ -100,6 +100,7 @@ cdef class SendHalf(Replayed):
     cdef void _probe(self, long long now_ns) except *
     @cython.locals(left=cython.longlong, right=cython.longlong, news=cython.int)
     cpdef int take_sack(self, long long start, long long end) except -1
+    @cython.locals(una=cython.longlong)
     cdef void _trim_sacked(self) except *
     @cython.locals(total=cython.longlong, start=cython.longlong, end=cython.longlong)
     cdef long long _sacked_bytes(self) except -1

@@ -417,7 +417,8 @@ class SendHalf(Replayed):
         return news
 
     def _trim_sacked(self) -> None:
-        kept = [r for r in self.sacked or () if r[1] > self.snd_una]
+        una = self.snd_una
+        kept = [r if r[0] >= una else (una, r[1]) for r in self.sacked or () if r[1] > una]
         self.sacked = kept or None
 
     def _sacked_bytes(self) -> int:
