@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from benchmarks import builds, machine, tables
 from benchmarks.copier import Variant
 from benchmarks.numbers import Run
-from benchmarks.scenarios import ALL, Scenario, Site
+from benchmarks.scenarios import ALL, Scenario
+from benchmarks.site import Site
 from tcpcopy.demo.netns import Lab, LabError, missing_requirement
 from tcpcopy.demo.processes import Interrupted, Interrupts
 from tcpcopy.errors import UsageError
@@ -38,12 +39,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=0, help="runs of each, in turn; 0: as the scenario has it")
     add("--seconds", type=float, default=4.0, help="of load in each run")
     add("--json", type=Path, default=_JSON, help="file for all values of all runs")
+    add("--sessions", type=int, default=10_000, help="connections that `open` holds")
+    add("--perf", type=Path, help="sample with perf into this directory, and show functions")
     add("--list", action="store_true", help="list the scenarios")
     options = parser.parse_args(argv)
     if not 1 <= options.seconds <= 600:
         raise UsageError("--seconds", str(options.seconds), "is out of range", "1 to 600")
     if not 0 <= options.rounds <= 100:
         raise UsageError("--rounds", str(options.rounds), "is out of range", "0 to 100")
+    if not 1 <= options.sessions <= 50_000:
+        raise UsageError("--sessions", str(options.sessions), "is out of range", "1 to 50000")
     return options
 
 
@@ -81,7 +86,8 @@ class Bench:
         load = machine.load_average()
         runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
         with Lab() as lab:
-            site = Site(lab, self.interrupts, self.options.seconds)
+            options = self.options
+            site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
             for number in range(rounds):
                 for variant in variants:
                     print(
@@ -108,6 +114,8 @@ class Bench:
         reference = next((name for name in runs if name.startswith("c,")), "")
         if reference and (text := tables.ratios(scenario.columns, runs, reference)):
             say(f"\n{text}")
+        for name, profile in scenario.profiles.items():
+            say(f"\n{name}:\n\n```\n{profile.text()}\n```")
         self.results.append(
             {"scenario": scenario.name, "title": scenario.title, "load_average": load, "runs": runs}
         )

@@ -90,15 +90,17 @@ def usage(session: int) -> Usage:
     return Usage(run_ns, user, system)
 
 
-def resident_bytes(session: int) -> int:
-    """Resident memory of all processes of a program; what they share counts for each."""
+def resident_bytes(session: int, *, peak: bool = False) -> int:
+    """Resident memory of all processes of a program, now or at most; what they share counts for
+    each. Mapped capture rings are part of it.
+    """
     total = 0
     for pid in members(session):
         try:
             status = Path("/proc", str(pid), "status").read_text()
         except OSError:
             continue
-        total += status_kib(status, "VmRSS") * 1024
+        total += status_kib(status, "VmHWM" if peak else "VmRSS") * 1024
     return total
 
 

@@ -93,9 +93,12 @@ class Copier:
         """CPU time of each program until now."""
         return {name: account.usage(program.pid) for name, program in self.programs.items()}
 
-    def resident(self) -> dict[str, int]:
-        """Resident bytes of each program now."""
-        return {n: account.resident_bytes(program.pid) for n, program in self.programs.items()}
+    def resident(self, *, peak: bool = False) -> dict[str, int]:
+        """Resident bytes of each program now, or the most there were."""
+        return {
+            name: account.resident_bytes(program.pid, peak=peak)
+            for name, program in self.programs.items()
+        }
 
     def check(self) -> None:
         """Raises `LabError` if a program has ended by itself."""
@@ -113,6 +116,11 @@ class Copier:
             return raw_drops
         self.report = json.loads((self.directory / "report.json").read_text())
         return int(self.report["kernel"]["dropped"])
+
+    @property
+    def captured(self) -> int:
+        """Packets that the kernel gave tcpcopy, after `stop`; 0 for a program that does not say."""
+        return int(self.report["kernel"]["received"]) if self.report else 0
 
     def _end(self, program: Program) -> None:
         program.send_signal(signal.SIGINT)

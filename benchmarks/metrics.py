@@ -20,14 +20,18 @@ METRICS: Final[dict[str, Metric]] = {
     "exact": Metric("target / online", 4, "requests at the target for each one at online"),
     "tcpcopy_us": Metric("tcpcopy us/req", 2, "CPU of all tcpcopy processes for each request"),
     "tcpcopy_user_us": Metric("of it user", 2, "its part in user mode (sampled by ticks)"),
-    "tcpcopy_user_packet_us": Metric("user us/packet", 2, "user mode for each packet captured"),
+    "tcpcopy_user_packet_us": Metric(
+        "user us/packet", 2, "user mode for each packet captured (C: for each sent by the client)"
+    ),
     "intercept_us": Metric(
         "intercept us/req", 2, "CPU of all intercept processes for each request"
     ),
     "intercept_user_us": Metric("of it user ", 2, "its part in user mode (sampled by ticks)"),
     "together_us": Metric("together us/req", 2, "tcpcopy and intercept"),
-    "tcpcopy_mb": Metric("tcpcopy MB", 1, "resident memory at the end of the load"),
-    "intercept_mb": Metric("intercept MB", 1, "resident memory at the end of the load"),
+    "tcpcopy_mb": Metric("tcpcopy MB", 1, "resident memory, capture ring included"),
+    "intercept_mb": Metric("intercept MB", 1, "resident memory, capture ring included"),
+    "tcpcopy_peak_mb": Metric("tcpcopy peak MB", 1, "the most resident memory there was"),
+    "intercept_peak_mb": Metric("intercept peak MB", 1, "the most resident memory there was"),
     "drops": Metric("drops", 0, "packets that the kernel could not hand to tcpcopy"),
     "slowdown": Metric("online speed", 3, "online requests a second, by those without a copy"),
     "delay_p50_ms": Metric("delay p50 ms", 3, "arrival at online to arrival at the target"),

@@ -33,6 +33,16 @@ http {{
   server {{
     listen {address}:{port} backlog=4096;
     location / {{ return 200 "{answer}"; }}
+    location /upload {{
+      client_body_buffer_size 2m;
+      proxy_pass http://unix:{directory}/taken.socket:/;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+    }}
+  }}
+  server {{
+    listen unix:{directory}/taken.socket;
+    location / {{ return 200 "{answer}"; }}
   }}
   server {{
     listen unix:{directory}/status.socket;
@@ -98,6 +108,14 @@ class Nginx(Server):
         return stub_status_requests(answer.decode()) - self._asked
 
 
+class NginxUploads(Nginx):
+    """The same for uploads: it reads a body to its end before it answers."""
+
+    def requests(self) -> int:
+        """Bodies read: each is another request, to a server within (`return` alone reads none)."""
+        return super().requests() // 2
+
+
 def stub_status_requests(answer: str) -> int:
     """The number of requests out of what nginx's stub_status says."""
     lines = iter(answer.splitlines())
@@ -119,23 +137,26 @@ class Redis(Server):
         command += ["--unixsocket", str(path), "--save", "", "--appendonly", "no"]
         self.program = self.host.start(command, name=self.NAME)
         self.program.wait_sockets(PORT)
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(10)
-        self._socket.connect(str(path))
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(10)
+        self._connection.connect(str(path))
         self._asked = 0
 
     def requests(self) -> int:
         """Commands called, those for this number left out."""
-        self._socket.sendall(b"INFO stats\r\n")
+        self._connection.sendall(b"INFO stats\r\n")
         answer = b""
-        while not answer.endswith(b"\r\n") or answer.count(b"\r\n") < 3:
-            answer += self._socket.recv(65536)
+        while b"\r\n" not in answer:
+            answer += self._connection.recv(65536)
+        head, _, body = answer.partition(b"\r\n")
+        while len(body) < int(head[1:]) + 2:
+            body += self._connection.recv(65536)
         self._asked += 1
-        for line in answer.decode().splitlines():
+        for line in body.decode().splitlines():
             name, _, value = line.partition(":")
             if name == "total_commands_processed":
                 return int(value) - self._asked + 1  # the one that asks is not counted yet
-        raise LabError(f"redis gave no statistics: {answer[:200]!r}")
+        raise LabError(f"redis gave no statistics: {body[:200]!r}")
 
 
 class Framed(Server):
@@ -151,4 +172,13 @@ class Framed(Server):
 
     def requests(self) -> int:
         """Connections that are open: here, each has made one request."""
-        return self.program.sockets(PORT, "01")
+        network = Path(f"/proc/{self.program.pid}/net")
+        tables = (network / name for name in ("tcp", "tcp6"))  # it listens for both
+        return sum(established(table.read_text(), PORT) for table in tables if table.exists())
+
+
+def established(table: str, port: int) -> int:
+    """Established connections of a local port out of the text of /proc/net/tcp."""
+    wanted = f":{port:04X}"
+    lines = (line.split()[1:4] for line in table.splitlines()[1:])
+    return sum(local.endswith(wanted) and state == "01" for local, _, state in lines)

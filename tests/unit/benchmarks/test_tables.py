@@ -12,7 +12,7 @@ from benchmarks.builds import c_paths, find
 from benchmarks.metrics import METRICS
 from benchmarks.numbers import Run, Spread
 from benchmarks.scenarios import ALL
-from benchmarks.servers import stub_status_requests
+from benchmarks.servers import established, stub_status_requests
 from benchmarks.tables import RATIOS, cell, ratio_cell, ratios, results
 from tcpcopy.demo.netns import LabError
 from tcpcopy.errors import UsageError
@@ -84,6 +84,20 @@ def test_stub_status() -> None:
     assert stub_status_requests(answer) == 31
     with pytest.raises(LabError, match="no status"):
         stub_status_requests("HTTP/1.1 404 Not Found\r\n\r\n")
+
+
+SOCKETS = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0200420A:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0
+   1: 0200420A:1F90 0500420A:2710 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0
+   2: 0200420A:1F90 0500420A:2711 06 00000000:00000000 00:00000000 00000000     0        0 3 1 0
+   3: 0200420A:2711 0300420A:1F90 01 00000000:00000000 00:00000000 00000000     0        0 4 1 0
+"""
+
+
+def test_established_are_those_of_the_local_port() -> None:
+    """The last one is tcpcopy's own, to the target."""
+    assert established(SOCKETS, 8080) == 1
 
 
 def program(path: Path) -> Path:
