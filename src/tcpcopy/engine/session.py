@@ -129,7 +129,7 @@ class Session(PacedHalf):
             earliest = deadline
         if self.gate_deadline_ns and self.gate_deadline_ns < earliest:
             earliest = self.gate_deadline_ns
-        if self.gate is not None:
+        if self.gate is not None and self.replayed.established:
             deadline = self._answer_deadline_ns()
             if deadline < earliest:
                 earliest = deadline
