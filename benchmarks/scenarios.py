@@ -141,6 +141,7 @@ class KeepAlive(Throughput):
     title = "nginx, wrk -c50, connections kept alive"
     rounds = 3
     without_copy = True
+    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50")
@@ -153,6 +154,7 @@ class Short(Throughput):
     title = "nginx, wrk -c50, one request for each connection"
     rounds = 3
     without_copy = True
+    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50", "-H", "Connection: close")

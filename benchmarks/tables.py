@@ -10,7 +10,8 @@ from benchmarks.numbers import Run, Spread, column, paired_ratios, spread
 #: What a ratio says something about: costs, and how fast online still is.
 RATIOS = (
     "together_us", "tcpcopy_us", "intercept_us", "online_per_s", "delay_p50_ms", "delay_p99_ms",
-    "tcpcopy_mb", "intercept_mb", "tcpcopy_peak_mb", "intercept_peak_mb", "tcpcopy_idle_us", "intercept_idle_us",
+    "tcpcopy_mb", "intercept_mb", "tcpcopy_peak_mb", "intercept_peak_mb",
+    "tcpcopy_idle_us", "intercept_idle_us",
     "tcpcopy_session_bytes", "intercept_session_bytes",
 )  # fmt: skip
 MISSING = "–"
