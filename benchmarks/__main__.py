@@ -110,12 +110,13 @@ class Bench:
             f"{machine.line(self.machine)}; load average {load:.1f} at the start; {rounds} rounds, "
             "minimum / median\n"
         )
-        say(tables.results(scenario.columns, runs))
         reference = next((name for name in runs if name.startswith("c,")), "")
-        if reference and (text := tables.ratios(scenario.columns, runs, reference)):
-            say(f"\n{text}")
+        for columns in scenario.tables:
+            say(tables.results(columns, runs) + "\n")
+            if reference and (text := tables.ratios(columns, runs, reference)):
+                say(f"{text}\n")
         for name, profile in scenario.profiles.items():
-            say(f"\n{name}:\n\n```\n{profile.text()}\n```")
+            say(f"{name}:\n\n```\n{profile.text()}\n```\n")
         self.results.append(
             {"scenario": scenario.name, "title": scenario.title, "load_average": load, "runs": runs}
         )

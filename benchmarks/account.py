@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _NS_PER_TICK = 1_000_000_000 // _TICKS_PER_SECOND
@@ -113,13 +114,20 @@ def status_kib(status: str, field: str) -> int:
     return 0
 
 
-def device_packets(table: str, device: str) -> tuple[int, int]:
-    """Packets (received, sent) of a device out of the text of /proc/net/dev."""
+class Packets(NamedTuple):
+    """Packets of a network device."""
+
+    received: int
+    sent: int
+
+
+def device_packets(table: str, device: str) -> Packets:
+    """Packets of a device out of the text of /proc/net/dev."""
     for line in table.splitlines():
         name, _, rest = line.partition(":")
         if name.strip() == device:
             fields = rest.split()
-            return int(fields[1]), int(fields[9])
+            return Packets(int(fields[1]), int(fields[9]))
     raise ValueError(f"no device {device}")
 
 

@@ -12,7 +12,7 @@ from benchmarks.copier import Copier, Variant
 from benchmarks.numbers import Run, added_delays_ms, per, percentile, total
 from benchmarks.profiling import Profile
 from benchmarks.servers import Framed, Nginx, NginxUploads, Redis, Server, find_program
-from benchmarks.site import Site, profile_texts, sent_packets
+from benchmarks.site import Site, device_packets, end_profiles
 from tcpcopy.demo.processes import Program
 from tests.lab.scenario import PORT, environment, python
 
@@ -20,15 +20,24 @@ _STILL_S = 1.0  # a target that has not moved for so long has got all it will ge
 _PAUSE_S = 0.1
 _SETTLE_S = 1.0  # after the start, before what idle programs use is measured
 
-COST_COLUMNS = (
-    "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact",
-    "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us", "together_us",
-    "tcpcopy_user_packet_us", "tcpcopy_peak_mb", "intercept_peak_mb", "drops",
+#: Columns of a scenario's tables, one after the other.
+Tables = Sequence[Sequence[str]]
+
+COSTS = (
+    "together_us", "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us",
+    "own_us", "tcpcopy_user_packet_us", "to_target", "from_target",
 )  # fmt: skip
-DELAY_COLUMNS = (
-    "online_per_s", "exact", "delay_p50_ms", "delay_p99_ms", "delay_count",
-    "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us", "together_us", "drops",
+COST_TABLES: Tables = (
+    (
+        "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact", "drops",
+        "tcpcopy_peak_mb", "intercept_peak_mb",
+    ),
+    COSTS,
 )  # fmt: skip
+DELAY_TABLES: Tables = (
+    ("online_per_s", "exact", "drops", "delay_p50_ms", "delay_p99_ms", "delay_count"),
+    COSTS,
+)
 
 
 class Scenario:
@@ -36,7 +45,7 @@ class Scenario:
 
     name: ClassVar[str]
     title: ClassVar[str]
-    columns: ClassVar[Sequence[str]]
+    tables: ClassVar[Tables]
     rounds: ClassVar[int] = 2
     without_copy: ClassVar[bool] = False  # also measured: online alone
     pure: ClassVar[bool] = False  # the uncompiled package can bear it
@@ -64,6 +73,17 @@ def costs(
     return result
 
 
+def without_soft_us(run: Run, profiles: dict[str, Profile]) -> float | None:
+    """CPU for each request of all programs that were sampled, less their soft interrupts."""
+    amounts: list[float] = []
+    for program, profile in profiles.items():
+        spent_us = run.get(f"{program}_us")
+        if spent_us is None or not profile.samples:
+            return None
+        amounts.append(spent_us * (1 - profile.soft / profile.samples))
+    return total(*amounts)
+
+
 def catch_up(site: Site, copier: Copier, online: Server, target: Server) -> tuple[int, float]:
     """Wait until the target has got as many requests as online, or stands still.
 
@@ -87,7 +107,7 @@ class Throughput(Scenario):
     """A load at full speed; CPU is counted until the target has caught up."""
 
     server: ClassVar[type[Server]] = Nginx
-    columns: ClassVar[Sequence[str]] = COST_COLUMNS
+    tables: ClassVar[Tables] = COST_TABLES
 
     def command(self, site: Site) -> list[str]:
         """Command line of the client program."""
@@ -102,12 +122,13 @@ class Throughput(Scenario):
             site.interrupts.sleep(0.2)
             recorders = site.profile(copier, f"{self.name}-{variant.name.replace(', ', '-')}")
         command = self.command(site)
-        packets = sent_packets(site.lab.client)
+        packets = device_packets(site.lab.client).sent
+        at_target = device_packets(site.lab.target)
         before = copier.usage() if copier else {}
         began = time.monotonic()
         site.wait_end(site.start_load(command), site.seconds * 10 + 30)
         seconds = time.monotonic() - began
-        packets = sent_packets(site.lab.client) - packets
+        packets = device_packets(site.lab.client).sent - packets
         run: dict[str, float | None] = {
             "seconds": seconds,
             "online_per_s": online.requests() / seconds,
@@ -116,7 +137,11 @@ class Throughput(Scenario):
         if copier:
             replayed, moved = catch_up(site, copier, online, target)
             used = copier.usage()
-            for program, profile in profile_texts(recorders).items():
+            now_at_target = device_packets(site.lab.target)
+            run["to_target"] = per(now_at_target.received - at_target.received, replayed)
+            run["from_target"] = per(now_at_target.sent - at_target.sent, replayed)
+            profiles = end_profiles(recorders)
+            for program, profile in profiles.items():
                 self.profiles[f"{variant.name}, {program}"] = profile
             run["target_per_s"] = replayed / (moved - began)
             run["exact"] = per(replayed, online.requests())
@@ -124,6 +149,7 @@ class Throughput(Scenario):
                 run[f"{name}_peak_mb"] = size / 1e6
             run["drops"] = copier.stop()
             run |= costs(before, used, replayed, copier.captured or packets)
+            run["own_us"] = without_soft_us(run, profiles)
         return run
 
 
@@ -209,7 +235,7 @@ function delay() return math.random({low}, {high}) end
 class Paced(Throughput):
     """A load well below what the machine bears: what counts is how late requests are replayed."""
 
-    columns = DELAY_COLUMNS
+    tables = DELAY_TABLES
     pure = True
     connections: ClassVar[int] = 40
     rate: ClassVar[int]  # requests a second
@@ -269,9 +295,11 @@ class Open(Scenario):
     name = "open"
     title = "connections held open after one request each"
     rounds = 1
-    columns = (
-        "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
-        "tcpcopy_mb", "intercept_mb", "tcpcopy_idle_us", "intercept_idle_us", "drops",
+    tables = (
+        (
+            "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
+            "tcpcopy_mb", "intercept_mb", "tcpcopy_idle_us", "intercept_idle_us", "drops",
+        ),
     )  # fmt: skip
 
     def run(self, site: Site, variant: Variant) -> Run:
@@ -316,7 +344,7 @@ class Idle(Scenario):
     title = "no traffic"
     rounds = 1
     pure = True
-    columns = ("tcpcopy_idle_us", "intercept_idle_us", "tcpcopy_mb", "intercept_mb")
+    tables = (("tcpcopy_idle_us", "intercept_idle_us", "tcpcopy_mb", "intercept_mb"),)
 
     def run(self, site: Site, variant: Variant) -> Run:
         site.servers(Nginx)

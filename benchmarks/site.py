@@ -95,11 +95,11 @@ class Site:
         self.lab.classic_off()
 
 
-def sent_packets(host: Host) -> int:
-    """Packets that a host has sent."""
-    return account.device_packets(host.run("cat", "/proc/net/dev"), "eth0")[1]
+def device_packets(host: Host) -> account.Packets:
+    """Packets that have gone through a host's device."""
+    return account.device_packets(host.run("cat", "/proc/net/dev"), "eth0")
 
 
-def profile_texts(recorders: dict[str, Recorder]) -> dict[str, Profile]:
+def end_profiles(recorders: dict[str, Recorder]) -> dict[str, Profile]:
     """End the recordings; what each has found."""
     return {name: recorder.stop() for name, recorder in recorders.items()}
