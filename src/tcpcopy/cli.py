@@ -7,6 +7,7 @@ import gc
 import itertools
 import json
 import logging
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -43,6 +44,8 @@ _STATUS_NS = _NS
 _LOG_NS = 10 * _NS
 _OTHER_FILES = 64  # kept for rings, log, terminal and what libraries open
 _MOST_LOCAL_ADDRESSES = 65536
+# Name servers that are silent would else be waited for 10 seconds each. Source: resolv.conf(5).
+_RESOLVER_OPTIONS = "timeout:1 attempts:2"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return demo_main(arguments[1:])
     try:
+        os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
         if options.show:
             is_help = options.show == "help"

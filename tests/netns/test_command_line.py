@@ -373,6 +373,20 @@ def test_intercept_behind_a_firewall(online: Shell) -> None:
     assert line == f"-s 10.66.0.4:36524: {UNREACHABLE} (no answer); {MEND}"
 
 
+def test_silent_name_server(online: Shell, tmp_path: Path) -> None:
+    """A host name that nobody answers for is told in the same time."""
+    online.host.ip(f"route add default via {online.host.lab.target.v4}")
+    online.host.lab.target.nft(
+        "table inet firewall {\n chain input {\n  type filter hook input priority 0;\n"
+        "  udp dport 53 drop\n }\n}\n"
+    )
+    (tmp_path / "resolv.conf").write_text(f"nameserver {online.host.lab.target.v4}\n")
+    mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'  # seen by this one process only
+    before = ("unshare", "-m", "sh", "-c", mount, str(tmp_path / "resolv.conf"))
+    line = online.refused("tcpcopy", *X, "-s", "assistant.example", before=before)
+    assert line.startswith("-s assistant.example: host name 'assistant.example' has no address; ")
+
+
 def test_one_of_two_intercepts(online: Shell, assistant: Shell) -> None:
     there = assistant.host.start(
         python("tcpcopy.intercept_cli"), name="intercept", env=environment()
