@@ -82,7 +82,8 @@ def test_only_whole_chunks_are_dropped() -> None:
     assert queue.head is chunks[1]
     assert queue.queued_bytes == 20
     assert queue.acknowledge(30) == 20
-    assert (queue.head, queue.tail, queue.queued_bytes) == (None, None, 0)
+    assert queue.head is None and queue.tail is None
+    assert queue.queued_bytes == 0
 
 
 def test_what_is_not_released_is_never_dropped() -> None:

@@ -318,6 +318,16 @@ def test_time_out_keeps_to_the_holes() -> None:
     assert bench.sent() == [segment(2), segment(3)]
 
 
+def test_blocks_above_an_acknowledgement_are_kept() -> None:
+    bench = sending(6, sack=True)
+    bench.hear(ack=0, sack=((3 * MSS, 4 * MSS), (MSS, 2 * MSS)))
+    bench.run_to(200 * MS)
+    assert bench.sent() == [segment(0)]
+    bench.hear(ack=2 * MSS)
+    assert bench.client.sacked == [(3 * MSS, 4 * MSS)]
+    assert bench.sent() == [segment(2), segment(4)]
+
+
 def test_second_time_out_forgets_the_blocks() -> None:
     """The target may have dropped what it had acknowledged so (RFC 2018, 8)."""
     bench = sending(4, sack=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ SHARED = (
 
 
 def test_settings_reach_the_sessions() -> None:
-    given = {name: number for number, name in enumerate(SHARED, 1001) if name != "wait_for_answers"}
+    numbers = [name for name in SHARED if name != "wait_for_answers"]
+    given: dict[str, Any] = {name: number for number, name in enumerate(numbers, 1001)}
     batch = PacketBatch(CollectingSink())
     context = Context(EngineConfig(**given, wait_for_answers=False), batch)
     for name, number in given.items():
