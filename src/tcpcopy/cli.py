@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
@@ -80,12 +80,13 @@ def _run(options: Options, startup: Startup | None) -> int:
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
+        _check_memory(options, len(copier.rings))
         if options.json_file:
             check_writable("--json", options.json_file)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon)
+        open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
         _log_start(options)
         if startup is not None:
             startup.ready()
@@ -94,6 +95,19 @@ def _run(options: Options, startup: Startup | None) -> int:
         gc.disable()
         _copy(options, copier, signals)
         return _report(options, copier, session_limit(options, open_files))
+
+
+def _check_memory(options: Options, rings: int) -> None:
+    """Refuse a limit that would shed every session: the capture buffers count, too."""
+    used = resident_bytes()
+    if used > options.memory_bytes // 4 * 3:
+        raise UsageError(
+            "-m",
+            options.memory_bytes >> 20,
+            f"is nearly used up at the start: {used >> 20} MiB, with capture buffers of {rings} x "
+            f"{options.buffer_bytes >> 20} MiB (-B)",
+            f"give {2 * used >> 20} or more, or a smaller -B",
+        )
 
 
 def _log_start(options: Options) -> None:

@@ -87,7 +87,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("filter", "-F", "--filter", _CAPTURE,
            "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
     Option("buffer", "-B", "--buffer", _CAPTURE,
-           "size of the capture buffer in MiB", "NUM", 1, 2048, 32, MIB),
+           "size of each capture buffer in MiB; there is one for each device of -i, else one for "
+           "IPv4 and one for IPv6", "NUM", 1, 2048, 32, MIB),
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),

@@ -7,6 +7,7 @@ itself has a part in it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -185,6 +186,17 @@ def test_nothing_typed(online: Shell) -> None:
 )
 def test_more_nonsense(online: Shell, words: tuple[str, ...], expected: str) -> None:
     assert online.refused("tcpcopy", *X, *words).startswith(expected)
+
+
+def test_memory_that_is_used_up_at_the_start(online: Shell) -> None:
+    """A limit under which every session would be shed is refused, not run into."""
+    line = online.refused("tcpcopy", *X, "-m", "64", "-B", "100", "-i", "lo,eth0")
+    found = re.fullmatch(
+        r"-m 64: is nearly used up at the start: (\d+) MiB, with capture buffers of 2 x 100 MiB"
+        r" \(-B\); give (\d+) or more, or a smaller -B",
+        line,
+    )
+    assert found is not None and 200 < int(found[1]) < int(found[2])
 
 
 @pytest.mark.parametrize("target", ["10.66.0.2", "127.0.0.1", "[fd66::2]", "[::1]"])
