@@ -52,6 +52,7 @@ class Scenario:
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}  # "variant, program": the last run's samples
+        self.notes: list[str] = []  # what went wrong where the target got less than online
 
     def run(self, site: Site, variant: Variant) -> Run:
         """One run of one variant, from starting the servers to what was measured."""
@@ -150,6 +151,8 @@ class Throughput(Scenario):
             run["drops"] = copier.stop()
             run |= costs(before, used, replayed, copier.captured or packets)
             run["own_us"] = without_soft_us(run, profiles)
+            if copier.report and (run["exact"] != 1 or copier.report["exit_code"]):
+                self.notes.append(f"{variant.name}: {copier.report['headline']}")
         return run
 
 
@@ -167,7 +170,6 @@ class KeepAlive(Throughput):
     title = "nginx, wrk -c50, connections kept alive"
     rounds = 3
     without_copy = True
-    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50")
@@ -180,7 +182,6 @@ class Short(Throughput):
     title = "nginx, wrk -c50, one request for each connection"
     rounds = 3
     without_copy = True
-    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50", "-H", "Connection: close")

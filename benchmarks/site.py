@@ -89,8 +89,11 @@ class Site:
         return recorders
 
     def clear(self) -> None:
-        """End all programs of a run."""
+        """End all programs of a run, and forget what they wrote."""
         end_all(self.lab.programs)
+        for program in self.lab.programs:
+            # The next run's programs get the same names: what it waits for must not be there yet.
+            program.log_path.unlink(missing_ok=True)
         self.lab.programs.clear()
         self.lab.classic_off()
 
