@@ -313,7 +313,7 @@ class Open(Scenario):
         words = ("--connections", site.sessions, "--rate", 2500, "--end", "hold")
         command = python("tests.lab.client", site.lab.online.v4, PORT, *words)
         client = site.lab.client.start(command, name="load", env=environment())
-        client.wait_for("^holding", 30 + site.sessions / 500)
+        site.wait_for(client, "holding", 30 + site.sessions / 500)
         sessions, _ = catch_up(site, copier, online, target)
         run: dict[str, float | None] = {
             "sessions": sessions,

@@ -85,8 +85,17 @@ class Site:
             program: Recorder(running, self.profiles / f"{name}-{program}.data")
             for program, running in copier.programs.items()
         }
+        self.lab.programs += [recorder.perf for recorder in recorders.values()]
         self.interrupts.sleep(0.5)  # until perf has attached
         return recorders
+
+    def wait_for(self, program: Program, word: str, timeout: float) -> None:
+        """Wait until a program has written `word`. Raises `LabError`."""
+        deadline = time.monotonic() + timeout
+        while word not in program.output():
+            if not program.alive or time.monotonic() > deadline:
+                raise LabError(program.describe(f"did not say {word!r} in {timeout:g} s"))
+            self.interrupts.sleep(0.05)
 
     def clear(self) -> None:
         """End all programs of a run, and forget what they wrote."""
