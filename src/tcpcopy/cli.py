@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,8 +94,9 @@ def _run(options: Options, startup: Startup | None) -> int:
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
-        _copy(options, copier, signals)
-        return _report(options, copier, session_limit(options, open_files))
+        waited_ns = _copy(options, copier, signals)
+        context = report_context(options, session_limit(options, open_files), waited_ns // _NS)
+        return _report(options, copier, context)
 
 
 def _check_memory(options: Options, rings: int) -> None:
@@ -119,7 +121,8 @@ def _log_start(options: Options) -> None:
     _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
+def _copy(options: Options, copier: Copier, signals: StopSignals) -> int:
+    """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
     live = terminal is not None and terminal.isatty()
@@ -137,16 +140,17 @@ def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
 
     copier.run(signals.fileno(), signals.requested, tick)
     _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
+    stopped_ns = time.monotonic_ns()
     copier.finish(lambda: signals.requests > 1, tick)
     log.wipe_before(None)
     for reporter in reporters:
         reporter.finish()
+    return time.monotonic_ns() - stopped_ns
 
 
-def _report(options: Options, copier: Copier, limit: int) -> int:
+def _report(options: Options, copier: Copier, context: Context) -> int:
     """Write --json, log and print the summary; the exit code."""
     snapshot = copier.snapshot()
-    context = report_context(options, limit)
     code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
     if options.json_file:
@@ -218,8 +222,11 @@ def copier_config(
     )
 
 
-def report_context(options: Options, limit: int = 0) -> Context:
-    """The set-up of the run, for the reports; `limit` is the most live sessions, 0 for none."""
+def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Context:
+    """The set-up of the run, for the reports.
+
+    `limit` is the most live sessions (0: none), `waited_s` how long open ones were waited for.
+    """
     transfers = tuple(
         TransferInfo(
             format_address(transfer.source_address) if transfer.source_address else "",
@@ -248,7 +255,7 @@ def report_context(options: Options, limit: int = 0) -> Context:
         session_limit=limit,
         answer_timeout_s=options.session_timeout_ns // _NS,
         keep_alive_s=options.keepalive_timeout_ns // _NS,
-        exit_wait_s=EXIT_WAIT_NS // _NS,
+        exit_wait_s=waited_s,
         version=VERSION,
         is_compiled=build_kind() == "compiled",
     )

@@ -191,9 +191,12 @@ def test_session_limit_follows_open_files() -> None:
 def test_context_of_reports() -> None:
     """What a remedy shows are the words that were typed."""
     found = cli.report_context(
-        parse("-x", "80-10.0.0.2:8080,10.0.0.1:81-[::2]:81", "-c", "127.0.0.3,::1", "-B", "9"), 77
+        parse("-x", "80-10.0.0.2:8080,10.0.0.1:81-[::2]:81", "-c", "127.0.0.3,::1", "-B", "9"),
+        77,
+        10,
     )
     assert (found.mode, found.session_limit, found.buffer_mib) == (SOCKET, 77, 9)
+    assert found.exit_wait_s == 10
     assert found.transfers == (
         TransferInfo("", 80, "10.0.0.2", 8080),
         TransferInfo("10.0.0.1", 81, "::2", 81),
@@ -216,10 +219,11 @@ def test_report_that_cannot_be_written_any_more(
             return clean()
 
     found = parse(*X, "--json", str(tmp_path / "report"))
-    assert cli._report(found, Ended(), 0) == 0  # type: ignore[arg-type]
+    context = cli.report_context(found)
+    assert cli._report(found, Ended(), context) == 0  # type: ignore[arg-type]
     assert (tmp_path / "report").read_text().startswith("{")
     (tmp_path / "report").unlink()
     (tmp_path / "report").mkdir()
-    assert cli._report(found, Ended(), 0) == 1  # type: ignore[arg-type]
+    assert cli._report(found, Ended(), context) == 1  # type: ignore[arg-type]
     assert logged == [f"--json {tmp_path / 'report'}: Is a directory"]
     assert capsys.readouterr().out.count("replayed exactly") == 2
