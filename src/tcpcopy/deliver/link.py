@@ -69,8 +69,8 @@ class LinkSender(PacketSink):
         self.before = before
         self.errors: dict[int, int] = {}
         self.packets = 0
-        self.hops = NextHops(device, transfers) if tables is None else NextHops(
-            device, transfers, tables
+        self.hops = (
+            NextHops(device, transfers) if tables is None else NextHops(device, transfers, tables)
         )
         self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
@@ -178,7 +178,10 @@ class LinkSender(PacketSink):
             return -hop.error
         try:
             self.sender.sendmsg(
-                (self.hops.header(hop), packet), (), 0, (self.hops.device, 0x0800 if is_v4 else 0x86DD)
+                (self.hops.header(hop), packet),
+                (),
+                0,
+                (self.hops.device, 0x0800 if is_v4 else 0x86DD),
             )
         except OSError as error:
             return -(error.errno or errno.EIO)

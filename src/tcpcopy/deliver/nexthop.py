@@ -162,8 +162,8 @@ class NextHops:
             else:
                 self._look_up(hop, now_ns, in_use)
         if not quiet:
-            for hop, (error, mac) in zip(self.hops, before, strict=True):
-                self._tell(hop, error, mac)
+            for hop, (code, mac) in zip(self.hops, before, strict=True):
+                self._tell(hop, code, mac)
 
     def _look_up(self, hop: Hop, now_ns: int, in_use: bool) -> None:
         tables = self._tables
@@ -211,9 +211,7 @@ class NextHops:
 
     def _tell(self, hop: Hop, error_before: int, mac_before: bytes) -> None:
         if hop.error and hop.error != error_before:
-            _log.warning(
-                "-o %s: packets to %s are lost: %s", self.device, hop, hop.problem
-            )
+            _log.warning("-o %s: packets to %s are lost: %s", self.device, hop, hop.problem)
         elif error_before and not hop.error:
             _log.warning(
                 "-o %s: %s can be reached again, at %s", self.device, hop, hop.mac.hex(":")
