@@ -39,6 +39,8 @@ NONSENSE = {
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
         "localhost": ("here", "-H here: is not an IP address;"),
         "device": ("eth7", "-i eth7: there is no such device;"),
+        # Without -s, which it needs, the device is not looked at.
+        "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
