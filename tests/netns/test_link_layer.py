@@ -141,6 +141,25 @@ def test_vlan_device(scenario: Scenario) -> None:
     check(scenario, replay, 20)
 
 
+def test_device_that_stands_on_another(scenario: Scenario) -> None:
+    """A bridge as output: the frame goes on through the device below it."""
+    scenario.servers()
+    lab = scenario.lab
+    lab.online.ip(
+        "link add br7 type bridge forward_delay 0",
+        "link set br7 up",
+        f"addr flush dev eth0 to {lab.online.v4}",
+        "link set eth0 master br7",
+        f"addr add {lab.online.v4}/16 dev br7",
+        f"route add 10.66.1.0/24 via {lab.client.v4}",
+    )
+    lab.online.sysctl({"net/ipv4/conf/br7/rp_filter": "0"})
+    with scenario.replay("classic", "-o", "br7", "-i", "br7") as replay:
+        scenario.load(LOAD)
+        scenario.wait_for_target(20)
+    check(scenario, replay, 20)
+
+
 @pytest.mark.parametrize("silent", [False, True], ids=["announced", "silent"])
 def test_target_changes_its_address(scenario: Scenario, silent: bool) -> None:
     """A new MAC address of the target in mid-run is followed, whether online hears of it or not."""
