@@ -118,7 +118,7 @@ def test_given_addresses(scenario: Scenario) -> None:
         scenario.load(LOAD)
         scenario.wait_for_target(20)
     check(scenario, replay, 20)
-    dump.stop()
+    assert wait_until(lambda: not dump.alive, 5)  # it ends with its tenth packet
     frames = [line for line in dump.output().splitlines() if f"{lab.target.v4}.{PORT}:" in line]
     assert frames
     assert all(f"02:00:00:00:00:55 > {mac_of(lab.target)}" in line for line in frames), frames
