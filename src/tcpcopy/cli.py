@@ -22,7 +22,7 @@ from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, SOCKET, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -208,6 +208,7 @@ def copier_config(
         intercepts=tuple(
             (format_address(intercept.address), intercept.port) for intercept in options.intercepts
         ),
+        output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
         pool=options.client_pool,
@@ -237,8 +238,9 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         for transfer in options.transfers
     )
     pool = options.client_pool
+    classic = LINK if options.output_device else CLASSIC
     return Context(
-        mode=SOCKET if options.socket_mode else CLASSIC,
+        mode=SOCKET if options.socket_mode else classic,
         transfers=transfers,
         intercepts=tuple(
             f"{format_address(intercept.address)}:{intercept.port}"
@@ -263,6 +265,8 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
 
 def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
+    if options.output_device:
+        mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
     return f"{mode}, copying {shown} from {devices} ({version_line('tcpcopy')})"

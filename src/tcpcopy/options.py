@@ -59,7 +59,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("transfer", "-x", "--transfer", _TRAFFIC,
            "copy connections to sourcePort (of sourceIP, else of any address of this host) to "
            "targetIP:targetPort, as [sourceIP:]sourcePort-targetIP:targetPort; IPv6 addresses in "
-           "brackets; one source may have several targets",
+           "brackets; one source may have several targets; with -o each side may end in @MAC, the "
+           "sender's and the receiver's MAC address of the frames",
            "TRANSFER,...", repeats=True),
     Option("intercept", "-s", "--intercept", _TRAFFIC,
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
@@ -92,6 +93,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
+    Option("output_device", "-o", "--output-device", _REPLAY,
+           "in classic mode, send Ethernet frames on this device, past routing, firewall and "
+           "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
+           "the neighbour table give", "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
@@ -177,6 +182,7 @@ class Options:
     session_timeout_ns: int = 600 * NS_PER_SECOND
     keepalive_timeout_ns: int = 720 * NS_PER_SECOND
     memory_bytes: int = 1024 * MIB
+    output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
     lonely: bool = False
     log_file: str | None = None  # absolute, as are the other files
@@ -264,6 +270,7 @@ def parse(
         session_timeout_ns=timeout_ns,
         keepalive_timeout_ns=keepalive_ns,
         memory_bytes=_given(numbers, "memory"),
+        output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         log_file=file_to_write(words.get("log")),
@@ -407,6 +414,18 @@ def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[s
             f"give one or more of {', '.join(sorted(known))}",
         )
     return () if "any" in found else tuple(found)
+
+
+def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str]]) -> str:
+    word = words.get("output_device")
+    if word is None:
+        return ""
+    if "intercept" not in words:
+        word.refuse("needs -s: in socket mode the kernel sends", "give -s HOST, or leave out -o")
+    known = list(devices())
+    if word.value not in known:
+        word.refuse("there is no such device", f"give one of {', '.join(sorted(known))}")
+    return word.value
 
 
 def _mss(word: Word | None, mss: int, mtu: int) -> int:

@@ -39,6 +39,8 @@ NONSENSE = {
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
         "localhost": ("here", "-H here: is not an IP address;"),
         "device": ("eth7", "-i eth7: there is no such device;"),
+        # Without -s, which it needs, the device is not looked at.
+        "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
@@ -181,7 +183,9 @@ def test_nothing_typed(online: Shell) -> None:
         (("-D", "1500"), "-D 1500: does not fit into packets of 1500 bytes (-M); give 1460"),
         (("-l", "a", "-P", "./a"), "-P ./a: is the file of -l already; name another file"),
         (("-l", "a", "--json", "a"), "--json a: is the file of -l already; name another file"),
-        (("-o", "eth0"), "-o: is not an option; see tcpcopy --help"),
+        (("-o", "eth0"), "-o eth0: needs -s: in socket mode the kernel sends; give -s HOST, or"),
+        (("-o", "eth7", "-s", "10.66.0.4"), "-o eth7: there is no such device; give one of eth0,"),
+        (("-o", "lo", "-s", "10.66.0.4"), "-o lo: is the loopback device: frames sent on it do "),
     ],
 )
 def test_more_nonsense(online: Shell, words: tuple[str, ...], expected: str) -> None:
