@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpcopy.engine.pacing import (
+    FIRST_QUIET_NS,
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
@@ -170,6 +171,30 @@ def test_turns_captured_together_go_one_by_one() -> None:
         gate.waits(at)
         gate.answer(at, 100)
         gate.goes(at)
+
+
+def test_first_answers_of_a_kernel_socket_must_be_quiet_for_a_moment() -> None:
+    """It shows no pushes: each read counts as one, so the first ones may be parts."""
+    gate = Gate()
+    gate.replayed.coarse = 1
+    asked(gate)
+    for number, quiet in enumerate((FIRST_QUIET_NS, FIRST_QUIET_NS, 0, 0), 1):
+        at = number * 20 * MS
+        gate.turn(at, seen=100 * number)
+        gate.answer(at + MS, 100)
+        if quiet:
+            gate.goes_at(at + MS + quiet)
+        else:
+            gate.goes(at + MS)
+
+
+def test_end_of_a_connection_waits_for_no_quiet_moment() -> None:
+    gate = Gate()
+    gate.replayed.coarse = 1
+    asked(gate)
+    gate.fin(10 * MS, seen=100)
+    gate.answer(11 * MS, 100)
+    gate.goes(11 * MS)
 
 
 # --- shorter answers -----------------------------------------------------------------------
@@ -581,6 +606,15 @@ def test_turns_are_counted_once_each() -> None:
     gate.answer(4 * MS, 40)
     gate.goes(4 * MS)
     assert gate.counts.turns_replayed == 2
+
+
+def test_lag_behind_the_capture_is_recorded() -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(40 * MS, 100)
+    gate.goes(40 * MS)
+    lag = gate.counts.capture_lag
+    assert (lag.count, lag.smallest, lag.largest) == (2, 0, 30 * MS)
 
 
 @pytest.mark.parametrize(("lag_ns", "late"), [(QUIET_NS, 0), (QUIET_NS + 1, 1)])
