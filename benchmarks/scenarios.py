@@ -25,7 +25,8 @@ Tables = Sequence[Sequence[str]]
 
 COSTS = (
     "together_us", "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us",
-    "own_us", "tcpcopy_user_packet_us", "to_target", "from_target",
+    "own_us", "tcpcopy_user_packet_us", "tcpcopy_sleeps", "intercept_sleeps",
+    "to_target", "from_target",
 )  # fmt: skip
 COST_TABLES: Tables = (
     (
@@ -68,6 +69,7 @@ def costs(
         spent = usage.since(before[name])
         result[f"{name}_us"] = per(spent.total_us, requests)
         result[f"{name}_user_us"] = per(spent.user_us, requests)
+        result[f"{name}_sleeps"] = per(spent.sleeps, requests)
         if name == "tcpcopy":
             result["tcpcopy_user_packet_us"] = per(spent.user_us, captured)
     result["together_us"] = total(result.get("tcpcopy_us"), result.get("intercept_us"))
@@ -146,7 +148,7 @@ class Throughput(Scenario):
                 self.profiles[f"{variant.name}, {program}"] = profile
             run["target_per_s"] = replayed / (moved - began)
             run["exact"] = per(replayed, online.requests())
-            for name, size in copier.resident(peak=True).items():
+            for name, size in copier.resident("VmHWM").items():
                 run[f"{name}_peak_mb"] = size / 1e6
             run["drops"] = copier.stop()
             run |= costs(before, used, replayed, copier.captured or packets)
@@ -299,7 +301,8 @@ class Open(Scenario):
     tables = (
         (
             "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
-            "tcpcopy_mb", "intercept_mb", "tcpcopy_idle_us", "intercept_idle_us", "drops",
+            "tcpcopy_mb", "tcpcopy_own_mb", "intercept_mb", "intercept_own_mb",
+            "tcpcopy_idle_us", "intercept_idle_us", "drops",
         ),
     )  # fmt: skip
 
@@ -319,8 +322,8 @@ class Open(Scenario):
             "sessions": sessions,
             "exact": per(sessions, online.requests()),
         }
+        run |= memory(copier)
         for name, size in copier.resident().items():
-            run[f"{name}_mb"] = size / 1e6
             run[f"{name}_session_bytes"] = per(size - before[name], sessions)
         run |= idle_costs(site, copier)
         run["drops"] = copier.stop()
@@ -338,6 +341,15 @@ def idle_costs(site: Site, copier: Copier) -> dict[str, float | None]:
     }
 
 
+def memory(copier: Copier) -> dict[str, float | None]:
+    """Resident memory of each program: all, and what it has filled itself."""
+    result: dict[str, float | None] = {}
+    for suffix, kind in (("mb", "VmRSS"), ("own_mb", "RssAnon")):
+        for name, size in copier.resident(kind).items():
+            result[f"{name}_{suffix}"] = size / 1e6
+    return result
+
+
 class Idle(Scenario):
     """No traffic at all."""
 
@@ -345,7 +357,12 @@ class Idle(Scenario):
     title = "no traffic"
     rounds = 1
     pure = True
-    tables = (("tcpcopy_idle_us", "intercept_idle_us", "tcpcopy_mb", "intercept_mb"),)
+    tables = (
+        (
+            "tcpcopy_idle_us", "intercept_idle_us",
+            "tcpcopy_mb", "tcpcopy_own_mb", "intercept_mb", "intercept_own_mb",
+        ),
+    )  # fmt: skip
 
     def run(self, site: Site, variant: Variant) -> Run:
         site.servers(Nginx)
@@ -353,9 +370,7 @@ class Idle(Scenario):
         assert copier is not None
         copier.start()
         site.interrupts.sleep(_SETTLE_S)
-        run = idle_costs(site, copier)
-        for name, size in copier.resident().items():
-            run[f"{name}_mb"] = size / 1e6
+        run = idle_costs(site, copier) | memory(copier)
         copier.stop()
         return run
 

@@ -11,7 +11,8 @@ from benchmarks.numbers import Run, Spread, column, paired_ratios, spread
 RATIOS = (
     "together_us", "own_us", "tcpcopy_us", "intercept_us", "online_per_s", "to_target",
     "delay_p50_ms", "delay_p99_ms",
-    "tcpcopy_mb", "intercept_mb", "tcpcopy_peak_mb", "intercept_peak_mb",
+    "tcpcopy_mb", "intercept_mb", "tcpcopy_own_mb", "intercept_own_mb",
+    "tcpcopy_peak_mb", "intercept_peak_mb",
     "tcpcopy_idle_us", "intercept_idle_us",
     "tcpcopy_session_bytes", "intercept_session_bytes",
 )  # fmt: skip
