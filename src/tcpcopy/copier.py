@@ -305,12 +305,15 @@ class Copier:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         self.step()
         while self._backlog.held_bytes or self._left_in_rings():
             self.step()
+            if urgent() or self.engine.now_ns >= until_ns:
+                _log.warning("%d captured packets were left unread", len(self._backlog))
+                break
         for ring in self.rings:
             self._poll.unregister(ring.fileno())
-        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         looked_ns = 0
         while not urgent() and self.engine.now_ns < until_ns:
             handled = self.step(capture=False)
@@ -396,8 +399,8 @@ class Copier:
 
 def _no_privilege() -> UsageError:
     return UsageError(
-        "tcpcopy",
-        "",
+        "capture",
+        None,
         "capturing and raw sockets need the capability CAP_NET_RAW",
         "run it as root, or give it the capability (setcap cap_net_raw+ep on the interpreter)",
     )
