@@ -103,3 +103,11 @@ class Gate:
     def waits(self, at_ns: int) -> None:
         """Nothing but progress of the target opens the gate."""
         assert self.look(at_ns) is None
+
+
+def asked(gate: Gate | None = None, *, rtt_ns: int = 0) -> Gate:
+    """A gate whose first turn went at time 0."""
+    gate = gate or Gate(rtt_ns=rtt_ns)
+    gate.turn(0, seen=0)
+    gate.goes(0)
+    return gate

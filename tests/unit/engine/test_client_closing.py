@@ -236,6 +236,12 @@ def test_segment_after_a_reset_is_reset() -> None:
     bench.run_to(10 * MS)
     assert after(bench, "PA", 0, 100, ack=0) == BAD_STATE
     assert bench.sent() == ["R 0"]
+    bench.run_to(15 * MS - 1)
+    assert after(bench, "PA", 0, 100, ack=0) == BAD_STATE
+    assert bench.sent() == []
+    bench.run_to(15 * MS)
+    assert after(bench, "PA", 0, 100, ack=0) == BAD_STATE
+    assert bench.sent() == ["R 0"]
 
 
 def test_syn_ack_after_the_connect_time_out_is_reset() -> None:

@@ -97,6 +97,13 @@ def test_early_segment_is_answered_at_once_and_counted_when_the_gap_fills() -> N
     bench.expect_at(ACK_DELAY_NS, ["A 0 a150"])
 
 
+def test_early_segment_is_answered_a_round_trip_later_when_there_is_one() -> None:
+    bench = established(rtt_ns=30 * MS)
+    bench.hear("A", 100, 50)
+    bench.expect_at(30 * MS, ["A 0 a0"])
+    bench.expect_silence(1 * SECOND)
+
+
 def test_sack_tells_what_came_early() -> None:
     bench = established(sack=True)
     bench.hear("A", 100, 50)

@@ -174,6 +174,9 @@ def test_bug_in_the_announcer() -> None:
     assert world.outcomes() == {"INTERNAL_ERROR": 1}
     assert world.lines() == []
     world.check_ended()
+    world.opener.announcer = None
+    assert Caller(world, 40005).syn() == 0
+    assert len(world.bugs) == 1
 
 
 def test_bug_in_the_transport() -> None:

@@ -1,0 +1,283 @@
+"""Pacing: silent targets, endings, free streams, and the accounts (DESIGN, section 4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tcpcopy.engine.pacing import (
+    QUIET_NS,
+    SHORT_ANSWER_QUIET_NS,
+    WAIT_FACTOR,
+    WAIT_MIN_NS,
+)
+from tests.unit.engine.gating import START, Gate, asked
+from tests.unit.engine.rig import MS, SECOND
+
+# --- a silent target -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_ns", [1, SECOND, 3600 * SECOND])
+def test_silent_target_holds_the_next_turn(at_ns: int) -> None:
+    """Only -t ends it, and that is the session's business."""
+    gate = asked()
+    gate.turn(1, seen=100)
+    gate.waits(at_ns)
+
+
+def test_silent_target_holds_the_fin() -> None:
+    gate = asked()
+    gate.fin(1, seen=100)
+    gate.waits(3600 * SECOND)
+
+
+@pytest.mark.parametrize("rtt_ns", [0, 50 * MS])
+def test_nothing_is_waited_for_when_told_so(rtt_ns: int) -> None:
+    """-W."""
+    gate = Gate(wait=False, rtt_ns=rtt_ns)
+    for index in range(5):
+        gate.turn(index * SECOND, seen=index * 100)
+        gate.goes(index * SECOND)
+    gate.fin(6 * SECOND, seen=500)
+    gate.goes(6 * SECOND)
+
+
+def test_connection_is_waited_for_even_then() -> None:
+    gate = Gate(wait=False, established=False)
+    gate.turn(0, seen=0)
+    gate.waits(SECOND)
+
+
+# --- endings -------------------------------------------------------------------------------
+
+
+def test_fin_is_gated_like_data() -> None:
+    gate = asked(rtt_ns=10 * MS)
+    gate.fin(500 * MS, seen=100)
+    gate.waits(500 * MS)
+    gate.answer(600 * MS, 100)
+    gate.goes_at(610 * MS)
+    assert gate.half.fin_released == 1
+
+
+def test_fin_behind_the_last_turn_goes_with_it() -> None:
+    gate = asked()
+    gate.fin(1 * MS, seen=0)
+    gate.goes(1 * MS)
+
+
+def test_reset_is_gated_like_data() -> None:
+    gate = asked()
+    gate.rst(10 * MS, seen=100)
+    gate.waits(10 * MS)
+    gate.answer(20 * MS, 100)
+    gate.goes(20 * MS)
+    assert gate.half.rst_released == 1
+
+
+def test_fin_after_the_servers_fin_waits_for_it() -> None:
+    """Online the server closed first (its FIN counts one), so the target is to close first too."""
+    gate = asked()
+    gate.fin(10 * MS, seen=101)
+    gate.answer(20 * MS, 100)
+    assert gate.look(20 * MS) == 20 * MS + SHORT_ANSWER_QUIET_NS
+    gate.close(30 * MS)
+    gate.goes(30 * MS)
+
+
+def test_fin_goes_when_the_target_keeps_the_connection_open() -> None:
+    gate = asked()
+    gate.fin(10 * MS, seen=101)
+    gate.answer(20 * MS, 100)
+    gate.goes_at(20 * MS + SHORT_ANSWER_QUIET_NS)
+
+
+def test_fin_goes_when_only_the_servers_fin_came_online() -> None:
+    """The answer had been acknowledged before; nothing but the FIN is owed, for a second."""
+    gate = asked()
+    gate.answer(1 * MS, 100)
+    gate.turn(2 * MS, seen=100)
+    gate.goes(2 * MS)
+    gate.fin(10 * MS, seen=101)
+    gate.goes_at(10 * MS + WAIT_MIN_NS)
+    assert gate.counts.waits_expired == 1
+
+
+def test_fin_of_a_shorter_stream_waits_for_the_targets_fin_alone() -> None:
+    """The target had answered ten bytes less, and that is all it owes: its FIN, for a second."""
+    gate = asked()
+    gate.turn(1 * MS, seen=100)
+    gate.answer(2 * MS, 90)
+    at = gate.goes_after(2 * MS)
+    gate.fin(at + MS, seen=101)
+    gate.goes_at(at + MS + WAIT_MIN_NS)
+
+
+def test_nothing_is_waited_for_after_the_target_has_closed() -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.turn(20 * MS, seen=200)
+    gate.close(30 * MS)
+    gate.goes(30 * MS)
+    gate.goes(30 * MS)
+
+
+# --- streams in which both sides send freely -------------------------------------------------
+
+
+WEBSOCKET = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "streaming"),
+    [
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True),
+        (WEBSOCKET, True),
+        (WEBSOCKET.replace(b"Upgrade: w", b"upgrade: w"), True),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", False),
+        (b"PRINT", False),
+        (b"POST / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n", False),
+        (b"", False),
+    ],
+)
+def test_first_bytes_tell(data: bytes, streaming: bool) -> None:
+    gate = Gate()
+    gate.turn(0, seen=0, data=data + b"x" * (not data))
+    assert gate.half.streaming == streaming
+
+
+def test_only_the_first_bytes_tell() -> None:
+    gate = Gate()
+    gate.turn(0, seen=0)
+    gate.turn(SECOND, seen=10, data=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert gate.half.streaming == 0
+
+
+@pytest.mark.parametrize(("gap_ns", "streaming"), [(30 * MS - 1, True), (30 * MS, False)])
+def test_turns_faster_than_a_round_trip_tell(gap_ns: int, streaming: bool) -> None:
+    """No reaction can be faster; three quarters allow for what a clock does."""
+    gate = Gate(rtt_ns=40 * MS)
+    gate.turn(0, seen=0)
+    gate.turn(SECOND, seen=100)
+    gate.turn(SECOND + gap_ns, seen=200)
+    assert gate.half.streaming == streaming
+
+
+def test_round_trip_that_was_asked_for_tells_nothing() -> None:
+    """-R is what is put back, not how far away the client was."""
+    gate = Gate(rtt_ns=200 * MS)
+    gate.half.client_rtt_ns = 0
+    for index in range(5):
+        gate.turn(index * MS, seen=100 * index)
+    assert gate.half.streaming == 0
+
+
+def test_fin_right_after_data_is_no_stream() -> None:
+    gate = Gate(rtt_ns=40 * MS)
+    gate.turn(0, seen=0)
+    gate.fin(1 * MS, seen=100)
+    assert gate.half.streaming == 0
+
+
+def streaming_gate() -> Gate:
+    """A stream whose first turn went at time 0."""
+    gate = Gate()
+    gate.turn(0, seen=0, data=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    gate.goes(0)
+    assert gate.half.streaming == 1
+    return gate
+
+
+def test_stream_goes_with_the_plain_offset() -> None:
+    gate = streaming_gate()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(20 * MS, 99)
+    assert gate.look(20 * MS) != 0
+    gate.answer(21 * MS, 1)
+    gate.goes(21 * MS)
+
+
+def test_stream_never_stalls() -> None:
+    """The target sends less: each wait is bounded, and counted."""
+    gate = streaming_gate()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(20 * MS, 50)
+    opens = gate.look(20 * MS)
+    assert opens is not None and opens >= 10 * MS + WAIT_MIN_NS
+    gate.goes_at(opens)
+    assert gate.counts.waits_expired == 1
+
+
+def test_stream_of_a_silent_target_never_stalls() -> None:
+    gate = streaming_gate()
+    gate.turn(300 * MS, seen=100)
+    gate.goes_at(300 * MS + WAIT_FACTOR * 300 * MS)
+    assert gate.counts.waits_expired == 1
+
+
+def test_stream_that_begins_with_the_server_never_stalls() -> None:
+    """HTTP/2 servers may send their settings first; nothing is known of online's time yet."""
+    gate = Gate()
+    gate.turn(0, seen=40, data=b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    gate.goes_at(WAIT_MIN_NS)
+    assert gate.counts.waits_expired == 1
+
+
+# --- accounts ------------------------------------------------------------------------------
+
+
+def test_turns_are_counted_once_each() -> None:
+    gate = Gate()
+    gate.turn(0, seen=0)
+    gate.turn(0, seen=0)
+    gate.turn(MS, seen=50)
+    gate.turn(MS, seen=50)
+    gate.fin(2 * MS, seen=90)
+    assert gate.counts.turns_captured == 2
+    gate.goes(2 * MS)
+    gate.goes(2 * MS)
+    gate.answer(3 * MS, 50)
+    gate.goes(3 * MS)
+    gate.goes(3 * MS)
+    assert gate.counts.turns_replayed == 2
+    gate.answer(4 * MS, 40)
+    gate.goes(4 * MS)
+    assert gate.counts.turns_replayed == 2
+
+
+def test_lag_behind_the_capture_is_recorded() -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(40 * MS, 100)
+    gate.goes(40 * MS)
+    lag = gate.counts.capture_lag
+    assert (lag.count, lag.smallest, lag.largest) == (2, 0, 30 * MS)
+
+
+@pytest.mark.parametrize(("lag_ns", "late"), [(QUIET_NS, 0), (QUIET_NS + 1, 1)])
+def test_late_turns_are_counted(lag_ns: int, late: int) -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(10 * MS + lag_ns, 100)
+    gate.goes(10 * MS + lag_ns)
+    assert gate.counts.turns_late == late
+
+
+def test_time_to_the_answer_is_recorded_once_a_turn() -> None:
+    gate = asked()
+    gate.answer(3 * MS, 50)
+    gate.answer(9 * MS, 50)
+    assert gate.counts.answer_time.count == 1
+    assert gate.half.answer_started_ns == START + 3 * MS
+
+
+def test_greeting_is_no_answer_time() -> None:
+    gate = Gate()
+    gate.answer(3 * MS, 80)
+    assert gate.counts.answer_time.count == 0
+
+
+def test_empty_gate_says_nothing() -> None:
+    gate = asked()
+    gate.waits(0)
+    gate.half.release_gate(gate.replayed, START)
+    assert gate.half.turn_count == 1
