@@ -103,10 +103,10 @@ class Postgres(Service):
         return int(self.ask(f"SELECT {counts}"))
 
     def contents(self) -> dict[str, str]:
-        """For each table, number and hash of all rows, times excepted."""
-        rows = "SELECT (to_jsonb(t) - 'mtime')::text AS row FROM {} t"
-        digest = "SELECT count(*) || ' ' || md5(string_agg(row, ',' ORDER BY row)) FROM ({}) AS r"
-        return {name: self.ask(digest.format(rows.format(name))) for name in self._tables()}
+        """For each table, number of rows and sum of their hashes, times excepted."""
+        rows = {"pgbench_history": "(SELECT tid, bid, aid, delta FROM pgbench_history)"}
+        digest = "SELECT count(*) || ' ' || sum(hashtextextended(t::text, 0)) FROM {} AS t"
+        return {name: self.ask(digest.format(rows.get(name, name))) for name in self._tables()}
 
 
 def script(number: int) -> str:
