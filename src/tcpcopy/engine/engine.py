@@ -477,6 +477,11 @@ class Engine(PacketHandler):
                 self.closed[key] = found  # still talking: remember it longer
         return found
 
+    def forget_ended(self) -> None:
+        """The capture begins anew (a file is read again): a SYN seen before is a new connection."""
+        self.closed = {}
+        self.closed_before = {}
+
     def _forget_closed(self, key: bytes) -> None:
         self.closed.pop(key, None)
         self.closed_before.pop(key, None)

@@ -348,6 +348,20 @@ def test_repeated_syn_of_a_session_left_out_is_no_second_session() -> None:
     assert world.outcomes() == {"SKIPPED_SAMPLING": 1}
 
 
+def test_same_syn_is_a_new_session_when_the_capture_begins_anew() -> None:
+    """A file that is read again."""
+    world, target, caller = replayed_once()
+    assert caller.syn() is Drop.CLOSED_SESSION
+    world.engine.forget_ended()
+    again = Caller(world)
+    again.connect()
+    talk(world, target, again, "one")
+    again.fin()
+    target.settle()
+    assert world.outcomes() == {"REPLAYED": 2}
+    world.check_ended()
+
+
 def test_new_connection_of_a_port_that_was_left_out_is_looked_at_again() -> None:
     admitted = [False, True]
     world = World(admit=lambda port: admitted.pop(0))
