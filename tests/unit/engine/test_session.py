@@ -229,7 +229,7 @@ def test_gate_that_opens_by_time_is_a_deadline() -> None:
     world, target, caller = connected()
     caller.say("one")
     target.settle()
-    caller.say("two", seen=50)
+    caller.say("two", seen=3)
     (session,) = world.sessions()
     assert session.gate_deadline_ns == START + 100 * MS
     world.run_to(1 * MS)
