@@ -146,7 +146,6 @@ def test_nginx_downloads(real: RealServers, mode: str) -> None:
     check_report(replay, 8)
 
 
-@pytest.mark.xfail(reason="a pause of 100 ms in an answer is taken for its end", strict=True)
 def test_nginx_downloads_with_pauses(real: RealServers, mode: str) -> None:
     """A target that sends 256 KiB four times a second: no answer is cut by what comes next."""
     pauses = "sendfile on; sendfile_max_chunk 256k; limit_rate 1m;"

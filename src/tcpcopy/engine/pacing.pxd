@@ -15,6 +15,7 @@ cdef long long _SURPLUS_MAX
 cdef int _GROWING
 cdef long long _WAIT_FACTOR
 cdef long long _WAIT_MIN
+cdef int _TRUSTED_STREAK
 cdef long long _LESS_WAIT
 cdef long long _RTT_FLOOR
 cdef long long _OPEN
@@ -23,6 +24,8 @@ cdef int _FIN
 cdef int _RST
 
 cdef class PacedHalf(CapturedHalf):
+    cdef public long long answer_gap_ns
+    cdef public long long answer_last_ns
     cdef public long long answer_started_ns
     cdef public long long answer_usual_ns
     cdef public long long client_rtt_ns
@@ -35,6 +38,7 @@ cdef class PacedHalf(CapturedHalf):
     cdef public long long previous_turn_offset
     cdef public long long rtt_ns
     cdef public long long shortfall
+    cdef public int short_streak
     cdef public bint streaming
     cdef public long long surplus_0
     cdef public long long surplus_1
@@ -49,7 +53,7 @@ cdef class PacedHalf(CapturedHalf):
     @cython.locals(first=cython.bint)
     cpdef int note_turn(self, Chunk chunk) except -1
     cdef void _sniff(self, bytes data) except *
-    @cython.locals(sample=cython.longlong)
+    @cython.locals(sample=cython.longlong, gap=cython.longlong)
     cpdef int note_answer(self, long long now_ns) except -1
     @cython.locals(
         chunk=Chunk,
@@ -64,13 +68,22 @@ cdef class PacedHalf(CapturedHalf):
         self, Replayed replayed, long long answered, long long expected, long long now_ns
     ) except -2
     cdef bint _data_waits(self) except *
-    @cython.locals(opens=cython.longlong, quiet=cython.longlong, bound=cython.longlong)
+    @cython.locals(opens=cython.longlong, bound=cython.longlong, quiet=cython.longlong)
     cdef long long _when_short(
-        self, Replayed replayed, long long needed, long long now_ns
+        self,
+        Replayed replayed,
+        long long needed,
+        long long answered,
+        long long expected,
+        long long now_ns,
     ) except -2
-    @cython.locals(since=cython.longlong, opens=cython.longlong)
+    @cython.locals(quiet=cython.longlong)
+    cdef long long _short_quiet(self, bint is_less_than_half) noexcept
+    @cython.locals(
+        received=cython.longlong, since=cython.longlong, opens=cython.longlong
+    )
     cdef long long _when_silent(
-        self, Chunk chunk, long long received, long long now_ns
+        self, Chunk chunk, Replayed replayed, long long now_ns
     ) except -2
     cdef long long _open_at(self, long long opens, long long now_ns) noexcept
     @cython.locals(wait=cython.longlong)

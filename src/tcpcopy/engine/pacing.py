@@ -44,6 +44,8 @@ WAIT_FACTOR = 10
 WAIT_MIN_NS = 1_000_000_000
 # The same for a target that is silent, and is known to answer less than online does.
 LESS_WAIT_NS = 10_000_000_000
+# A shorter answer is expected to be as short again after so many in a row.
+TRUSTED_STREAK = 2
 # Round trips below this are not put back: the wake-up would cost more than it tells.
 RTT_FLOOR_NS = 250_000
 
@@ -59,6 +61,7 @@ _SURPLUS_MAX = SURPLUS_MAX_NS
 _GROWING = GROWING_TURNS
 _WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
+_TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
 _RTT_FLOOR = RTT_FLOOR_NS
 _OPEN = OPEN
@@ -71,6 +74,8 @@ class PacedHalf(CapturedHalf):
     """A captured half with its gate."""
 
     __slots__ = (
+        "answer_gap_ns",  # the longest pause that the target made within an answer
+        "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
         "client_rtt_ns",  # the round-trip time that the capture showed, 0: none
@@ -83,6 +88,7 @@ class PacedHalf(CapturedHalf):
         "previous_turn_offset",  # the server offset it was sent on
         "rtt_ns",  # the round-trip time to put back
         "shortfall",  # how much the last answer stayed below the expectation
+        "short_streak",  # turns in a row that were answered with less than online's, at most 4
         "streaming",  # both sides send freely
         "surplus_0",  # surplus when the last turns were released, a window of four
         "surplus_1",
@@ -98,6 +104,8 @@ class PacedHalf(CapturedHalf):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
+        self.answer_gap_ns = 0
+        self.answer_last_ns = 0
         self.answer_started_ns = 0
         self.answer_usual_ns = 0
         self.client_rtt_ns = 0
@@ -109,6 +117,7 @@ class PacedHalf(CapturedHalf):
         self.previous_turn_offset = 0
         self.rtt_ns = 0
         self.shortfall = 0
+        self.short_streak = 0
         self.streaming = 0
         self.surplus_0 = self.surplus_1 = self.surplus_2 = self.surplus_3 = 0
         self.turn_base = 0
@@ -143,6 +152,11 @@ class PacedHalf(CapturedHalf):
 
     def note_answer(self, now_ns: int) -> int:
         """The target has sent something new."""
+        if self.answer_started_ns != 0:
+            gap = now_ns - self.answer_last_ns
+            if gap > self.answer_gap_ns:
+                self.answer_gap_ns = gap
+        self.answer_last_ns = now_ns
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
             if self.turn_count == 0:
@@ -174,8 +188,8 @@ class PacedHalf(CapturedHalf):
             expected = chunk.server_offset - self.turn_offset
             if received >= needed or answered >= expected:
                 return self._when_answered(replayed, answered, expected, now_ns)
-            return self._when_short(replayed, needed, now_ns)
-        return self._when_silent(chunk, received, now_ns)
+            return self._when_short(replayed, needed, answered, expected, now_ns)
+        return self._when_silent(chunk, replayed, now_ns)
 
     def _when_answered(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
         quiet = 0
@@ -190,26 +204,50 @@ class PacedHalf(CapturedHalf):
     def _data_waits(self) -> bool:
         return self.gate is not None and self.gate.kind < _FIN
 
-    def _when_short(self, replayed: Replayed, needed: int, now_ns: int) -> int:
-        if self.shortfall > 0 and replayed.pushed and replayed.received >= needed - self.shortfall:
-            return self._open_at(replayed.last_receive_ns + self.rtt_ns, now_ns)
-        quiet = _SHORT_QUIET
-        if quiet < 4 * self.answer_usual_ns:
-            quiet = 4 * self.answer_usual_ns
-            if quiet > _WAIT_MIN:
-                quiet = _WAIT_MIN
-        opens = replayed.last_receive_ns + quiet
-        bound = self.answer_started_ns + self._longest_wait()
+    def _when_short(
+        self, replayed: Replayed, needed: int, answered: int, expected: int, now_ns: int
+    ) -> int:
+        if (
+            self.short_streak >= _TRUSTED_STREAK
+            and replayed.pushed
+            and replayed.received >= needed - self.shortfall
+            and answered * 2 >= expected
+        ):
+            # It has been as short before, and more than once.
+            quiet = _QUIET if self.rtt_ns < _QUIET else self.rtt_ns
+            return self._open_at(replayed.last_receive_ns + quiet, now_ns)
+        opens = replayed.last_receive_ns + self._short_quiet(answered * 2 < expected)
+        bound = self._longest_wait()
+        if bound < _LESS_WAIT and not self.streaming:
+            bound = _LESS_WAIT  # it does come, only slowly
+        bound += self.answer_started_ns
         if bound < opens:
             opens = bound
             self.expired = 1
         return self._open_at(opens, now_ns)
 
-    def _when_silent(self, chunk: Chunk, received: int, now_ns: int) -> int:
+    def _short_quiet(self, is_less_than_half: bool) -> int:
+        """How long the target must be quiet for its shorter answer to be complete.
+
+        Longer than the pauses that it makes, and at first for an answer much shorter than online's.
+        """
+        quiet = _SHORT_QUIET
+        if quiet < 4 * self.answer_usual_ns:
+            quiet = 4 * self.answer_usual_ns
+        if quiet < 4 * self.answer_gap_ns:
+            quiet = 4 * self.answer_gap_ns
+        if is_less_than_half and quiet < _WAIT_MIN >> self.short_streak:
+            quiet = _WAIT_MIN >> self.short_streak
+        return quiet if quiet < _WAIT_MIN else _WAIT_MIN
+
+    def _when_silent(self, chunk: Chunk, replayed: Replayed, now_ns: int) -> int:
         """The target has said nothing since the last turn (or too little of a free stream)."""
+        received = replayed.received
         since = self.turn_released_ns
         if since < chunk.captured_ns:
             since = chunk.captured_ns
+        if since < replayed.acknowledged_ns:
+            since = replayed.acknowledged_ns  # what it has not got, it cannot answer
         if received >= chunk.server_offset:
             # Enough had come before that turn went out. Its own answer may still be coming.
             return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
@@ -260,6 +298,10 @@ class PacedHalf(CapturedHalf):
         received = replayed.received
         lacking = chunk.server_offset + self.drift - received
         self.shortfall = lacking if lacking > 0 else 0
+        if lacking <= 0:
+            self.short_streak = 0
+        elif self.short_streak < 4:
+            self.short_streak += 1
         if self.turn_count > 0 or chunk.server_offset > 0:
             self._note_surplus(received - chunk.server_offset)
         self.turn_count += 1

@@ -73,6 +73,8 @@ class ReceiveHalf(SendHalf):
             self.ack_now = 1  # a duplicate acknowledgement tells the target what is missing
             if self._is_in_window(offset):
                 self._hold(offset, end)
+                self.last_receive_ns = now_ns  # the answer goes on behind the gap
+                self.pushed = 0
             return 0
         self._receive_to(end)
         if self.early is not None:

@@ -1,5 +1,6 @@
 cdef class Replayed:
     cdef public long long acknowledged
+    cdef public long long acknowledged_ns
     cdef public bint coarse
     cdef public int ended
     cdef public bint established

@@ -18,6 +18,7 @@ class Replayed:
 
     __slots__ = (
         "acknowledged",  # stream offset that the target has acknowledged
+        "acknowledged_ns",  # when it last acknowledged something, 0: never, or not known
         "coarse",  # pushes are not seen: each read counts as one
         "ended",  # RUNNING or how it ended
         "established",  # the target has accepted the connection
@@ -30,6 +31,7 @@ class Replayed:
 
     def __init__(self) -> None:
         self.acknowledged = 0
+        self.acknowledged_ns = 0
         self.coarse = 0
         self.ended = RUNNING
         self.established = 0

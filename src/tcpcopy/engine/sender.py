@@ -252,6 +252,7 @@ class SendHalf(Replayed):
 
     def _advance(self, offset: int, now_ns: int) -> None:
         acknowledged = offset - self.snd_una
+        self.acknowledged_ns = now_ns
         self.snd_una = offset
         self.duplicate_acks = 0
         self.backoff = 0

@@ -213,17 +213,36 @@ def test_shorter_answer_is_never_waited_for_longer_than_the_least_bound() -> Non
     gate.goes_at(5 * SECOND + WAIT_MIN_NS)
 
 
-def test_same_shortfall_again_is_complete_at_once() -> None:
+def test_same_shortfall_twice_is_soon_complete() -> None:
+    """Once may be a pause; after two turns that were answered so, a short silence is enough."""
     gate = asked()
-    gate.turn(10 * MS, seen=100)
-    gate.answer(11 * MS, 90)
-    gate.goes_at(11 * MS + SHORT_ANSWER_QUIET_NS)
-    for index in range(2, 6):
-        at = index * 200 * MS
-        gate.turn(at, seen=100 * index)
+    at = 0
+    for index in range(1, 6):
+        gate.turn(at + 1 * MS, seen=100 * index)
         gate.answer(at + 1 * MS, 90)
-        gate.goes(at + 1 * MS)
+        at += 1 * MS + (SHORT_ANSWER_QUIET_NS if index <= 2 else QUIET_NS)
+        gate.goes_at(at)
     assert gate.counts.waits_expired == 0
+
+
+def test_much_shorter_answer_is_waited_for_longer_at_first() -> None:
+    """Less than half of online's answer may be a pause: a second, then less with each turn."""
+    gate = asked()
+    at = 0
+    for index in range(1, 6):
+        gate.turn(at + 1 * MS, seen=1000 * index)
+        gate.answer(at + 1 * MS, 90)
+        at += 1 * MS + max(SHORT_ANSWER_QUIET_NS, WAIT_MIN_NS >> (index - 1))
+        gate.goes_at(at)
+
+
+def test_pauses_within_answers_are_learnt() -> None:
+    """A target that paused for 60 ms within an answer is not cut off after 100 ms of silence."""
+    gate = asked()
+    gate.turn(10 * MS, seen=1000)
+    gate.answer(20 * MS, 600)
+    gate.answer(80 * MS, 200)
+    gate.goes_at(80 * MS + 4 * 60 * MS)
 
 
 def test_same_shortfall_again_waits_for_the_round_trip_time() -> None:
@@ -231,9 +250,12 @@ def test_same_shortfall_again_waits_for_the_round_trip_time() -> None:
     gate.turn(20 * MS, seen=100)
     gate.answer(21 * MS, 90)
     gate.goes_at(21 * MS + SHORT_ANSWER_QUIET_NS)
-    gate.turn(300 * MS, seen=200)
-    gate.answer(301 * MS, 90)
-    gate.goes_at(321 * MS)
+    gate.turn(122 * MS, seen=200)
+    gate.answer(122 * MS, 90)
+    gate.goes_at(122 * MS + SHORT_ANSWER_QUIET_NS)
+    gate.turn(223 * MS, seen=300)
+    gate.answer(223 * MS, 90)
+    gate.goes_at(243 * MS)
 
 
 def test_target_that_answers_nothing_to_a_turn_after_it_has_shown_to_say_less() -> None:
