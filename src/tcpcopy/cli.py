@@ -36,6 +36,7 @@ from tcpcopy.supervisor import (
     stop_signals,
 )
 from tcpcopy.version import VERSION, build_kind, version_line
+from tcpcopy.workers import Workers
 
 _log = logging.getLogger("tcpcopy.cli")
 _NS = 1_000_000_000
@@ -72,7 +73,12 @@ def _run(options: Options, startup: Startup | None) -> int:
         hold_log()
         open_files = raise_open_files()
         with starting():
-            copier = Copier(copier_config(options, open_files=open_files))
+            config = copier_config(options, open_files=open_files)
+            copier: Copier | Workers
+            if options.workers > 1:
+                copier = Workers(config, options.workers, lambda: random.getrandbits(31))
+            else:
+                copier = Copier(config)
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
@@ -89,7 +95,7 @@ def _run(options: Options, startup: Startup | None) -> int:
         gc.collect()
         gc.disable()
         _copy(options, copier, signals)
-        return _report(options, copier, session_limit(options, open_files))
+        return _report(options, copier, session_limit(options, open_files) * options.workers)
 
 
 def _log_start(options: Options) -> None:
@@ -101,7 +107,7 @@ def _log_start(options: Options) -> None:
     _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> None:
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
     live = terminal is not None and terminal.isatty()
@@ -125,7 +131,7 @@ def _copy(options: Options, copier: Copier, signals: StopSignals) -> None:
         reporter.finish()
 
 
-def _report(options: Options, copier: Copier, limit: int) -> int:
+def _report(options: Options, copier: Copier | Workers, limit: int) -> int:
     """Write --json, log and print the summary; the exit code."""
     snapshot = copier.snapshot()
     context = report_context(options, limit)
@@ -151,7 +157,7 @@ def session_limit(options: Options, open_files: int) -> int:
     """Most live sessions for a limit of open files: in socket mode each is one. 0: no limit."""
     if not options.socket_mode or not open_files:
         return 0
-    return max(1, open_files - _OTHER_FILES - len(options.devices))
+    return max(1, open_files - _OTHER_FILES - len(options.devices) * options.workers)
 
 
 def copier_config(
@@ -240,7 +246,8 @@ def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
-    return f"{mode}, copying {shown} from {devices} ({version_line('tcpcopy')})"
+    workers = f", {options.workers} workers" if options.workers > 1 else ""
+    return f"{mode}, copying {shown} from {devices}{workers} ({version_line('tcpcopy')})"
 
 
 if __name__ == "__main__":
