@@ -51,6 +51,7 @@ _PIPE_BYTES: Final = 1 << 16
 _PR_SET_PDEATHSIG: Final = 1
 _MANAGED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+_kept: list[logging.Handler] = []  # in a worker: handlers of the parent, never used
 
 
 class _Worker:
@@ -213,13 +214,11 @@ class Workers:
         parent_line = _Line(write_fd)
         try:
             _die_with(parent)
-            os.close(read_fd)
-            for fd in self._by_pipe:
-                os.close(fd)
             for other, rings in enumerate(self._rings):
                 for ring in rings if other != index else ():
                     ring.detach()
             rings = self._rings[index]
+            _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
             for ring in rings if again else ():
                 ring.resume()
             _work(config, rings, parent_line)
@@ -419,6 +418,22 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it has ended before
         os._exit(1)
+
+
+def _close_all_but(wanted: set[int]) -> None:
+    """Close what came along from the parent: its terminal, and what tells a shell that it is up."""
+    # Handlers that are thrown away would close their files, whose numbers have new owners by then.
+    _kept.extend(logging.getLogger(log.ROOT).handlers)
+    # Python maps a ring by a descriptor of its own to the same socket: that stays, too.
+    files = {os.readlink(f"/proc/self/fd/{fd}") for fd in wanted}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the directory itself is closed already
+            if int(name) > 2 and os.readlink(f"/proc/self/fd/{name}") not in files:
+                os.close(int(name))
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
 
 
 def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:

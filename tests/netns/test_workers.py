@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.scenario import Replay, Scenario, wait_until
+from tests.netns.test_processes import Daemon
 
 pytestmark = pytest.mark.netns
 MODES = ("socket", "classic")
@@ -173,3 +174,53 @@ def test_what_a_worker_cannot_open_is_one_line(scenario: Scenario) -> None:
     assert replay.tcpcopy.wait(20) == 2
     lines = replay.output.splitlines()
     assert len(lines) == 1 and "intercept cannot be reached" in lines[0], replay.output
+
+
+def test_named_devices(scenario: Scenario) -> None:
+    """-i takes another kind of socket, which sees each packet of the device."""
+    scenario.servers()
+    with scenario.replay("classic", *TWO, "-i", "eth0,lo") as replay:
+        scenario.load("--connections 300 --concurrency 50 --requests 3")
+        scenario.wait_for_target(300, 30)
+    check(scenario, replay, 300)
+
+
+def test_ipv6(scenario: Scenario) -> None:
+    scenario.servers()
+    lab = scenario.lab
+    transfer = f"8080-[{lab.target.v6}]:8080"
+    with scenario.replay("socket", *TWO, transfer=transfer) as replay:
+        scenario.load("--connections 200 --concurrency 50", to=lab.online.v6)
+        scenario.wait_for_target(200, 30)
+    check(scenario, replay, 200)
+
+
+def test_daemon(scenario: Scenario, tmp_path: Path) -> None:
+    """The pid file names the parent; one log for all, one summary."""
+    scenario.servers()
+    directory = tmp_path / "daemon"
+    words = ("-x", f"8080-{scenario.lab.target.v4}:8080", *TWO)
+    tcpcopy = Daemon(scenario.lab.online, "tcpcopy.cli", directory, *words)
+    scenario.load("--connections 20 --requests 5")
+    scenario.wait_for_target(20)
+    tcpcopy.stop()
+    assert not tcpcopy.pid_file.exists()
+    for worker in ("worker 1/2: process ", "worker 2/2: process "):
+        assert tcpcopy.log.count(worker) == 1, tcpcopy.log
+    assert tcpcopy.log.count("tcpcopy: all 20 sessions replayed exactly\n") == 1
+
+
+def test_a_terminals_interrupt_reaches_all_processes(scenario: Scenario) -> None:
+    """Ctrl-C goes to the whole group: open sessions have their time nevertheless."""
+    scenario.servers()
+    with scenario.replay("socket", *TWO) as replay:
+        load = scenario.start_load("--connections 10 --requests 4 --pause-after 2")
+        load.wait_for("paused")
+        for pid in workers_of(replay):
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.3)
+        load.send_signal(signal.SIGUSR1)
+        scenario.finish_load(load)
+        scenario.wait_for_target(10)
+    check(scenario, replay, 10)

@@ -145,7 +145,9 @@ TestAllocatorModel = AllocatorModel.TestCase
     pool=st.sampled_from([None, "10.1.0.1", "10.1.0.1,10.1.0.2"]),
     factor=st.sampled_from([0, 1, 7]),
     calls=st.lists(
-        st.tuples(st.integers(1, 3), st.integers(990, FIRST + 30), st.integers(0, 2), st.booleans()),
+        st.tuples(
+            st.integers(1, 3), st.integers(990, FIRST + 30), st.integers(0, 2), st.booleans()
+        ),
         max_size=150,
     ),
 )
