@@ -69,6 +69,7 @@ class Bench:
         self.machine = machine.describe()
         self.versions = {build.name: build.version() for build in self.builds}
         self.results: list[dict[str, Any]] = []
+        self.kinds = "; ".join(f"{name}: {version}" for name, version in self.versions.items())
 
     def variants(self, scenario: Scenario) -> list[Variant]:
         """What is compared in a scenario, in the order of a round."""
@@ -107,15 +108,18 @@ class Bench:
         rounds = max(map(len, runs.values()))
         say(f"\n### {scenario.name}: {scenario.title}\n")
         say(
-            f"{machine.line(self.machine)}; load average {load:.1f} at the start; {rounds} rounds, "
-            "minimum / median\n"
+            f"{machine.line(self.machine)}; load average {load:.1f} at the start; "
+            f"{self.kinds}; {rounds} rounds, minimum / median\n"
         )
-        say(tables.results(scenario.columns, runs))
         reference = next((name for name in runs if name.startswith("c,")), "")
-        if reference and (text := tables.ratios(scenario.columns, runs, reference)):
-            say(f"\n{text}")
+        for columns in scenario.tables:
+            say(tables.results(columns, runs) + "\n")
+            if reference and (text := tables.ratios(columns, runs, reference)):
+                say(f"{text}\n")
+        for note in scenario.notes:
+            say(f"- {note}")
         for name, profile in scenario.profiles.items():
-            say(f"\n{name}:\n\n```\n{profile.text()}\n```")
+            say(f"{name}:\n\n```\n{profile.text()}\n```\n")
         self.results.append(
             {"scenario": scenario.name, "title": scenario.title, "load_average": load, "runs": runs}
         )
@@ -153,8 +157,6 @@ def main(argv: Sequence[str]) -> int:
         interrupts = Interrupts()
         with interrupts.installed():
             bench = Bench(options, interrupts)
-            for name, version in bench.versions.items():
-                say(f"{name}: {version}")
             try:
                 for scenario in ALL:
                     if not options.scenario or scenario.name in options.scenario:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _NS_PER_TICK = 1_000_000_000 // _TICKS_PER_SECOND
@@ -25,6 +26,7 @@ class Usage:
     run_ns: int  # exact
     user_ticks: int  # scaled samples: good for the share of user mode only
     system_ticks: int
+    sleeps: int = 0  # times that a process gave the core away by itself
 
     def since(self, before: Usage) -> CpuTime:
         """What was used between `before` and this."""
@@ -32,15 +34,17 @@ class Usage:
         user = max(0, self.user_ticks - before.user_ticks)
         system = max(0, self.system_ticks - before.system_ticks)
         share = user / (user + system) if user + system else 0.0
-        return CpuTime(run_ns / 1e3, run_ns / 1e3 * share)
+        sleeps = max(0, self.sleeps - before.sleeps)
+        return CpuTime(run_ns / 1e3, run_ns / 1e3 * share, sleeps)
 
 
 @dataclass(frozen=True, slots=True)
 class CpuTime:
-    """CPU microseconds of a period: all of them, and the share in user mode."""
+    """CPU microseconds of a period: all of them, and the share in user mode; times it slept."""
 
     total_us: float
     user_us: float
+    sleeps: int = 0
 
     @property
     def system_us(self) -> float:
@@ -72,12 +76,13 @@ def usage(session: int) -> Usage:
     Children that have ended and were waited for count with what `stat` has of them. Threads that
     have ended while their process lives do not count (the programs measured have one each).
     """
-    run_ns = user = system = 0
+    run_ns = user = system = sleeps = 0
     for pid in members(session):
         process = Path("/proc", str(pid))
         try:
             fields = stat_fields((process / "stat").read_text())
             tasks = [(task / "schedstat").read_text() for task in (process / "task").iterdir()]
+            sleeps += status_number((process / "status").read_text(), "voluntary_ctxt_switches")
         except OSError:
             continue
         own_user, own_system, child_user, child_system = map(int, fields[11:15])
@@ -87,12 +92,14 @@ def usage(session: int) -> Usage:
         # A kernel without scheduler statistics says 0: ticks are all there is.
         run_ns += exact_ns or (own_user + own_system) * _NS_PER_TICK
         run_ns += (child_user + child_system) * _NS_PER_TICK
-    return Usage(run_ns, user, system)
+    return Usage(run_ns, user, system, sleeps)
 
 
-def resident_bytes(session: int, *, peak: bool = False) -> int:
-    """Resident memory of all processes of a program, now or at most; what they share counts for
-    each. Mapped capture rings are part of it.
+def resident_bytes(session: int, kind: str = "VmRSS") -> int:
+    """Resident memory of all processes of a program; what they share counts for each.
+
+    `kind` as in /proc/PID/status: VmRSS is all that is mapped, capture rings and program files
+    too; VmHWM the most that this has been; RssAnon only what the program has filled itself.
     """
     total = 0
     for pid in members(session):
@@ -100,12 +107,12 @@ def resident_bytes(session: int, *, peak: bool = False) -> int:
             status = Path("/proc", str(pid), "status").read_text()
         except OSError:
             continue
-        total += status_kib(status, "VmHWM" if peak else "VmRSS") * 1024
+        total += status_number(status, kind) * 1024
     return total
 
 
-def status_kib(status: str, field: str) -> int:
-    """A size in KiB out of the text of /proc/PID/status; 0 if it is not there."""
+def status_number(status: str, field: str) -> int:
+    """A number out of the text of /proc/PID/status, sizes in KiB; 0 if it is not there."""
     for line in status.splitlines():
         name, _, rest = line.partition(":")
         if name == field:
@@ -113,13 +120,20 @@ def status_kib(status: str, field: str) -> int:
     return 0
 
 
-def device_packets(table: str, device: str) -> tuple[int, int]:
-    """Packets (received, sent) of a device out of the text of /proc/net/dev."""
+class Packets(NamedTuple):
+    """Packets of a network device."""
+
+    received: int
+    sent: int
+
+
+def device_packets(table: str, device: str) -> Packets:
+    """Packets of a device out of the text of /proc/net/dev."""
     for line in table.splitlines():
         name, _, rest = line.partition(":")
         if name.strip() == device:
             fields = rest.split()
-            return int(fields[1]), int(fields[9])
+            return Packets(int(fields[1]), int(fields[9]))
     raise ValueError(f"no device {device}")
 
 

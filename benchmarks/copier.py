@@ -93,10 +93,10 @@ class Copier:
         """CPU time of each program until now."""
         return {name: account.usage(program.pid) for name, program in self.programs.items()}
 
-    def resident(self, *, peak: bool = False) -> dict[str, int]:
-        """Resident bytes of each program now, or the most there were."""
+    def resident(self, kind: str = "VmRSS") -> dict[str, int]:
+        """Resident bytes of each program, as `account.resident_bytes` has them."""
         return {
-            name: account.resident_bytes(program.pid, peak=peak)
+            name: account.resident_bytes(program.pid, kind)
             for name, program in self.programs.items()
         }
 

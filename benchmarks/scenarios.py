@@ -12,7 +12,7 @@ from benchmarks.copier import Copier, Variant
 from benchmarks.numbers import Run, added_delays_ms, per, percentile, total
 from benchmarks.profiling import Profile
 from benchmarks.servers import Framed, Nginx, NginxUploads, Redis, Server, find_program
-from benchmarks.site import Site, profile_texts, sent_packets
+from benchmarks.site import Site, device_packets, end_profiles
 from tcpcopy.demo.processes import Program
 from tests.lab.scenario import PORT, environment, python
 
@@ -20,15 +20,25 @@ _STILL_S = 1.0  # a target that has not moved for so long has got all it will ge
 _PAUSE_S = 0.1
 _SETTLE_S = 1.0  # after the start, before what idle programs use is measured
 
-COST_COLUMNS = (
-    "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact",
-    "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us", "together_us",
-    "tcpcopy_user_packet_us", "tcpcopy_peak_mb", "intercept_peak_mb", "drops",
+#: Columns of a scenario's tables, one after the other.
+Tables = Sequence[Sequence[str]]
+
+COSTS = (
+    "together_us", "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us",
+    "own_us", "tcpcopy_user_packet_us", "tcpcopy_sleeps", "intercept_sleeps",
+    "to_target", "from_target",
 )  # fmt: skip
-DELAY_COLUMNS = (
-    "online_per_s", "exact", "delay_p50_ms", "delay_p99_ms", "delay_count",
-    "tcpcopy_us", "tcpcopy_user_us", "intercept_us", "intercept_user_us", "together_us", "drops",
+COST_TABLES: Tables = (
+    (
+        "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact", "drops",
+        "tcpcopy_peak_mb", "intercept_peak_mb",
+    ),
+    COSTS,
 )  # fmt: skip
+DELAY_TABLES: Tables = (
+    ("online_per_s", "exact", "drops", "delay_p50_ms", "delay_p99_ms", "delay_count"),
+    COSTS,
+)
 
 
 class Scenario:
@@ -36,13 +46,14 @@ class Scenario:
 
     name: ClassVar[str]
     title: ClassVar[str]
-    columns: ClassVar[Sequence[str]]
+    tables: ClassVar[Tables]
     rounds: ClassVar[int] = 2
     without_copy: ClassVar[bool] = False  # also measured: online alone
     pure: ClassVar[bool] = False  # the uncompiled package can bear it
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}  # "variant, program": the last run's samples
+        self.notes: list[str] = []  # what went wrong where the target got less than online
 
     def run(self, site: Site, variant: Variant) -> Run:
         """One run of one variant, from starting the servers to what was measured."""
@@ -58,10 +69,22 @@ def costs(
         spent = usage.since(before[name])
         result[f"{name}_us"] = per(spent.total_us, requests)
         result[f"{name}_user_us"] = per(spent.user_us, requests)
+        result[f"{name}_sleeps"] = per(spent.sleeps, requests)
         if name == "tcpcopy":
             result["tcpcopy_user_packet_us"] = per(spent.user_us, captured)
     result["together_us"] = total(result.get("tcpcopy_us"), result.get("intercept_us"))
     return result
+
+
+def without_soft_us(run: Run, profiles: dict[str, Profile]) -> float | None:
+    """CPU for each request of all programs that were sampled, less their soft interrupts."""
+    amounts: list[float] = []
+    for program, profile in profiles.items():
+        spent_us = run.get(f"{program}_us")
+        if spent_us is None or not profile.samples:
+            return None
+        amounts.append(spent_us * (1 - profile.soft / profile.samples))
+    return total(*amounts)
 
 
 def catch_up(site: Site, copier: Copier, online: Server, target: Server) -> tuple[int, float]:
@@ -87,7 +110,7 @@ class Throughput(Scenario):
     """A load at full speed; CPU is counted until the target has caught up."""
 
     server: ClassVar[type[Server]] = Nginx
-    columns: ClassVar[Sequence[str]] = COST_COLUMNS
+    tables: ClassVar[Tables] = COST_TABLES
 
     def command(self, site: Site) -> list[str]:
         """Command line of the client program."""
@@ -102,12 +125,13 @@ class Throughput(Scenario):
             site.interrupts.sleep(0.2)
             recorders = site.profile(copier, f"{self.name}-{variant.name.replace(', ', '-')}")
         command = self.command(site)
-        packets = sent_packets(site.lab.client)
+        packets = device_packets(site.lab.client).sent
+        at_target = device_packets(site.lab.target)
         before = copier.usage() if copier else {}
         began = time.monotonic()
         site.wait_end(site.start_load(command), site.seconds * 10 + 30)
         seconds = time.monotonic() - began
-        packets = sent_packets(site.lab.client) - packets
+        packets = device_packets(site.lab.client).sent - packets
         run: dict[str, float | None] = {
             "seconds": seconds,
             "online_per_s": online.requests() / seconds,
@@ -116,14 +140,21 @@ class Throughput(Scenario):
         if copier:
             replayed, moved = catch_up(site, copier, online, target)
             used = copier.usage()
-            for program, profile in profile_texts(recorders).items():
+            now_at_target = device_packets(site.lab.target)
+            run["to_target"] = per(now_at_target.received - at_target.received, replayed)
+            run["from_target"] = per(now_at_target.sent - at_target.sent, replayed)
+            profiles = end_profiles(recorders)
+            for program, profile in profiles.items():
                 self.profiles[f"{variant.name}, {program}"] = profile
             run["target_per_s"] = replayed / (moved - began)
             run["exact"] = per(replayed, online.requests())
-            for name, size in copier.resident(peak=True).items():
+            for name, size in copier.resident("VmHWM").items():
                 run[f"{name}_peak_mb"] = size / 1e6
             run["drops"] = copier.stop()
             run |= costs(before, used, replayed, copier.captured or packets)
+            run["own_us"] = without_soft_us(run, profiles)
+            if copier.report and (run["exact"] != 1 or copier.report["exit_code"]):
+                self.notes.append(f"{variant.name}: {copier.report['headline']}")
         return run
 
 
@@ -141,7 +172,6 @@ class KeepAlive(Throughput):
     title = "nginx, wrk -c50, connections kept alive"
     rounds = 3
     without_copy = True
-    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50")
@@ -154,7 +184,6 @@ class Short(Throughput):
     title = "nginx, wrk -c50, one request for each connection"
     rounds = 3
     without_copy = True
-    pure = True
 
     def command(self, site: Site) -> list[str]:
         return wrk(site, "-t1", "-c50", "-H", "Connection: close")
@@ -209,7 +238,7 @@ function delay() return math.random({low}, {high}) end
 class Paced(Throughput):
     """A load well below what the machine bears: what counts is how late requests are replayed."""
 
-    columns = DELAY_COLUMNS
+    tables = DELAY_TABLES
     pure = True
     connections: ClassVar[int] = 40
     rate: ClassVar[int]  # requests a second
@@ -269,9 +298,12 @@ class Open(Scenario):
     name = "open"
     title = "connections held open after one request each"
     rounds = 1
-    columns = (
-        "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
-        "tcpcopy_mb", "intercept_mb", "tcpcopy_idle_us", "intercept_idle_us", "drops",
+    tables = (
+        (
+            "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
+            "tcpcopy_mb", "tcpcopy_own_mb", "intercept_mb", "intercept_own_mb",
+            "tcpcopy_idle_us", "intercept_idle_us", "drops",
+        ),
     )  # fmt: skip
 
     def run(self, site: Site, variant: Variant) -> Run:
@@ -284,14 +316,14 @@ class Open(Scenario):
         words = ("--connections", site.sessions, "--rate", 2500, "--end", "hold")
         command = python("tests.lab.client", site.lab.online.v4, PORT, *words)
         client = site.lab.client.start(command, name="load", env=environment())
-        client.wait_for("^holding", 30 + site.sessions / 500)
+        site.wait_for(client, "holding", 30 + site.sessions / 500)
         sessions, _ = catch_up(site, copier, online, target)
         run: dict[str, float | None] = {
             "sessions": sessions,
             "exact": per(sessions, online.requests()),
         }
+        run |= memory(copier)
         for name, size in copier.resident().items():
-            run[f"{name}_mb"] = size / 1e6
             run[f"{name}_session_bytes"] = per(size - before[name], sessions)
         run |= idle_costs(site, copier)
         run["drops"] = copier.stop()
@@ -309,6 +341,15 @@ def idle_costs(site: Site, copier: Copier) -> dict[str, float | None]:
     }
 
 
+def memory(copier: Copier) -> dict[str, float | None]:
+    """Resident memory of each program: all, and what it has filled itself."""
+    result: dict[str, float | None] = {}
+    for suffix, kind in (("mb", "VmRSS"), ("own_mb", "RssAnon")):
+        for name, size in copier.resident(kind).items():
+            result[f"{name}_{suffix}"] = size / 1e6
+    return result
+
+
 class Idle(Scenario):
     """No traffic at all."""
 
@@ -316,7 +357,12 @@ class Idle(Scenario):
     title = "no traffic"
     rounds = 1
     pure = True
-    columns = ("tcpcopy_idle_us", "intercept_idle_us", "tcpcopy_mb", "intercept_mb")
+    tables = (
+        (
+            "tcpcopy_idle_us", "intercept_idle_us",
+            "tcpcopy_mb", "tcpcopy_own_mb", "intercept_mb", "intercept_own_mb",
+        ),
+    )  # fmt: skip
 
     def run(self, site: Site, variant: Variant) -> Run:
         site.servers(Nginx)
@@ -324,9 +370,7 @@ class Idle(Scenario):
         assert copier is not None
         copier.start()
         site.interrupts.sleep(_SETTLE_S)
-        run = idle_costs(site, copier)
-        for name, size in copier.resident().items():
-            run[f"{name}_mb"] = size / 1e6
+        run = idle_costs(site, copier) | memory(copier)
         copier.stop()
         return run
 

@@ -85,21 +85,33 @@ class Site:
             program: Recorder(running, self.profiles / f"{name}-{program}.data")
             for program, running in copier.programs.items()
         }
+        self.lab.programs += [recorder.perf for recorder in recorders.values()]
         self.interrupts.sleep(0.5)  # until perf has attached
         return recorders
 
+    def wait_for(self, program: Program, word: str, timeout: float) -> None:
+        """Wait until a program has written `word`. Raises `LabError`."""
+        deadline = time.monotonic() + timeout
+        while word not in program.output():
+            if not program.alive or time.monotonic() > deadline:
+                raise LabError(program.describe(f"did not say {word!r} in {timeout:g} s"))
+            self.interrupts.sleep(0.05)
+
     def clear(self) -> None:
-        """End all programs of a run."""
+        """End all programs of a run, and forget what they wrote."""
         end_all(self.lab.programs)
+        for program in self.lab.programs:
+            # The next run's programs get the same names: what it waits for must not be there yet.
+            program.log_path.unlink(missing_ok=True)
         self.lab.programs.clear()
         self.lab.classic_off()
 
 
-def sent_packets(host: Host) -> int:
-    """Packets that a host has sent."""
-    return account.device_packets(host.run("cat", "/proc/net/dev"), "eth0")[1]
+def device_packets(host: Host) -> account.Packets:
+    """Packets that have gone through a host's device."""
+    return account.device_packets(host.run("cat", "/proc/net/dev"), "eth0")
 
 
-def profile_texts(recorders: dict[str, Recorder]) -> dict[str, Profile]:
+def end_profiles(recorders: dict[str, Recorder]) -> dict[str, Profile]:
     """End the recordings; what each has found."""
     return {name: recorder.stop() for name, recorder in recorders.items()}

@@ -9,8 +9,10 @@ from benchmarks.numbers import Run, Spread, column, paired_ratios, spread
 
 #: What a ratio says something about: costs, and how fast online still is.
 RATIOS = (
-    "together_us", "tcpcopy_us", "intercept_us", "online_per_s", "delay_p50_ms", "delay_p99_ms",
-    "tcpcopy_mb", "intercept_mb", "tcpcopy_peak_mb", "intercept_peak_mb",
+    "together_us", "own_us", "tcpcopy_us", "intercept_us", "online_per_s", "to_target",
+    "delay_p50_ms", "delay_p99_ms",
+    "tcpcopy_mb", "intercept_mb", "tcpcopy_own_mb", "intercept_own_mb",
+    "tcpcopy_peak_mb", "intercept_peak_mb",
     "tcpcopy_idle_us", "intercept_idle_us",
     "tcpcopy_session_bytes", "intercept_session_bytes",
 )  # fmt: skip
@@ -52,7 +54,10 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def results(columns: Sequence[str], runs: Mapping[str, Sequence[Run]]) -> str:
-    """One row for each variant: "minimum / median" over its rounds. Empty columns are left out."""
+    """One row for each variant: "minimum / median" over its rounds.
+
+    Columns and variants of which nothing was measured are left out.
+    """
     used = [
         name
         for name in columns
@@ -61,6 +66,7 @@ def results(columns: Sequence[str], runs: Mapping[str, Sequence[Run]]) -> str:
     rows = [
         [variant, *(cell(spread(column(measured, m)), METRICS[m].decimals) for m in used)]
         for variant, measured in runs.items()
+        if any(spread(column(measured, name)) is not None for name in used)
     ]
     return markdown(["build, mode", *(METRICS[name].heading.strip() for name in used)], rows)
 

@@ -7,20 +7,22 @@ import gc
 import itertools
 import json
 import logging
+import os
 import random
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, SOCKET, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -44,6 +46,8 @@ _STATUS_NS = _NS
 _LOG_NS = 10 * _NS
 _OTHER_FILES = 64  # kept for rings, log, terminal and what libraries open
 _MOST_LOCAL_ADDRESSES = 65536
+# Name servers that are silent would else be waited for 10 seconds each. Source: resolv.conf(5).
+_RESOLVER_OPTIONS = "timeout:1 attempts:2"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return demo_main(arguments[1:])
     try:
+        os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
         if options.show:
             is_help = options.show == "help"
@@ -82,20 +87,36 @@ def _run(options: Options, startup: Startup | None) -> int:
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
+        _check_memory(options, len(copier.rings))
         if options.json_file:
             check_writable("--json", options.json_file)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon)
+        open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
         _log_start(options)
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
-        _copy(options, copier, signals)
-        return _report(options, copier, session_limit(options, open_files) * options.workers)
+        waited_ns = _copy(options, copier, signals)
+        limit = session_limit(options, open_files) * options.workers
+        context = report_context(options, limit, waited_ns // _NS)
+        return _report(options, copier, context)
+
+
+def _check_memory(options: Options, rings: int) -> None:
+    """Refuse a limit that would shed every session: the capture buffers count, too."""
+    used = resident_bytes()
+    if used > options.memory_bytes // 4 * 3:
+        raise UsageError(
+            "-m",
+            options.memory_bytes >> 20,
+            f"is nearly used up at the start: {used >> 20} MiB, with capture buffers of {rings} x "
+            f"{options.buffer_bytes >> 20} MiB (-B)",
+            f"give {2 * used >> 20} or more, or a smaller -B",
+        )
 
 
 def _log_start(options: Options) -> None:
@@ -107,7 +128,8 @@ def _log_start(options: Options) -> None:
     _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> None:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
+    """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
     live = terminal is not None and terminal.isatty()
@@ -125,16 +147,17 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> N
 
     copier.run(signals.fileno(), signals.requested, tick)
     _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
+    stopped_ns = time.monotonic_ns()
     copier.finish(lambda: signals.requests > 1, tick)
     log.wipe_before(None)
     for reporter in reporters:
         reporter.finish()
+    return time.monotonic_ns() - stopped_ns
 
 
-def _report(options: Options, copier: Copier | Workers, limit: int) -> int:
+def _report(options: Options, copier: Copier | Workers, context: Context) -> int:
     """Write --json, log and print the summary; the exit code."""
     snapshot = copier.snapshot()
-    context = report_context(options, limit)
     code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
     if options.json_file:
@@ -192,6 +215,7 @@ def copier_config(
         intercepts=tuple(
             (format_address(intercept.address), intercept.port) for intercept in options.intercepts
         ),
+        output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
         pool=options.client_pool,
@@ -206,8 +230,11 @@ def copier_config(
     )
 
 
-def report_context(options: Options, limit: int = 0) -> Context:
-    """The set-up of the run, for the reports; `limit` is the most live sessions, 0 for none."""
+def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Context:
+    """The set-up of the run, for the reports.
+
+    `limit` is the most live sessions (0: none), `waited_s` how long open ones were waited for.
+    """
     transfers = tuple(
         TransferInfo(
             format_address(transfer.source_address) if transfer.source_address else "",
@@ -218,8 +245,9 @@ def report_context(options: Options, limit: int = 0) -> Context:
         for transfer in options.transfers
     )
     pool = options.client_pool
+    classic = LINK if options.output_device else CLASSIC
     return Context(
-        mode=SOCKET if options.socket_mode else CLASSIC,
+        mode=SOCKET if options.socket_mode else classic,
         transfers=transfers,
         intercepts=tuple(
             f"{format_address(intercept.address)}:{intercept.port}"
@@ -236,7 +264,7 @@ def report_context(options: Options, limit: int = 0) -> Context:
         session_limit=limit,
         answer_timeout_s=options.session_timeout_ns // _NS,
         keep_alive_s=options.keepalive_timeout_ns // _NS,
-        exit_wait_s=EXIT_WAIT_NS // _NS,
+        exit_wait_s=waited_s,
         version=VERSION,
         is_compiled=build_kind() == "compiled",
     )
@@ -244,6 +272,8 @@ def report_context(options: Options, limit: int = 0) -> Context:
 
 def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
+    if options.output_device:
+        mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
     workers = f", {options.workers} workers" if options.workers > 1 else ""

@@ -17,6 +17,7 @@ from tcpcopy.capture.backlog import Backlog
 from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.alarm import Alarm
+from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.engine.context import Context, EngineConfig
@@ -57,6 +58,7 @@ class CopierConfig:
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
+    output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
     lonely: bool = False
     pool: AddressPool | None = None
@@ -84,7 +86,7 @@ class Copier:
         """Nothing is opened yet. `rings`: opened already, to capture from instead of own ones."""
         self.config = config
         self.rings = list(rings)
-        self.sender: RawSender | None = None
+        self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
         self._backlog = Backlog()
@@ -172,7 +174,7 @@ class Copier:
     def _open_classic(self) -> None:
         config = self.config
         try:
-            sender = RawSender(self._before_send)
+            sender = self._make_sender()
         except PermissionError:
             raise no_privilege() from None
         self.sender = sender
@@ -197,6 +199,14 @@ class Copier:
         for server in unreachable:
             _log.warning("intercept %s: %s; trying on (-L)", server.server, server.problem)
         self._poll.register(relay.fileno(), select.EPOLLIN)
+
+    def _make_sender(self) -> RawSender | LinkSender:
+        config = self.config
+        if not config.output_device:
+            return RawSender(self._before_send)
+        return LinkSender(
+            config.output_device, config.transfers, self._before_send, mtu=config.engine.mtu
+        )
 
     def _before_send(self) -> None:
         """Announcements leave before the SYNs that they announce."""
@@ -258,6 +268,8 @@ class Copier:
         limit = self.config.memory_bytes
         self._memory_bytes = resident_bytes()
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
+        if isinstance(self.sender, LinkSender):
+            self.sender.look(now_ns)
         for ring in self.rings:
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
@@ -294,12 +306,15 @@ class Copier:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         self.step()
         while self._backlog.held_bytes or self._left_in_rings():
             self.step()
+            if urgent() or self.engine.now_ns >= until_ns:
+                _log.warning("%d captured packets were left unread", len(self._backlog))
+                break
         for ring in self.rings:
             self._poll.unregister(ring.fileno())
-        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         looked_ns = 0
         while not urgent() and self.engine.now_ns < until_ns:
             handled = self.step(capture=False)
@@ -395,8 +410,8 @@ def filter_program(config: CopierConfig) -> bytes:
 def no_privilege() -> UsageError:
     """What to raise when the kernel does not let this process capture or send."""
     return UsageError(
-        "tcpcopy",
-        "",
+        "capture",
+        None,
         "capturing and raw sockets need the capability CAP_NET_RAW",
         "run it as root, or give it the capability (setcap cap_net_raw+ep on the interpreter)",
     )

@@ -181,7 +181,7 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
             signals = stack.enter_context(stop_signals())
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon)
+        open_log(options.log_file, daemon=options.daemon, program="intercept")
         interceptor.log_start()
         if startup is not None:
             startup.ready()

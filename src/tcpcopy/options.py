@@ -62,7 +62,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("transfer", "-x", "--transfer", _TRAFFIC,
            "copy connections to sourcePort (of sourceIP, else of any address of this host) to "
            "targetIP:targetPort, as [sourceIP:]sourcePort-targetIP:targetPort; IPv6 addresses in "
-           "brackets; one source may have several targets",
+           "brackets; one source may have several targets; with -o each side may end in @MAC, the "
+           "sender's and the receiver's MAC address of the frames",
            "TRANSFER,...", repeats=True),
     Option("intercept", "-s", "--intercept", _TRAFFIC,
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
@@ -90,10 +91,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("filter", "-F", "--filter", _CAPTURE,
            "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
     Option("buffer", "-B", "--buffer", _CAPTURE,
-           "size of the capture buffer in MiB", "NUM", 1, 2048, 32, MIB),
+           "size of each capture buffer in MiB; there is one for each device of -i, else one for "
+           "IPv4 and one for IPv6", "NUM", 1, 2048, 32, MIB),
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
+    Option("output_device", "-o", "--output-device", _REPLAY,
+           "in classic mode, send Ethernet frames on this device, past routing, firewall and "
+           "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
+           "the neighbour table give", "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
@@ -124,7 +130,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("workers", "", "--workers", _PROCESS,
            f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
            "there are CPUs; they share -m and -B, too", "NUM|auto"),
-    Option("log", "-l", "--log", _PROCESS, "append the log to this file", "FILE"),
+    Option("log", "-l", "--log", _PROCESS,
+           "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
@@ -181,6 +188,7 @@ class Options:
     session_timeout_ns: int = 600 * NS_PER_SECOND
     keepalive_timeout_ns: int = 720 * NS_PER_SECOND
     memory_bytes: int = 1024 * MIB
+    output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
     lonely: bool = False
     workers: int = 1
@@ -269,6 +277,7 @@ def parse(
         session_timeout_ns=timeout_ns,
         keepalive_timeout_ns=keepalive_ns,
         memory_bytes=_given(numbers, "memory"),
+        output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         workers=_workers(words.get("workers"), _given(numbers, "memory")),
@@ -435,6 +444,18 @@ def _workers(word: Word | None, memory_bytes: int) -> int:
             f"give -m {least}, or fewer workers",
         )
     return workers
+
+
+def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str]]) -> str:
+    word = words.get("output_device")
+    if word is None:
+        return ""
+    if "intercept" not in words:
+        word.refuse("needs -s: in socket mode the kernel sends", "give -s HOST, or leave out -o")
+    known = list(devices())
+    if word.value not in known:
+        word.refuse("there is no such device", f"give one of {', '.join(sorted(known))}")
+    return word.value
 
 
 def _mss(word: Word | None, mss: int, mtu: int) -> int:

@@ -282,29 +282,28 @@ def hold_log() -> None:
     logger.propagate = False
 
 
-def open_log(path: str | None, *, daemon: bool = False) -> logging.Logger:
+def open_log(path: str | None, *, daemon: bool = False, program: str = "tcpcopy") -> logging.Logger:
     """Send the log to `path` (-l), else to stderr, or to syslog for a daemon, which has none.
 
-    What `hold_log` kept comes first. Raises: UsageError when the file cannot be opened.
+    What `hold_log` kept comes first. Where there is no syslog either, that is said on the terminal.
+    Raises: UsageError when the file cannot be opened.
     """
     handlers = logging.getLogger(log.ROOT).handlers
     held = [r for handler in handlers if isinstance(handler, MemoryHandler) for r in handler.buffer]
     logger = log.set_up(path)
     if daemon and not path:
         log.shut_down()
-        logger.addHandler(_syslog())
+        logger.addHandler(_syslog(program))
     for record in held:
         logger.handle(record)
     return logger
 
 
-def _syslog() -> logging.Handler:
+def _syslog(program: str) -> logging.Handler:
     if not Path(_SYSLOG).exists():
+        say(f"{program}: -d: no syslog here, nothing is logged; give -l FILE\n", sys.stderr)
         return logging.NullHandler()
-    try:
-        handler = SysLogHandler(_SYSLOG, SysLogHandler.LOG_DAEMON)
-    except OSError:
-        return logging.NullHandler()
+    handler = SysLogHandler(_SYSLOG, SysLogHandler.LOG_DAEMON)  # a syslog that is down is no error
     handler.setFormatter(logging.Formatter("%(name)s[%(process)d]: %(levelname)s %(message)s"))
     return handler
 

@@ -101,6 +101,11 @@ class Workers:
         self._lost = 0
         self._stopping = False
 
+    @property
+    def rings(self) -> list[Ring]:
+        """The rings of one worker; all workers' buffers for a device make up -B together."""
+        return self._rings[0] if self._rings else []
+
     # --- opening ---------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -7,6 +7,7 @@ itself has a part in it.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -38,7 +39,10 @@ NONSENSE = {
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
         "localhost": ("here", "-H here: is not an IP address;"),
         "device": ("eth7", "-i eth7: there is no such device;"),
+        # Without -s, which it needs, the device is not looked at.
+        "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
+        "workers": ("two", "--workers two: is neither a whole number nor auto;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
@@ -180,11 +184,24 @@ def test_nothing_typed(online: Shell) -> None:
         (("-D", "1500"), "-D 1500: does not fit into packets of 1500 bytes (-M); give 1460"),
         (("-l", "a", "-P", "./a"), "-P ./a: is the file of -l already; name another file"),
         (("-l", "a", "--json", "a"), "--json a: is the file of -l already; name another file"),
-        (("-o", "eth0"), "-o: is not an option; see tcpcopy --help"),
+        (("-o", "eth0"), "-o eth0: needs -s: in socket mode the kernel sends; give -s HOST, or"),
+        (("-o", "eth7", "-s", "10.66.0.4"), "-o eth7: there is no such device; give one of eth0,"),
+        (("-o", "lo", "-s", "10.66.0.4"), "-o lo: is the loopback device: frames sent on it do "),
     ],
 )
 def test_more_nonsense(online: Shell, words: tuple[str, ...], expected: str) -> None:
     assert online.refused("tcpcopy", *X, *words).startswith(expected)
+
+
+def test_memory_that_is_used_up_at_the_start(online: Shell) -> None:
+    """A limit under which every session would be shed is refused, not run into."""
+    line = online.refused("tcpcopy", *X, "-m", "64", "-B", "100", "-i", "lo,eth0")
+    found = re.fullmatch(
+        r"-m 64: is nearly used up at the start: (\d+) MiB, with capture buffers of 2 x 100 MiB"
+        r" \(-B\); give (\d+) or more, or a smaller -B",
+        line,
+    )
+    assert found is not None and 200 < int(found[1]) < int(found[2])
 
 
 @pytest.mark.parametrize("target", ["10.66.0.2", "127.0.0.1", "[fd66::2]", "[::1]"])
@@ -371,6 +388,20 @@ def test_intercept_behind_a_firewall(online: Shell) -> None:
     )
     line = online.refused("tcpcopy", *X, "-s", "10.66.0.4")
     assert line == f"-s 10.66.0.4:36524: {UNREACHABLE} (no answer); {MEND}"
+
+
+def test_silent_name_server(online: Shell, tmp_path: Path) -> None:
+    """A host name that nobody answers for is told in the same time."""
+    online.host.ip(f"route add default via {online.host.lab.target.v4}")
+    online.host.lab.target.nft(
+        "table inet firewall {\n chain input {\n  type filter hook input priority 0;\n"
+        "  udp dport 53 drop\n }\n}\n"
+    )
+    (tmp_path / "resolv.conf").write_text(f"nameserver {online.host.lab.target.v4}\n")
+    mount = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'  # seen by this one process only
+    before = ("unshare", "-m", "sh", "-c", mount, str(tmp_path / "resolv.conf"))
+    line = online.refused("tcpcopy", *X, "-s", "assistant.example", before=before)
+    assert line.startswith("-s assistant.example: host name 'assistant.example' has no address; ")
 
 
 def test_one_of_two_intercepts(online: Shell, assistant: Shell) -> None:

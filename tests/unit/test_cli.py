@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import pytest
 from tcpcopy import cli, options
 from tcpcopy.mapping.addresses import parse_address
 from tcpcopy.options import Options
+from tcpcopy.report import log
 from tcpcopy.report.context import CLASSIC, SOCKET, TransferInfo
 from tcpcopy.version import VERSION, version_line
+from tests.unit.report.samples import clean
 
 X = ("-x", "80-10.0.0.2:8080")
 SECOND = 1_000_000_000
@@ -100,12 +102,26 @@ def test_bad_usage_of_the_demonstration(capsys: pytest.CaptureFixture[str]) -> N
     assert shown.err.count("\n") == 1 and shown.err.startswith("tcpcopy demo: ")
 
 
-def test_what_does_nothing_is_told(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """What is logged, whatever earlier tests have set up."""
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    log.set_up(os.devnull)
+    handler = Keep()
+    logging.getLogger("tcpcopy").addHandler(handler)
+    yield lines
+    log.shut_down()
+
+
+def test_what_does_nothing_is_told(logged: list[str]) -> None:
     """Options of classic mode in socket mode, most likely because -s was forgotten."""
-    with caplog.at_level(logging.INFO, logger="tcpcopy"):
-        logging.getLogger("tcpcopy").propagate = True
-        cli._log_start(parse(*X, "-f", "3", "--lonely", "-U", "5"))
-    first, second = caplog.messages
+    cli._log_start(parse(*X, "-f", "3", "--lonely", "-U", "5"))
+    first, second = logged
     assert first == "no effect: -f, --lonely (classic mode only, which -s turns on)"
     assert second.startswith("ready: socket mode, copying 80-10.0.0.2:8080 from all devices (")
     assert parse(*X, "-f", "3", "-s", "10.0.0.3").without_effect == ()
@@ -175,9 +191,12 @@ def test_session_limit_follows_open_files() -> None:
 def test_context_of_reports() -> None:
     """What a remedy shows are the words that were typed."""
     found = cli.report_context(
-        parse("-x", "80-10.0.0.2:8080,10.0.0.1:81-[::2]:81", "-c", "127.0.0.3,::1", "-B", "9"), 77
+        parse("-x", "80-10.0.0.2:8080,10.0.0.1:81-[::2]:81", "-c", "127.0.0.3,::1", "-B", "9"),
+        77,
+        10,
     )
     assert (found.mode, found.session_limit, found.buffer_mib) == (SOCKET, 77, 9)
+    assert found.exit_wait_s == 10
     assert found.transfers == (
         TransferInfo("", 80, "10.0.0.2", 8080),
         TransferInfo("10.0.0.1", 81, "::2", 81),
@@ -191,22 +210,20 @@ def test_context_of_reports() -> None:
 
 
 def test_report_that_cannot_be_written_any_more(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], logged: list[str]
 ) -> None:
     """The disk is full at the end: the summary is there, the exit code says that something is."""
 
     class Ended:
         def snapshot(self) -> Any:
-            from tests.unit.report.samples import clean
-
             return clean()
 
-    logging.getLogger("tcpcopy").propagate = True
     found = parse(*X, "--json", str(tmp_path / "report"))
-    assert cli._report(found, Ended(), 0) == 0  # type: ignore[arg-type]
+    context = cli.report_context(found)
+    assert cli._report(found, Ended(), context) == 0  # type: ignore[arg-type]
     assert (tmp_path / "report").read_text().startswith("{")
     (tmp_path / "report").unlink()
     (tmp_path / "report").mkdir()
-    assert cli._report(found, Ended(), 0) == 1  # type: ignore[arg-type]
-    assert f"--json {tmp_path / 'report'}: Is a directory" in caplog.text
+    assert cli._report(found, Ended(), context) == 1  # type: ignore[arg-type]
+    assert logged == [f"--json {tmp_path / 'report'}: Is a directory"]
     assert capsys.readouterr().out.count("replayed exactly") == 2

@@ -97,6 +97,17 @@ def test_values(argv: tuple[str, ...], name: str, value: Any) -> None:
     assert found == value and type(found) is type(value)
 
 
+def test_output_device_goes_with_intercept() -> None:
+    found = parse(*X, "-s", "10.0.0.3", "-o", "eth1")
+    assert found.output_device == "eth1"
+    assert str(refused(*X, "-o", "eth1")) == (
+        "-o eth1: needs -s: in socket mode the kernel sends; give -s HOST, or leave out -o"
+    )
+    assert str(refused(*X, "-s", "10.0.0.3", "--output-device", "eth1,lo")) == (
+        "--output-device eth1,lo: there is no such device; give one of eth0, eth1, lo"
+    )
+
+
 def test_session_pool_has_no_effect() -> None:
     assert parse(*X, "-U", "63") == parse(*X)
 
@@ -169,7 +180,7 @@ def test_table_is_consistent() -> None:
         if option.default is not None:
             assert option.low is not None and option.low <= option.default <= option.high
     shorts = {option.short[1] for option in OPTIONS if option.short}
-    assert shorts == set("xscHnfrgOiFBSMDRWtkmUpCLldPvh")
+    assert shorts == set("xscHnfrgOiFBSoMDRWtkmUpCLldPvh")
 
 
 def test_defaults_of_table_and_values_agree() -> None:
@@ -263,7 +274,6 @@ def test_switches_take_no_value(option: Option) -> None:
         (("-a", "2"), "-a", ""),
         (("-I", "2"), "-I", ""),
         (("-T", "2"), "-T", ""),
-        (("-o", "eth0"), "-o", ""),
         (("--udp",), "--udp", ""),
         (("--cop", "3"), "--cop", ""),
         (("--unknown=5",), "--unknown", "5"),

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tcpcopy import supervisor
 from tcpcopy.errors import UsageError
 from tcpcopy.report import log
 from tcpcopy.supervisor import (
@@ -165,12 +167,30 @@ def test_log_goes_to_the_file(tmp_path: Path) -> None:
     assert path.read_text().endswith("INFO a line\n")
 
 
-def test_log_of_a_daemon_without_file_does_not_go_to_the_terminal(
-    capsys: pytest.CaptureFixture[str],
+def test_log_of_a_daemon_without_file_goes_to_syslog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    open_log(None, daemon=True).debug("a line")
-    log.shut_down()
+    address = tmp_path / "log"
+    monkeypatch.setattr(supervisor, "_SYSLOG", str(address))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(address))
+        open_log(None, daemon=True).warning("a line")
+        log.shut_down()
+        syslog.settimeout(5)
+        line = syslog.recv(1000).rstrip(b"\0").decode()
+    assert line == f"<28>tcpcopy[{os.getpid()}]: WARNING a line"  # daemon, warning
     assert capsys.readouterr().err == ""
+
+
+def test_daemon_that_logs_nowhere_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(supervisor, "_SYSLOG", str(tmp_path / "none"))
+    open_log(None, daemon=True, program="intercept").warning("a line")
+    log.shut_down()
+    assert capsys.readouterr().err == (
+        "intercept: -d: no syslog here, nothing is logged; give -l FILE\n"
+    )
 
 
 def test_what_was_logged_before_comes_first(

@@ -1,9 +1,9 @@
-"""Asks the kernel about devices, addresses and routes: the few requests that capture needs.
+"""Asks the kernel about devices, addresses, routes and neighbours: the few requests needed here.
 
 Read from a netlink socket and not from `/sys` or `/proc`, because these show the network namespace
 they were mounted in, not always the one this process is in.
 
-Source: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h.
+Source: rtnetlink(7), linux/rtnetlink.h, linux/if_link.h, linux/neighbour.h.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ADDRESS = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=BBBBBBBBI")  # ..., the eighth is the type of the route
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, device, state, flags, type
 
 _ERROR, _DONE = 2, 3
 _GET_LINK, _GET_ADDRESS, _GET_ROUTE = 18, 22, 26
-_REQUEST, _DUMP = 0x001, 0x300
+_NEW_NEIGHBOUR, _GET_NEIGHBOUR = 28, 30
+_REQUEST, _ACKNOWLEDGE, _DUMP, _CREATE = 0x001, 0x004, 0x300, 0x400
 _NESTED_OR_ORDER = 0xC000
-_IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINK_NETNSID = 3, 5, 10, 37
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER, _IFLA_LINK_NETNSID = 10, 37
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST = 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
+_NDA_DST, _NDA_LLADDR = 1, 2
+_NTF_USE = 0x01
 _ROUTE_IS_LOCAL = 2
 _BUFFER_BYTES = 1 << 16
 
@@ -41,21 +46,60 @@ class Link:
     is_up: bool
     master: int  # index of the bridge, bond, ... that it is a port of; 0: none
     parent: int  # index of the device it stands on (VLAN, macvlan), or of a veth's other end; or 0
+    kind: int = 0  # ARPHRD_*: what its link layer is
+    address: bytes = b""  # its link-layer address
+    mtu: int = 0
+
+
+# States of a neighbour (NUD_*).
+INCOMPLETE, REACHABLE, STALE, DELAY, PROBE = 0x01, 0x02, 0x04, 0x08, 0x10
+FAILED, NO_ARP, PERMANENT = 0x20, 0x40, 0x80
+VALID = PERMANENT | NO_ARP | REACHABLE | PROBE | STALE | DELAY  # the kernel sends to its address
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """What the kernel knows of a host on a device."""
+
+    state: int  # NUD_*; 0: nothing
+    address: bytes  # its link-layer address; b"" when there is none
 
 
 def links() -> list[Link]:
     """Return the devices of this network namespace. Raises OSError."""
-    found = []
-    for body in _request(_GET_LINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0)):
-        _, _, index, flags, _ = _LINK.unpack_from(body)
-        attributes = _attributes(body[_LINK.size :])
-        name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-        master = _index(attributes, _IFLA_MASTER)
-        parent = _index(attributes, _IFLA_LINK)
-        if parent == index or _IFLA_LINK_NETNSID in attributes:
-            parent = 0  # stands on nothing, or on a device of another namespace
-        found.append(Link(index, name, bool(flags & 1), master, parent))
-    return found
+    return [_link(body) for body in _request(_GET_LINK, _DUMP, _LINK.pack(0, 0, 0, 0, 0))]
+
+
+def link_named(name: str) -> Link | None:
+    """Return one device; None when there is none of that name. Raises OSError."""
+    wanted = _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    try:
+        for body in _request(_GET_LINK, 0, _LINK.pack(0, 0, 0, 0, 0) + wanted):
+            return _link(body)
+    except OSError as error:
+        # ERANGE, EINVAL: longer than a name can be, or empty.
+        if error.errno not in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
+            raise
+    return None
+
+
+def _link(body: bytes) -> Link:
+    _, kind, index, flags, _ = _LINK.unpack_from(body)
+    attributes = _attributes(body[_LINK.size :])
+    name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+    parent = _index(attributes, _IFLA_LINK)
+    if parent == index or _IFLA_LINK_NETNSID in attributes:
+        parent = 0  # stands on nothing, or on a device of another namespace
+    return Link(
+        index,
+        name,
+        bool(flags & 1),
+        _index(attributes, _IFLA_MASTER),
+        parent,
+        kind,
+        attributes.get(_IFLA_ADDRESS, b""),
+        _index(attributes, _IFLA_MTU),
+    )
 
 
 def local_addresses() -> set[bytes]:
@@ -76,19 +120,87 @@ def delivers_locally(address: bytes) -> bool:
     Asks for the route, so the whole of 127.0.0.0/8 and local routes of any prefix count.
     Raises ValueError for another length, OSError when the kernel does not answer.
     """
-    if len(address) not in (4, 16):
-        raise ValueError(f"not an address: {address!r}")
-    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    route = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0)
-    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address), _RTA_DST) + address
     try:
-        for body in _request(_GET_ROUTE, 0, route + attribute):
+        for body in _request(_GET_ROUTE, 0, _route_to(address)):
             return int(_ROUTE.unpack_from(body)[7]) == _ROUTE_IS_LOCAL
     except OSError as error:
         if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
             return False  # no route, or one that refuses
         raise
     return False
+
+
+def next_hop(address: bytes, device: int) -> bytes:
+    """Return whom packets for an address are handed to on a device: a gateway, or itself.
+
+    4 or 16 bytes; a gateway may be of the other family. A device without a route to an IPv4
+    address is taken to reach it directly, as the kernel does with sockets bound to a device.
+    Raises OSError: there is no route (ENETUNREACH, EHOSTUNREACH), it refuses (EACCES, EINVAL), or
+    the address is this host's own (EADDRNOTAVAIL).
+    """
+    wanted = _route_to(address) + _attribute(_RTA_OIF, struct.pack("=i", device))
+    for body in _request(_GET_ROUTE, 0, wanted):
+        if int(_ROUTE.unpack_from(body)[7]) == _ROUTE_IS_LOCAL:
+            raise OSError(errno.EADDRNOTAVAIL, "an address of this host")
+        attributes = _attributes(body[_ROUTE.size :])
+        if _RTA_VIA in attributes:
+            return attributes[_RTA_VIA][2:]  # its family comes first
+        return attributes.get(_RTA_GATEWAY, address)
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def neighbour(address: bytes, device: int) -> Neighbour:
+    """Return what the kernel knows of a neighbour; state 0 when nothing. Raises OSError."""
+    try:
+        for body in _request(_GET_NEIGHBOUR, 0, _neighbour(address, device, 0, 0)):
+            state = int(_NEIGHBOUR.unpack_from(body)[2])
+            found = _attributes(body[_NEIGHBOUR.size :])
+            return Neighbour(state, found.get(_NDA_LLADDR, b""))
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    return Neighbour(0, b"")
+
+
+def ask_for_neighbour(address: bytes, device: int) -> None:
+    """Let the kernel find out a neighbour's link-layer address, as if it had a packet for it.
+
+    Returns at once. Needs CAP_NET_ADMIN. Raises OSError.
+    """
+    body = _neighbour(address, device, 0, _NTF_USE)
+    for _ in _request(_NEW_NEIGHBOUR, _CREATE | _ACKNOWLEDGE, body):
+        pass
+
+
+def verify_neighbour(address: bytes, device: int) -> None:
+    """Let the kernel ask a neighbour that it knows whether it is still there.
+
+    Packets go on to the known address meanwhile. Needs CAP_NET_ADMIN. Raises OSError.
+    """
+    body = _neighbour(address, device, PROBE, 0)
+    for _ in _request(_NEW_NEIGHBOUR, _ACKNOWLEDGE, body):
+        pass
+
+
+def _family(address: bytes) -> int:
+    if len(address) not in (4, 16):
+        raise ValueError(f"not an address: {address!r}")
+    return socket.AF_INET if len(address) == 4 else socket.AF_INET6
+
+
+def _route_to(address: bytes) -> bytes:
+    route = _ROUTE.pack(_family(address), len(address) * 8, 0, 0, 0, 0, 0, 0, 0)
+    return route + _attribute(_RTA_DST, address)
+
+
+def _neighbour(address: bytes, device: int, state: int, flags: int) -> bytes:
+    header = _NEIGHBOUR.pack(_family(address), device, state, flags, 0)
+    return header + _attribute(_NDA_DST, address)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
 def _request(kind: int, flags: int, body: bytes) -> Iterator[bytes]:

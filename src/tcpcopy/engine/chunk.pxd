@@ -35,5 +35,6 @@ cdef class ChunkQueue(Timed):
     cpdef long long acknowledge(self, long long offset) except -1
     @cython.locals(chunk=Chunk)
     cpdef Chunk find(self, long long offset)
+    cpdef Chunk at_or_after(self, Chunk cursor, long long offset)
     @cython.locals(dropped=cython.longlong, chunk=Chunk, after=Chunk)
     cpdef long long clear(self) except -1

@@ -124,6 +124,12 @@ class ChunkQueue(Timed):
             chunk = chunk.following
         return None
 
+    def at_or_after(self, cursor: Chunk | None, offset: int) -> Chunk | None:
+        """The chunk that holds `offset`, looked for from `cursor` on; marks are stepped over."""
+        while cursor is not None and cursor.end <= offset:
+            cursor = cursor.following
+        return self.find(offset) if cursor is None else cursor
+
     def clear(self) -> int:
         """Drop everything, one chunk at a time (a long list must not recurse); the bytes."""
         dropped = self.queued_bytes

@@ -126,7 +126,7 @@ class Engine(PacketHandler):
         segment = self.segment
         key = flow_key(segment, data)
         session: Session | None = self.by_client.get(key)
-        is_syn = segment.flags & (_SYN | _ACK) == _SYN
+        is_syn = segment.flags & (_SYN | _ACK | _RST | _FIN) == _SYN
         if session is None or (is_syn and session.captured_isn != segment.seq):
             return self._take_first(key, data, is_syn, timestamp_ns)
         if segment.flags & _SYN:

@@ -53,8 +53,7 @@ cdef class KernelClient(Replayed):
     cpdef int on_writable(self, long long now_ns) except -1
     @cython.locals(queue=ChunkQueue, chunk=Chunk, taken=cython.longlong, error=cython.int)
     cpdef int transmit(self, long long now_ns) except -1
-    @cython.locals(chunk=Chunk)
-    cdef Chunk _chunk_at_cursor(self)
+    cdef void _close_when_acknowledged(self, long long now_ns) except *
     cdef void _poll_soon(self, long long now_ns) except *
     cdef void _poll(self, long long now_ns) except *
     cdef void _end(self, int how) except *

@@ -167,7 +167,7 @@ class KernelClient(Replayed):
         self.last_receive_ns = now_ns
         self.pushed = 1
         if self.fin_sent:
-            self._end(_CLOSED)
+            self._close_when_acknowledged(now_ns)
         return 0
 
     def on_error(self, error: int, now_ns: int) -> int:
@@ -195,7 +195,7 @@ class KernelClient(Replayed):
             return 0
         queue = self.queue
         while self.writable and self.sent < queue.released_end:
-            chunk = self._chunk_at_cursor()
+            chunk = self.cursor = queue.at_or_after(self.cursor, self.sent)
             if chunk is None:
                 break
             taken = self.transport.send(self, chunk.data, self.sent - chunk.offset)
@@ -217,23 +217,22 @@ class KernelClient(Replayed):
             error = -self.transport.shutdown(self)
             if error:
                 self.on_error(error, now_ns)
-            elif self.target_closed:
-                self._end(_CLOSED)
+                return 0
+            self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+            if self.target_closed:
+                self._close_when_acknowledged(now_ns)
             else:
-                self.close_deadline_ns = now_ns + self.context.close_timeout_ns
                 self._poll_soon(now_ns)
         elif queue.rst_released and self.poll_deadline_ns == 0:
             self._poll(now_ns)
         return 0
 
-    def _chunk_at_cursor(self) -> Chunk | None:
-        chunk = self.cursor
-        while chunk is not None and chunk.end <= self.sent:
-            chunk = chunk.following
-        if chunk is None:
-            chunk = self.queue.find(self.sent)
-        self.cursor = chunk
-        return chunk
+    def _close_when_acknowledged(self, now_ns: int) -> None:
+        """Both sides have closed; a target that has not read everything may still reset."""
+        if self.transport.unacknowledged(self) == 0:
+            self._end(_CLOSED)
+        elif self.poll_deadline_ns == 0:
+            self._poll_soon(now_ns)
 
     def _poll_soon(self, now_ns: int) -> None:
         self.poll_ns = _POLL
@@ -248,6 +247,9 @@ class KernelClient(Replayed):
             return
         if self.fin_sent:
             self.fin_acknowledged = 1
+            if self.target_closed:
+                self._end(_CLOSED)
+                return
         if self.queue.rst_released:
             self._drop_handle(True)
             self._end(_RESET_SENT)
@@ -276,10 +278,18 @@ class KernelClient(Replayed):
         """What the target never acknowledged was not delivered."""
         if self.handle >= 0 and self.established:
             missing = self.transport.unacknowledged(self)
+            if missing > 0 and self.fin_sent:
+                missing -= 1  # the FIN is last
             missing = min(missing, self.sent)
             if missing > 0:
                 self.acknowledged = self.sent - missing
                 self.context.counts.bytes_delivered -= missing
+
+    def undelivered(self) -> int:
+        """Bytes (the FIN counts one) in the kernel's buffer or under way."""
+        if self.handle < 0 or not self.established:
+            return 0
+        return self.transport.unacknowledged(self)
 
     def _drop_handle(self, reset: bool) -> None:
         if self.handle >= 0:
@@ -317,8 +327,11 @@ class KernelClient(Replayed):
             self._connect(now_ns)
             return 0
         if self.close_deadline_ns and self.close_deadline_ns <= now_ns:
-            self._end(_CLOSED)
-            return 0
+            if self.transport.unacknowledged(self) == 0:
+                self._end(_CLOSED)
+                return 0
+            # The target does not read; the kernel's own time-out ends that.
+            self.close_deadline_ns = now_ns + self.context.close_timeout_ns
         if self.poll_deadline_ns and self.poll_deadline_ns <= now_ns:
             self._poll(now_ns)
         return 0

@@ -24,6 +24,7 @@ cdef class ReceiveHalf(SendHalf):
     cpdef int take_payload(
         self, long long offset, long long length, bint is_fin, bint pushed, long long now_ns
     ) except -1
+    cdef bint _is_in_window(self, long long offset) noexcept
     @cython.locals(gained=cython.longlong)
     cdef void _receive_to(self, long long end) noexcept
     cdef void _hold(self, long long start, long long end) except *

@@ -62,16 +62,16 @@ class ReceiveHalf(SendHalf):
     ) -> int:
         """The target sent [offset, offset + length), perhaps with its FIN; 1 if that was news."""
         end = offset + length
-        if is_fin and self.target_fin < 0:
-            self.target_fin = end
         if is_fin:
+            if self.target_fin < 0 and end >= self.received and self._is_in_window(offset):
+                self.target_fin = end
             end += 1
         if end <= self.received:
             self.ack_now = 1  # our acknowledgement was lost, or it is a keep-alive
             return 0
         if offset > self.received:
             self.ack_now = 1  # a duplicate acknowledgement tells the target what is missing
-            if offset - self.received <= _WINDOW << self.rcv_wscale:
+            if self._is_in_window(offset):
                 self._hold(offset, end)
             return 0
         self._receive_to(end)
@@ -80,6 +80,9 @@ class ReceiveHalf(SendHalf):
         self.last_receive_ns = now_ns
         self.pushed = pushed or is_fin
         return 1
+
+    def _is_in_window(self, offset: int) -> bool:
+        return offset - self.received <= _WINDOW << self.rcv_wscale
 
     def _receive_to(self, end: int) -> None:
         gained = end - self.received

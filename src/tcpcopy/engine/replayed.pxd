@@ -14,4 +14,5 @@ cdef class Replayed:
     cpdef int abort(self, long long now_ns) except -1
     cpdef int run_timers(self, long long now_ns) except -1
     cpdef long long deadline_ns(self) except -1
+    cpdef int undelivered(self) except -1
     cpdef int linger(self, long long now_ns) except -1

@@ -59,6 +59,10 @@ class Replayed:
         """When `run_timers` is wanted next; 0: not by itself."""
         raise NotImplementedError
 
+    def undelivered(self) -> int:
+        """Bytes counted in `acknowledged` that the target may not have acknowledged yet."""
+        return 0
+
     def linger(self, now_ns: int) -> int:
         """The session is over: drop what it held, keep what late packets need. 1: nothing."""
         raise NotImplementedError

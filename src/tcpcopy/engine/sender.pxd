@@ -78,8 +78,6 @@ cdef class SendHalf(Replayed):
         length=cython.longlong,
     )
     cpdef int send_new(self, long long now_ns) except -1
-    @cython.locals(chunk=Chunk)
-    cdef Chunk _chunk_at_cursor(self)
     cpdef int window_update(self, long long window) except -1
     cpdef int take_ack(self, long long offset, bint is_duplicate, long long now_ns) except -1
     @cython.locals(acknowledged=cython.longlong, data_end=cython.longlong)

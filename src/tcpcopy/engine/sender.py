@@ -191,7 +191,7 @@ class SendHalf(Replayed):
         congestion_end = self.snd_una + self.cwnd + self._sacked_bytes()
         limit = window_end if window_end < congestion_end else congestion_end
         while self.snd_nxt < queue.released_end:
-            chunk = self._chunk_at_cursor()
+            chunk = self.cursor = queue.at_or_after(self.cursor, self.snd_nxt)
             if chunk is None:
                 break
             length = chunk.end - self.snd_nxt
@@ -223,16 +223,6 @@ class SendHalf(Replayed):
                 self.probing = 1
                 self.rto_deadline_ns = now_ns + self.rto_ns
         return 0
-
-    def _chunk_at_cursor(self) -> Chunk | None:
-        """The chunk that holds snd_nxt; FIN and RST marks are stepped over."""
-        chunk = self.cursor
-        while chunk is not None and chunk.end <= self.snd_nxt:
-            chunk = chunk.following
-        if chunk is None:
-            chunk = self.queue.find(self.snd_nxt)
-        self.cursor = chunk
-        return chunk
 
     def window_update(self, window: int) -> int:
         """The target announces `window` bytes; a probe in flight is taken back when it opens."""
@@ -381,9 +371,7 @@ class SendHalf(Replayed):
 
     def _probe(self, now_ns: int) -> None:
         """One byte beyond the closed window (RFC 9293, 3.8.6.1)."""
-        chunk = self._chunk_at_cursor() if self.snd_nxt == self.snd_una else None
-        if chunk is None:
-            chunk = self.queue.find(self.snd_una)
+        chunk = self.queue.find(self.snd_una)
         if chunk is None:
             return
         self.emit_data(chunk, self.snd_una, 1, now_ns)

@@ -155,6 +155,7 @@ class Session(PacedHalf):
             and self.stuck_since_ns == 0
             and half.acknowledged == self.captured_rcv_offset
             and (self.captured_end == 0 or half.fin_acknowledged)
+            and half.undelivered() == 0
         )
 
     def outcome_at_exit(self) -> int:

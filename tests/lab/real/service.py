@@ -100,10 +100,14 @@ class RealServers:
     def lab(self) -> Lab:
         return self.scenario.lab
 
-    def start(self, kind: type[S], **options: object) -> tuple[S, S]:
-        """Start one on online and one on target, with the same options."""
+    def start(
+        self, kind: type[S], target: dict[str, object] | None = None, **options: object
+    ) -> tuple[S, S]:
+        """Start one on online and one on target with the same options, and `target`'s own."""
         pair = []
         for host in (self.lab.online, self.lab.target):
+            if host is self.lab.target:
+                options |= target or {}
             directory = self.directory / host.role
             directory.mkdir()
             directory.chmod(0o755)
@@ -121,18 +125,21 @@ class RealServers:
         return self.lab.client.start([*map(str, command)], name="client")
 
     @contextmanager
-    def replay(self, mode: str, *arguments: object) -> Iterator[Replay]:
+    def replay(
+        self, mode: str, *arguments: object, catch_up_s: float = CATCH_UP_S
+    ) -> Iterator[Replay]:
         """Replay within the block, until the target has done as much as online; then stop.
 
-        Raises `AssertionError` if the target stays behind or tcpcopy's report tells of a loss.
+        Raises `AssertionError` if the target stays behind for `catch_up_s` after the block, or if
+        tcpcopy's report tells of a loss.
         """
         online, target = self._services[-2:]
         with self.scenario.replay(mode, *arguments) as replay:
             yield replay
             wanted = online.progress()
-            equal = wait_until(lambda: target.progress() >= wanted, CATCH_UP_S, 0.05)
+            equal = wait_until(lambda: target.progress() >= wanted, catch_up_s, 0.05)
         report = f"{replay.output}\n{replay.report['sessions']}"
-        assert equal, f"target did {target.progress()} of {wanted} in {CATCH_UP_S:g} s\n{report}"
+        assert equal, f"target did {target.progress()} of {wanted} in {catch_up_s:g} s\n{report}"
         assert replay.exit_code == 0, report
 
     def close(self) -> None:

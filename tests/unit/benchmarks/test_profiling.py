@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.profiling import Profile, chains
+from benchmarks.scenarios import without_soft_us
 
 SCRIPT = """
 \tffffffff81a0 tcp_ack+0x1f ([kernel.kallsyms])
@@ -42,3 +43,11 @@ def test_each_sample_counts_once_in_each_table() -> None:
     assert profile.functions["tcp_ack [k]"] == profile.functions["__pyx_f_7tcpcopy_step"] == 1
     assert "4 samples; 25 % in soft interrupts" in profile.text()
     assert Profile().text() == "no samples"
+
+
+def test_cost_without_soft_interrupts() -> None:
+    run = {"tcpcopy_us": 10.0, "intercept_us": 4.0}
+    half, none = Profile(samples=4, soft=2), Profile(samples=5)
+    assert without_soft_us(run, {"tcpcopy": half, "intercept": none}) == 9.0
+    assert without_soft_us(run, {"tcpcopy": half, "intercept": Profile()}) is None
+    assert without_soft_us(run, {}) is None

@@ -20,7 +20,7 @@ from tcpcopy.errors import UsageError
 
 def test_every_column_is_a_known_metric() -> None:
     for scenario in ALL:
-        assert [name for name in scenario.columns if name not in METRICS] == []
+        assert [name for table in scenario.tables for name in table if name not in METRICS] == []
     assert [name for name in RATIOS if name not in METRICS] == []
 
 

@@ -90,6 +90,16 @@ class Gate:
         self.half.release_gate(self.replayed, START + at_ns)
         assert self.half.gate is not gate
 
+    def goes_after(self, at_ns: int) -> int:
+        """The gate opens at that time or by waiting alone; when it did."""
+        look = self.look(at_ns)
+        while look != 0:
+            assert look is not None, "nothing opens the gate"
+            at_ns = look
+            look = self.look(at_ns)
+        self.goes(at_ns)
+        return at_ns
+
     def waits(self, at_ns: int) -> None:
         """Nothing but progress of the target opens the gate."""
         assert self.look(at_ns) is None

@@ -240,6 +240,14 @@ def test_early_segment_overtaken_by_a_larger_retransmission() -> None:
     assert feed.half.stuck_since_ns == 0
 
 
+def test_early_segment_overtaken_to_the_byte_leaves_nothing() -> None:
+    feed = Feed()
+    feed.data(100, 200)
+    feed.data(0, 200)
+    assert feed.lines() == ["D 0+200 s0 t0"]
+    assert feed.half.early is None
+
+
 def test_early_segment_keeps_what_the_client_knew_when_it_sent_it() -> None:
     feed = Feed()
     feed.data(100, 200, server=70)
@@ -432,6 +440,7 @@ def test_older_acknowledgement_says_what_it_says_and_takes_nothing_back() -> Non
     half = Feed().half
     assert half.acknowledged_by_client(Feed.ack(500)) == 500
     assert half.acknowledged_by_client(Feed.ack(200)) == 200
+    assert half.acknowledged_by_client(Feed.ack(1)) == 1
     assert half.server_seen == 500
     assert half.acknowledged_by_client(Feed.ack(501)) == 501
 

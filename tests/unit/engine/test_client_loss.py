@@ -141,6 +141,25 @@ def test_time_out_sends_one_segment_and_each_acknowledgement_more() -> None:
     bench.expect_silence(10 * SECOND)
 
 
+def test_window_after_a_time_out_grows_with_each_acknowledgement() -> None:
+    """Slow start, two segments for an acknowledgement at most (RFC 3465)."""
+    bench = sending(8)
+    bench.run_to(200 * MS)
+    bench.hear(ack=MSS)
+    assert bench.client.cwnd == 2 * MSS
+    bench.hear(ack=5 * MSS)
+    assert bench.client.cwnd == 4 * MSS
+
+
+def test_what_was_never_sent_is_not_sent_again() -> None:
+    """The window ended in the middle of a chunk, and so does its repetition."""
+    bench = established(window=1000)
+    bench.say(1500)
+    assert bench.sent() == ["A 0+1000 a0"]
+    bench.hear(ack=400, window=600)
+    bench.expect_at(200 * MS, ["A 400+600 a0"])
+
+
 def test_time_out_halves_the_threshold() -> None:
     bench = sending(8)
     bench.run_to(200 * MS)
@@ -316,6 +335,16 @@ def test_time_out_keeps_to_the_holes() -> None:
     assert bench.sent() == [segment(0)]
     bench.hear(ack=2 * MSS)
     assert bench.sent() == [segment(2), segment(3)]
+
+
+def test_blocks_above_an_acknowledgement_are_kept() -> None:
+    bench = sending(6, sack=True)
+    bench.hear(ack=0, sack=((3 * MSS, 4 * MSS), (MSS, 2 * MSS)))
+    bench.run_to(200 * MS)
+    assert bench.sent() == [segment(0)]
+    bench.hear(ack=2 * MSS)
+    assert bench.client.sacked == [(3 * MSS, 4 * MSS)]
+    assert bench.sent() == [segment(2), segment(4)]
 
 
 def test_second_time_out_forgets_the_blocks() -> None:

@@ -398,6 +398,22 @@ def test_fin_again_is_acknowledged_again() -> None:
     assert bench.client.received == 1
 
 
+@pytest.mark.parametrize("at", [-5000, 70_000, 1 << 30])
+def test_fin_of_another_connection_is_none(at: int) -> None:
+    """An older connection of the same pair of ends; its FIN must not end the new one's answer."""
+    bench = established()
+    bench.hear("PA", 0, 100)
+    bench.hear("FA", at)
+    bench.hear("PA", 100, 60_000)
+    bench.hear("PA", 60_100, 40_000)
+    bench.hear("PA", 100_100, 10)
+    assert bench.client.target_closed == 0
+    assert bench.client.received == bench.counts.answer_bytes == 100_110
+    bench.hear("FA", 100_110)
+    assert bench.client.target_closed == 1
+    assert bench.counts.answer_bytes == 100_110
+
+
 def test_fin_with_data_that_were_there_already() -> None:
     bench = established()
     bench.hear("PA", 0, 100)

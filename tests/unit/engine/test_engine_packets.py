@@ -95,6 +95,8 @@ def test_packets_that_cannot_be_read(data: bytes, reason: Drop) -> None:
         (packet(wire.RST), Drop.NO_SESSION),
         (packet(wire.RST | wire.ACK, payload=b"why"), Drop.NO_SESSION),
         (packet(wire.SYN | wire.ACK), Drop.NO_SESSION),
+        (packet(wire.SYN | wire.FIN), Drop.NO_SESSION),
+        (packet(wire.SYN | wire.RST), Drop.NO_SESSION),
     ],
 )
 def test_packets_that_begin_no_session(data: bytes, reason: Drop) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tcpcopy.engine.pacing import (
+    FIRST_QUIET_NS,
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
@@ -172,6 +173,30 @@ def test_turns_captured_together_go_one_by_one() -> None:
         gate.goes(at)
 
 
+def test_first_answers_of_a_kernel_socket_must_be_quiet_for_a_moment() -> None:
+    """It shows no pushes: each read counts as one, so the first ones may be parts."""
+    gate = Gate()
+    gate.replayed.coarse = 1
+    asked(gate)
+    for number, quiet in enumerate((FIRST_QUIET_NS, FIRST_QUIET_NS, 0, 0), 1):
+        at = number * 20 * MS
+        gate.turn(at, seen=100 * number)
+        gate.answer(at + MS, 100)
+        if quiet:
+            gate.goes_at(at + MS + quiet)
+        else:
+            gate.goes(at + MS)
+
+
+def test_end_of_a_connection_waits_for_no_quiet_moment() -> None:
+    gate = Gate()
+    gate.replayed.coarse = 1
+    asked(gate)
+    gate.fin(10 * MS, seen=100)
+    gate.answer(11 * MS, 100)
+    gate.goes(11 * MS)
+
+
 # --- shorter answers -----------------------------------------------------------------------
 
 
@@ -322,6 +347,36 @@ def test_answer_that_came_before_its_question() -> None:
     assert gate.counts.waits_expired == 0
 
 
+def drifts(sizes: list[int]) -> list[int]:
+    """The drift after each turn, with 100 bytes online and these from the target."""
+    gate = asked()
+    found = []
+    for index, size in enumerate(sizes, 1):
+        at = index * SECOND
+        gate.turn(at, seen=100 * index)
+        gate.answer(at + MS, size)
+        gate.goes_after(at + MS)
+        found.append(gate.half.drift)
+    return found
+
+
+def test_drift_is_the_least_surplus_of_four_turns() -> None:
+    """So a lead (an answer that came early) is not taken for longer answers."""
+    assert drifts([110, 100, 130, 90, 105, 98]) == [10, 10, 10, 10, 10, 30]
+
+
+def test_drift_follows_answers_that_are_longer_again_and_again() -> None:
+    assert drifts([130, 130, 130]) == [30, 60, 90]
+
+
+def test_drift_follows_answers_that_are_shorter_again_and_again() -> None:
+    assert drifts([90, 90, 90]) == [-10, -20, -30]
+
+
+def test_drift_of_the_same_answers_is_none() -> None:
+    assert drifts([100] * 6) == [0] * 6
+
+
 # --- a silent target -----------------------------------------------------------------------
 
 
@@ -409,6 +464,16 @@ def test_fin_goes_when_only_the_servers_fin_came_online() -> None:
     gate.fin(10 * MS, seen=101)
     gate.goes_at(10 * MS + WAIT_MIN_NS)
     assert gate.counts.waits_expired == 1
+
+
+def test_fin_of_a_shorter_stream_waits_for_the_targets_fin_alone() -> None:
+    """The target had answered ten bytes less, and that is all it owes: its FIN, for a second."""
+    gate = asked()
+    gate.turn(1 * MS, seen=100)
+    gate.answer(2 * MS, 90)
+    at = gate.goes_after(2 * MS)
+    gate.fin(at + MS, seen=101)
+    gate.goes_at(at + MS + WAIT_MIN_NS)
 
 
 def test_nothing_is_waited_for_after_the_target_has_closed() -> None:
@@ -529,16 +594,27 @@ def test_turns_are_counted_once_each() -> None:
     gate.turn(0, seen=0)
     gate.turn(0, seen=0)
     gate.turn(MS, seen=50)
+    gate.turn(MS, seen=50)
     gate.fin(2 * MS, seen=90)
     assert gate.counts.turns_captured == 2
     gate.goes(2 * MS)
     gate.goes(2 * MS)
     gate.answer(3 * MS, 50)
     gate.goes(3 * MS)
+    gate.goes(3 * MS)
     assert gate.counts.turns_replayed == 2
     gate.answer(4 * MS, 40)
     gate.goes(4 * MS)
     assert gate.counts.turns_replayed == 2
+
+
+def test_lag_behind_the_capture_is_recorded() -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(40 * MS, 100)
+    gate.goes(40 * MS)
+    lag = gate.counts.capture_lag
+    assert (lag.count, lag.smallest, lag.largest) == (2, 0, 30 * MS)
 
 
 @pytest.mark.parametrize(("lag_ns", "late"), [(QUIET_NS, 0), (QUIET_NS + 1, 1)])

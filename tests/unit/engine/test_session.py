@@ -10,7 +10,9 @@ from tests.unit.engine.rig import MS, SECOND
 from tests.unit.engine.world import CLIENT_PORT, START, Answerer, Caller, World
 
 
-def connected(config: EngineConfig | None = None, reply: str = "OK") -> tuple[World, Answerer, Caller]:
+def connected(
+    config: EngineConfig | None = None, reply: str = "OK"
+) -> tuple[World, Answerer, Caller]:
     """A session whose target has accepted."""
     world = World(config)
     target = Answerer(world, reply)

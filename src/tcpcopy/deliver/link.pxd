@@ -1,0 +1,114 @@
+from tcpcopy.packet.batch cimport PacketBatch, PacketSink
+
+import cython
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <arpa/inet.h>
+    #include <errno.h>
+    #include <linux/if_ether.h>
+    #include <linux/if_packet.h>
+    #include <string.h>
+    #include <sys/socket.h>
+    #include <sys/uio.h>
+
+    #define TCPCOPY_FRAMES 64
+
+    struct tcpcopy_hop {
+        int error;  /* errno that packets are lost with, or 0 */
+        unsigned short address_bytes;
+        unsigned char port[2];
+        unsigned char address[16];
+        unsigned char header[14];
+        unsigned char padding[2];
+    };
+
+    /* The hop of a packet: that of its destination address and port. */
+    static const struct tcpcopy_hop *tcpcopy_find_hop(const struct tcpcopy_hop *hops,
+                                                      Py_ssize_t hop_count,
+                                                      const unsigned char *packet) {
+        int is_v4 = packet[0] >> 4 == 4;
+        const unsigned char *address = packet + (is_v4 ? 16 : 24);
+        const unsigned char *port = packet + (is_v4 ? 22 : 42);
+        unsigned short size = is_v4 ? 4 : 16;
+        Py_ssize_t i;
+        for (i = 0; i < hop_count; i++)
+            if (hops[i].address_bytes == size && memcmp(hops[i].port, port, 2) == 0
+                && memcmp(hops[i].address, address, size) == 0)
+                return hops + i;
+        return NULL;
+    }
+
+    /* Sends packets index..count-1, up to the first without a way, in one call.
+       Returns how many were sent, or the negative errno of the first. */
+    static int tcpcopy_send_frames(int fd, int device, const unsigned char *table,
+                                   Py_ssize_t hop_count, unsigned char *base, Py_ssize_t slot,
+                                   const int *lengths, Py_ssize_t index, Py_ssize_t count) {
+        const struct tcpcopy_hop *hops = (const struct tcpcopy_hop *)table;
+        struct mmsghdr messages[TCPCOPY_FRAMES];
+        struct iovec vectors[TCPCOPY_FRAMES][2];
+        struct sockaddr_ll to[2];
+        unsigned int n = 0;
+        int error = EHOSTUNREACH;
+        int sent;
+        memset(messages, 0, sizeof(messages));
+        memset(to, 0, sizeof(to));
+        to[0].sll_family = to[1].sll_family = AF_PACKET;
+        to[0].sll_ifindex = to[1].sll_ifindex = device;
+        to[0].sll_protocol = htons(ETH_P_IP);
+        to[1].sll_protocol = htons(ETH_P_IPV6);
+        while (index < count && n < TCPCOPY_FRAMES) {
+            unsigned char *packet = base + index * slot;
+            const struct tcpcopy_hop *hop = tcpcopy_find_hop(hops, hop_count, packet);
+            if (hop == NULL || hop->error) {
+                error = hop == NULL ? EHOSTUNREACH : hop->error;
+                break;
+            }
+            vectors[n][0].iov_base = (void *)hop->header;
+            vectors[n][0].iov_len = sizeof(hop->header);
+            vectors[n][1].iov_base = packet;
+            vectors[n][1].iov_len = (size_t)lengths[index];
+            messages[n].msg_hdr.msg_name = &to[packet[0] >> 4 == 4 ? 0 : 1];
+            messages[n].msg_hdr.msg_namelen = sizeof(to[0]);
+            messages[n].msg_hdr.msg_iov = vectors[n];
+            messages[n].msg_hdr.msg_iovlen = 2;
+            n++;
+            index++;
+        }
+        if (n == 0)
+            return -error;
+        sent = sendmmsg(fd, messages, n, MSG_DONTWAIT);
+        return sent < 0 ? -errno : sent;
+    }
+    """
+    int send_frames "tcpcopy_send_frames"(
+        int fd,
+        int device,
+        const unsigned char *table,
+        Py_ssize_t hop_count,
+        unsigned char *base,
+        Py_ssize_t slot,
+        const int *lengths,
+        Py_ssize_t index,
+        Py_ssize_t count,
+    ) noexcept
+
+cdef class LinkSender(PacketSink):
+    cdef public object before
+    cdef public int device_index
+    cdef public dict errors
+    cdef public int fd
+    cdef public Py_ssize_t hop_count
+    cdef public object hops
+    cdef public long long looked_ns
+    cdef public long long packets
+    cdef public object sender
+    cdef public object table
+    cdef unsigned char[::1] view
+
+    @cython.locals(index=cython.Py_ssize_t, result=cython.int, code=cython.int)
+    cpdef void send_batch(self, PacketBatch batch)
+    cdef int _send_from(self, PacketBatch batch, Py_ssize_t index) except? -9999

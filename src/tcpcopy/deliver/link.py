@@ -1,0 +1,192 @@
+"""Deliver whole packets as Ethernet frames on one device, a batch in one system call.
+
+Past the IP layer: no route, no netfilter, no conntrack, no queueing discipline, and no tap on this
+host sees them (tcpdump on the device shows nothing). SOCK_RAW with the header from here and
+SOCK_DGRAM with the kernel's header cost the same; only the first can have another source MAC.
+
+Source: packet(7), sendmmsg(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+
+import cython
+
+from tcpcopy.deliver.nexthop import NextHops, Tables
+from tcpcopy.errors import UsageError
+from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.packet.batch import PacketBatch, PacketSink
+
+SEND_BUFFER_BYTES = 8 << 20
+_SO_SNDBUFFORCE = 32
+_SOL_PACKET = 263
+_PACKET_QDISC_BYPASS = 20
+_WAIT_MS = 5  # for room in the socket's buffer, before a packet is given up
+_QUEUE_WAIT_S = 0.001  # for the device to send some of what it has
+_LOST_LOOK_NS = 20_000_000  # between look-ups while packets are being lost
+_LOOK_AGAIN = frozenset(
+    (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
+)
+
+
+class LinkSender(PacketSink):
+    """Sends IPv4 and IPv6 packets to the next hops of the targets. Needs CAP_NET_RAW."""
+
+    __slots__ = (
+        "before",  # called before a batch is sent (announcements must go first), or None
+        "device_index",
+        "errors",  # errno -> packets not sent
+        "fd",
+        "hop_count",
+        "hops",
+        "looked_ns",  # when the hops were last looked up
+        "packets",  # sent since the hops were last looked up
+        "sender",
+        "table",  # the hops as the C code reads them
+        "view",  # the table, typed
+    )
+
+    def __init__(
+        self,
+        device: str,
+        transfers: TransferTable,
+        before: Callable[[], object] | None = None,
+        *,
+        mtu: int = 1500,
+        tables: Tables | None = None,
+    ) -> None:
+        """Look the next hops up and open the socket.
+
+        Raises: UsageError (device, next hop, `mtu`), OSError (PermissionError without the
+        capability).
+        """
+        self.before = before
+        self.errors: dict[int, int] = {}
+        self.packets = 0
+        self.hops = (
+            NextHops(device, transfers) if tables is None else NextHops(device, transfers, tables)
+        )
+        self.sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        try:
+            self._set_up(mtu)
+        except BaseException:
+            self.sender.close()
+            raise
+        self.fd = self.sender.fileno()
+        self.hop_count = len(self.hops.hops)
+        self.table = bytearray(self.hops.table())
+        self.view = memoryview(self.table)
+        self.device_index = self.hops.index
+        self.looked_ns = time.monotonic_ns()
+
+    def _set_up(self, mtu: int) -> None:
+        with contextlib.suppress(OSError):
+            self.sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, SEND_BUFFER_BYTES)
+        with contextlib.suppress(OSError):
+            self.sender.setsockopt(_SOL_PACKET, _PACKET_QDISC_BYPASS, 1)
+        self.hops.open()
+        if mtu > self.hops.mtu:
+            raise UsageError(
+                "-M",
+                mtu,
+                f"is more than the device of -o ({self.hops.device}) takes",
+                f"give -M {self.hops.mtu}",
+            )
+
+    def look(self, now_ns: int) -> None:
+        """Look the next hops up again; to be called every second or so."""
+        self.hops.look(now_ns, in_use=self.packets > 0)
+        self.looked_ns = now_ns
+        self.packets = 0
+        self.device_index = self.hops.index
+        self.table[:] = self.hops.table()
+
+    def send_batch(self, batch: PacketBatch) -> None:
+        """Send every packet of the batch."""
+        if self.before is not None:
+            self.before()
+        index = 0
+        waited = False
+        while index < batch.count:
+            result = self._send_from(batch, index)
+            if result > 0:
+                index += result
+                self.packets += result
+                waited = False
+                continue
+            code = -result
+            if code == errno.EINTR:
+                continue
+            if not waited and self._mended(code):
+                waited = True
+                continue
+            if code == errno.ENXIO:
+                code = errno.ENODEV  # what everyone else calls a device that is gone
+            self.errors[code] = self.errors.get(code, 0) + 1
+            index += 1
+            waited = False
+
+    def _mended(self, code: int) -> bool:
+        """Do what may help against an error; whether to try once more."""
+        if code == errno.EAGAIN:
+            poll = select.poll()
+            poll.register(self.sender.fileno(), select.POLLOUT)
+            poll.poll(_WAIT_MS)
+            return True
+        if code == errno.ENOBUFS:
+            # The device's own queue is full; the socket is writable all the time.
+            time.sleep(_QUEUE_WAIT_S)
+            return True
+        if code in _LOOK_AGAIN:
+            now_ns = time.monotonic_ns()
+            if now_ns - self.looked_ns >= _LOST_LOOK_NS:
+                self.look(now_ns)
+                return True
+        return False
+
+    def _send_from(self, batch: PacketBatch, index: int) -> int:
+        """Send packets from `index` on; how many went, or a negative errno for the first."""
+        if cython.compiled:
+            return send_frames(  # type: ignore[name-defined,no-any-return]  # noqa: F821
+                self.fd,
+                self.device_index,
+                cython.address(self.view[0]),
+                self.hop_count,
+                cython.address(batch.view[0]),
+                batch.slot_size,
+                cython.address(batch.lengths[0]),
+                index,
+                batch.count,
+            )
+        packet = batch.packet(index)
+        is_v4 = packet[0] >> 4 == 4
+        address = packet[16:20] if is_v4 else packet[24:40]
+        at = 22 if is_v4 else 42
+        port = int.from_bytes(packet[at : at + 2], "big")
+        for hop in self.hops.hops:
+            if hop.address == address and hop.port == port:
+                break
+        else:
+            return -errno.EHOSTUNREACH
+        if hop.error:
+            return -hop.error
+        try:
+            self.sender.sendmsg(
+                (self.hops.header(hop), packet),
+                (),
+                0,
+                (self.hops.device, 0x0800 if is_v4 else 0x86DD),
+            )
+        except OSError as error:
+            return -(error.errno or errno.EIO)
+        return 1
+
+    def close(self) -> None:
+        """Close the socket; may be called twice."""
+        self.sender.close()

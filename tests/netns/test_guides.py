@@ -1,0 +1,195 @@
+"""The guides work word for word: each shell block of README and docs is run on hosts with the
+addresses that it names, and the sessions arrive at every target that it names.
+
+A block begins with `# on online` and the like; what follows is typed on that host.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tcpcopy import options
+from tcpcopy.demo.netns import Host, Lab
+from tcpcopy.demo.processes import Program
+from tcpcopy.mapping.addresses import format_address
+from tests.lab.compare import Comparison, compare
+from tests.lab.scenario import RELAY_PORT, ROOT, Scenario, Server, python, wait_until
+
+pytestmark = pytest.mark.netns
+
+MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
+GUIDES = ("README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md")
+ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
+# A second test server of the guides runs on the assistant.
+MORE_ADDRESSES = {"10.0.0.4": "assistant"}
+CLIENT = "192.168.7.9"
+STREAMS = 30
+SAMPLED_STREAMS = 200  # enough for -r 10 to take some and leave some
+RAMP_S = 4
+
+
+@dataclass(slots=True)
+class Block:
+    """The commands of one shell block, each with the host that it is typed on."""
+
+    name: str
+    commands: list[tuple[str, str]] = field(default_factory=list)
+
+    def words(self, command: str) -> list[str]:
+        """The words behind `command` where it is typed; [] when it is not."""
+        for _, line in self.commands:
+            if line.split()[0] == command:
+                return shlex.split(line)[1:]
+        return []
+
+
+def blocks() -> Iterator[Block]:
+    """Every block of the guides that is typed on hosts."""
+    for guide in GUIDES:
+        text = (ROOT / guide).read_text()
+        heading = ""
+        for part in re.split(r"^(## [^\n]*\n|```sh\n.*?^```$)", text, flags=re.M | re.S):
+            if part.startswith("## "):
+                heading = part[3:].strip()
+            elif part.startswith("```sh\n# on"):
+                found = Block(f"{Path(guide).stem}: {heading}")
+                host = ""
+                for line in part.splitlines()[1:-1]:
+                    if match := re.match(r"# on (?:the )?(\w+)", line):
+                        host = match[1]
+                    elif line.strip() and not line.startswith("#"):
+                        found.commands.append((host, line))
+                yield found
+
+
+COPYING = [block for block in blocks() if block.words("tcpcopy")]
+
+
+class Network:
+    """Hosts with the guides' addresses, and servers wherever a block copies from or to."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.lab: Lab = scenario.lab
+        lab = self.lab
+        for role, address in ADDRESSES.items():
+            host: Host = getattr(lab, role)
+            host.ip(f"addr add {address}/24 dev eth0")
+            host.sysctl({"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/eth0/rp_filter": "1"})
+        for address, role in MORE_ADDRESSES.items():
+            getattr(lab, role).ip(f"addr add {address}/24 dev eth0")
+        lab.client.ip(f"addr add {CLIENT}/24 dev eth0", "route add 10.0.0.0/24 dev eth0")
+        lab.online.ip("route add 192.168.7.0/24 dev eth0")
+        if lab.ipv6:
+            lab.online.ip("addr add fd00::1/64 dev eth0 nodad")
+            lab.target.ip("addr add fd00::2/64 dev eth0 nodad")
+        # A block that leaves out what it needs must fail.
+        lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
+        self.programs: dict[str, Program] = {}
+
+    def host_of(self, address: str) -> Host:
+        """The host with a target's address."""
+        by_address = {a: r for r, a in ADDRESSES.items()} | MORE_ADDRESSES
+        by_address |= {"fd00::2": "target", "127.0.0.1": "online"}
+        host = getattr(self.lab, by_address[address])
+        assert isinstance(host, Host)
+        return host
+
+    def type(self, role: str, line: str, directory: Path) -> None:
+        """Type one line on a host: our commands stay, or return when they are daemons."""
+        host: Host = getattr(self.lab, role)
+        command, *words = line.split(maxsplit=1)
+        if command not in MODULES:
+            host.run("sh", "-c", f"cd {shlex.quote(str(directory))} && {line}")
+            return
+        ours = shlex.join(python(MODULES[command]))
+        shell = f"cd {shlex.quote(str(directory))} && exec {ours} {' '.join(words)}"
+        program = host.start(["sh", "-c", shell], name=command, env=self.scenario.environment)
+        if " -d " in line:
+            assert program.wait(10) == 0, program.output()
+        elif command == "intercept":
+            program.wait_sockets(RELAY_PORT)
+        else:
+            program.wait_for(r"\bready\b")
+        self.programs[command] = program
+
+
+def is_sampled(found: options.Options) -> bool:
+    return found.percentage < 100 or found.gradual
+
+
+def fault(result: Comparison, found: options.Options) -> str:
+    """What is wrong with the streams of one target, or nothing."""
+    if is_sampled(found):
+        # A part of the sessions, and of these everything.
+        share = result.exact and not (result.corrupt or result.extra or result.ended_differently)
+        return "" if share and result.lost else str(result)
+    return "" if result.clean and result.exact == STREAMS * found.copies else str(result)
+
+
+@pytest.mark.parametrize("block", COPYING, ids=[block.name for block in COPYING])
+def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+    """The block as it stands; then load; then every target has what online has."""
+    network = Network(scenario)
+    found = options.parse(block.words("tcpcopy"), devices=lambda: ["lo", "eth0"])
+    if not network.lab.ipv6 and any(len(t.target_address) > 4 for t in found.transfers):
+        pytest.skip("no IPv6 here")
+    online: dict[int, Server] = {}
+    targets: list[tuple[Server, int]] = []
+    for transfer in found.transfers:
+        port = transfer.source_port
+        if port not in online:
+            online[port] = scenario.serve(scenario.lab.online, port=port)
+        host = network.host_of(format_address(transfer.target_address))
+        targets.append((scenario.serve(host, port=transfer.target_port), port))
+    for role, line in block.commands:
+        network.type(role, line, tmp_path)
+    streams = SAMPLED_STREAMS if is_sampled(found) else STREAMS
+    if found.gradual:
+        time.sleep(RAMP_S)
+    for port in online:
+        load = f"--connections {streams} --requests 4 --seed {port} --source {CLIENT}"
+        scenario.load(load, to=ADDRESSES["online"], port=port)
+    wanted = 1 if is_sampled(found) else STREAMS * found.copies
+    wait_until(lambda: all(server.count() >= wanted for server, _ in targets), 8)
+    if found.daemon:
+        stop_daemons(network, tmp_path)
+        assert "sessions replayed exactly" in (tmp_path / "tcpcopy.log").read_text()
+    else:
+        tcpcopy = network.programs["tcpcopy"]
+        assert tcpcopy.stop(signal.SIGINT) == 0, tcpcopy.output()
+    captured = {port: server.stop() for port, server in online.items()}
+    for server, port in targets:
+        result = compare(captured[port], server.stop(), copies=found.copies)
+        assert not fault(result, found), result
+
+
+def stop_daemons(network: Network, directory: Path) -> None:
+    """As the guides say."""
+    stops = [block for block in blocks() if not block.words("tcpcopy") and block.words("kill")]
+    assert stops, "a guide shows how a daemon is stopped"
+    for role, line in stops[0].commands:
+        network.type(role, line, directory)
+    assert wait_until(lambda: not (directory / "tcpcopy.pid").exists(), 15)
+    other = directory / "intercept.pid"
+    if other.exists():
+        subprocess.run(["kill", other.read_text().strip()], check=True)
+        assert wait_until(lambda: not other.exists(), 5)
+    time.sleep(0.05)
+
+
+def test_guides_have_blocks_to_run() -> None:
+    """A change of their form would leave nothing to run."""
+    assert len(COPYING) >= 15
+    assert {block.name.partition(":")[0] for block in COPYING} == {Path(g).stem for g in GUIDES}
+    for block in blocks():
+        assert all(role in ADDRESSES for role, _ in block.commands), block

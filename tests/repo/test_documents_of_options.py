@@ -1,0 +1,117 @@
+"""docs/ and README agree with the option tables and with the keys of the report."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.options_page import PAGE, page
+from tcpcopy import intercept_cli, options
+from tcpcopy.report.outcome import Outcome
+from tcpcopy.report.schema import FIELDS
+from tests.repo.tree import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# About our two commands only; others speak of tools of the project as well.
+GUIDES = [path for path in DOCUMENTS if path.stem not in ("performance", "design")]
+SUMMARY = ROOT / "docs" / "reading-the-summary.md"
+DIFFERENCES = ROOT / "docs" / "differences-from-the-c-program.md"
+TABLES = {"tcpcopy": options.OPTIONS, "intercept": intercept_cli.OPTIONS}
+
+
+def test_options_page_is_made_from_the_tables() -> None:
+    again = "make it again: PYTHONPATH=src python scripts/options_page.py"
+    assert PAGE.read_text() == page(), again
+
+
+def test_every_key_of_the_report_is_documented() -> None:
+    """`sessions.outcomes.*` and the like stand for keys that are listed by their own names."""
+    text = SUMMARY.read_text()
+    missing = []
+    for key in FIELDS:
+        parent, _, last = key.rpartition(".")
+        whole = f"`{key}`" in text
+        by_group = f"`{parent}.*`" in text and f"`{last}`" in text
+        if not (whole or by_group):
+            missing.append(key)
+    assert missing == []
+
+
+def test_no_key_is_documented_that_is_not_there() -> None:
+    tops = {re.split(r"[.\[]", key)[0] for key in FIELDS}
+    parents = {key.rpartition(".")[0] + ".*" for key in FIELDS}
+    named = set(re.findall(r"`([a-z_]+(?:\[\])?(?:\.[a-z_*]+(?:\[\])?)+)`", SUMMARY.read_text()))
+    unknown = {key for key in named if key not in FIELDS and key not in parents}
+    assert {key for key in unknown if re.split(r"[.\[]", key)[0] in tops} == set()
+
+
+@pytest.mark.parametrize("outcome", Outcome, ids=lambda outcome: outcome.name.lower())
+def test_every_outcome_is_explained(outcome: Outcome) -> None:
+    row = re.compile(
+        rf"^\| `{outcome.name.lower()}` \| {re.escape(outcome.description)} \| \S", re.M
+    )
+    assert row.search(SUMMARY.read_text())
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_every_short_option_is_compared_with_the_c_program(command: str) -> None:
+    """All of them stand in the table of their command, in the first column."""
+    text = DIFFERENCES.read_text()
+    section = re.search(rf"^## {command}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert section is not None
+    rows = set(re.findall(r"`(-\w)`", " ".join(re.findall(r"^\| ([^|]*)\|", section[1], re.M))))
+    shorts = {option.short for option in TABLES[command] if option.short}
+    assert shorts - rows == set()
+
+
+def code_blocks(text: str) -> Iterator[str]:
+    """The fenced shell blocks of a document, lines that a backslash joins made one."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S):
+        yield block.replace("\\\n", " ")
+
+
+def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Each command line of ours in the shell blocks: its name and its words."""
+    for block in code_blocks(text):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            for name in TABLES:
+                if name in words and words[words.index(name) + 1 :][:1] != ["demo"]:
+                    yield name, words[words.index(name) + 1 :]
+                    break
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_command_lines_in_documents_are_understood(document: Path) -> None:
+    """Every command that a guide shows is taken by the parser of its command."""
+    for name, words in commands_in(document.read_text()):
+        if name == "tcpcopy":
+            options.parse(words, devices=lambda: ["lo", "eth0", "eth1"])
+        else:
+            intercept_cli.parse(words)
+
+
+@pytest.mark.parametrize("document", GUIDES, ids=lambda path: path.name)
+def test_options_named_in_documents_exist(document: Path) -> None:
+    """No long option is named in a guide that neither command has."""
+    known = {option.long for table in TABLES.values() for option in table}
+    # Those of the C programs' configure and of other tools are named with their tool.
+    others = set(re.findall(r"configure ((?:--[\w-]+ ?)+)", document.read_text()))
+    foreign = {word for words in others for word in words.split()}
+    named = set(re.findall(r"`(--[a-z][\w-]+)", document.read_text()))
+    assert named - known - foreign == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text())
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (document.parent / target).exists()] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 250
