@@ -38,6 +38,7 @@ from tcpcopy.supervisor import (
     stop_signals,
 )
 from tcpcopy.version import VERSION, build_kind, version_line
+from tcpcopy.workers import Workers
 
 _log = logging.getLogger("tcpcopy.cli")
 _NS = 1_000_000_000
@@ -77,7 +78,12 @@ def _run(options: Options, startup: Startup | None) -> int:
         hold_log()
         open_files = raise_open_files()
         with starting():
-            copier = Copier(copier_config(options, open_files=open_files))
+            config = copier_config(options, open_files=open_files)
+            copier: Copier | Workers
+            if options.workers > 1:
+                copier = Workers(config, options.workers, lambda: random.getrandbits(31))
+            else:
+                copier = Copier(config)
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
@@ -95,7 +101,8 @@ def _run(options: Options, startup: Startup | None) -> int:
         gc.collect()
         gc.disable()
         waited_ns = _copy(options, copier, signals)
-        context = report_context(options, session_limit(options, open_files), waited_ns // _NS)
+        limit = session_limit(options, open_files) * options.workers
+        context = report_context(options, limit, waited_ns // _NS)
         return _report(options, copier, context)
 
 
@@ -121,7 +128,7 @@ def _log_start(options: Options) -> None:
     _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier, signals: StopSignals) -> int:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
     """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
@@ -148,7 +155,7 @@ def _copy(options: Options, copier: Copier, signals: StopSignals) -> int:
     return time.monotonic_ns() - stopped_ns
 
 
-def _report(options: Options, copier: Copier, context: Context) -> int:
+def _report(options: Options, copier: Copier | Workers, context: Context) -> int:
     """Write --json, log and print the summary; the exit code."""
     snapshot = copier.snapshot()
     code = summary.exit_code(snapshot)
@@ -173,7 +180,7 @@ def session_limit(options: Options, open_files: int) -> int:
     """Most live sessions for a limit of open files: in socket mode each is one. 0: no limit."""
     if not options.socket_mode or not open_files:
         return 0
-    return max(1, open_files - _OTHER_FILES - len(options.devices))
+    return max(1, open_files - _OTHER_FILES - len(options.devices) * options.workers)
 
 
 def copier_config(
@@ -269,7 +276,8 @@ def _describe(options: Options) -> str:
         mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
-    return f"{mode}, copying {shown} from {devices} ({version_line('tcpcopy')})"
+    workers = f", {options.workers} workers" if options.workers > 1 else ""
+    return f"{mode}, copying {shown} from {devices}{workers} ({version_line('tcpcopy')})"
 
 
 if __name__ == "__main__":

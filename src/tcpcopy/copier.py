@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tcpcopy.capture.backlog import Backlog
@@ -70,6 +70,7 @@ class CopierConfig:
     gradual: bool = False
     memory_bytes: int = 1024 * _MIB
     local_addresses: tuple[bytes, ...] = field(default=())
+    share: tuple[int, int] = (0, 1)  # this worker, and how many there are
 
 
 class _NoSink(PacketSink):
@@ -81,10 +82,10 @@ class _NoSink(PacketSink):
 class Copier:
     """Everything of one worker. Not thread-safe."""
 
-    def __init__(self, config: CopierConfig) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, config: CopierConfig, rings: Sequence[Ring] = ()) -> None:
+        """Nothing is opened yet. `rings`: opened already, to capture from instead of own ones."""
         self.config = config
-        self.rings: list[Ring] = []
+        self.rings = list(rings)
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
@@ -118,6 +119,7 @@ class Copier:
                     config.factor,
                     config.copies,
                     shift=config.port_shift,
+                    share=config.share,
                 ),
                 sampling=sampler,
                 copies=config.copies,
@@ -150,22 +152,21 @@ class Copier:
 
     def _open(self) -> None:
         config = self.config
-        targets = config.transfers.targets()
-        # What was typed is checked by itself, so that a complaint is about it and nothing else.
-        own = expression_for(config.transfers.sources(), targets)
-        if config.filter is not None:
-            compile_filter(config.filter)
-        program = compile_filter(own if config.filter is None else config.filter, option="-x")
+        program = filter_program(config) if not self.rings else b""
         if config.intercepts:
             self._open_classic()
         elif self.transport is not None:
             self._poll.register(self.transport.fileno(), select.EPOLLIN)
-        try:
-            self.rings = open_rings(
-                config.devices, program, buffer_bytes=config.buffer_bytes, snaplen=config.snaplen
-            )
-        except PermissionError:
-            raise _no_privilege() from None
+        if not self.rings:
+            try:
+                self.rings = open_rings(
+                    config.devices,
+                    program,
+                    buffer_bytes=config.buffer_bytes,
+                    snaplen=config.snaplen,
+                )
+            except PermissionError:
+                raise no_privilege() from None
         for ring in self.rings:
             self._poll.register(ring.fileno(), select.EPOLLIN)
         self._poll.register(self._alarm.fileno(), select.EPOLLIN)
@@ -175,7 +176,7 @@ class Copier:
         try:
             sender = self._make_sender()
         except PermissionError:
-            raise _no_privilege() from None
+            raise no_privilege() from None
         self.sender = sender
         self._batch.sink = sender
         relay = RelayClient(
@@ -397,7 +398,17 @@ class Copier:
         return snapshot
 
 
-def _no_privilege() -> UsageError:
+def filter_program(config: CopierConfig) -> bytes:
+    """The kernel's filter for what is to be captured. Raises: UsageError."""
+    # What was typed is checked by itself, so that a complaint is about it and nothing else.
+    own = expression_for(config.transfers.sources(), config.transfers.targets())
+    if config.filter is not None:
+        compile_filter(config.filter)
+    return compile_filter(own if config.filter is None else config.filter, option="-x")
+
+
+def no_privilege() -> UsageError:
+    """What to raise when the kernel does not let this process capture or send."""
     return UsageError(
         "capture",
         None,
@@ -416,4 +427,11 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-__all__ = ["EXIT_WAIT_NS", "Copier", "CopierConfig", "resident_bytes"]
+__all__ = [
+    "EXIT_WAIT_NS",
+    "Copier",
+    "CopierConfig",
+    "filter_program",
+    "no_privilege",
+    "resident_bytes",
+]

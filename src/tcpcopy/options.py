@@ -6,6 +6,7 @@ The table feeds the parser, `--help` and the documentation.
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ _MONTH_SECONDS: Final = 30 * 86400
 _KEEPALIVE_SECONDS_MORE: Final = 120  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
+_MAX_WORKERS: Final = 64
+_WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
 _CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
@@ -124,6 +127,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "connections to each intercept", "NUM", 1, 11, 2),
     Option("lonely", "-L", "--lonely", _RELAY,
            "go on when no intercept can be reached, and connect to it when it is there"),
+    Option("workers", "", "--workers", _PROCESS,
+           f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
+           "there are CPUs; they share -m and -B, too", "NUM|auto"),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
@@ -185,6 +191,7 @@ class Options:
     output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
     lonely: bool = False
+    workers: int = 1
     log_file: str | None = None  # absolute, as are the other files
     json_file: str | None = None
     pid_file: str | None = None
@@ -273,6 +280,7 @@ def parse(
         output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
+        workers=_workers(words.get("workers"), _given(numbers, "memory")),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
         pid_file=file_to_write(words.get("pid_file")),
@@ -414,6 +422,28 @@ def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[s
             f"give one or more of {', '.join(sorted(known))}",
         )
     return () if "any" in found else tuple(found)
+
+
+def _workers(word: Word | None, memory_bytes: int) -> int:
+    if word is None:
+        return 1
+    if word.value == "auto":
+        wanted = len(os.sched_getaffinity(0))
+        return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
+    hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"
+    text = word.value
+    if not (text.isascii() and text.isdigit()):
+        word.refuse("is neither a whole number nor auto", hint)
+    if len(text) > 10 or not 1 <= int(text) <= _MAX_WORKERS:
+        word.refuse("is out of range", hint)
+    workers = int(text)
+    if workers > 1 and memory_bytes < workers * _WORKER_BYTES:
+        least = workers * _WORKER_BYTES // MIB
+        word.refuse(
+            f"workers share {memory_bytes // MIB} MiB of memory (-m), which is too little",
+            f"give -m {least}, or fewer workers",
+        )
+    return workers
 
 
 def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str]]) -> str:

@@ -42,6 +42,7 @@ NONSENSE = {
         # Without -s, which it needs, the device is not looked at.
         "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
+        "workers": ("two", "--workers two: is neither a whole number nor auto;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),

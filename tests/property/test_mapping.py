@@ -15,6 +15,7 @@ from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool, parse_clients
 from tcpcopy.mapping.ports import PortRange, PortSpace
 from tcpcopy.mapping.sampling import Sampler
+from tcpcopy.mapping.shares import worker_of
 from tcpcopy.mapping.transfers import TransferTable, parse_transfers
 
 COOLDOWN_NS = 1000
@@ -137,6 +138,66 @@ class AllocatorModel(RuleBasedStateMachine):
 
 AllocatorModel.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAllocatorModel = AllocatorModel.TestCase
+
+
+@given(
+    workers=st.integers(2, 5),
+    pool=st.sampled_from([None, "10.1.0.1", "10.1.0.1,10.1.0.2"]),
+    factor=st.sampled_from([0, 1, 7]),
+    calls=st.lists(
+        st.tuples(
+            st.integers(1, 3), st.integers(990, FIRST + 30), st.integers(0, 2), st.booleans()
+        ),
+        max_size=150,
+    ),
+)
+@settings(max_examples=100, deadline=None)
+def test_workers_never_hand_out_the_same_address_and_port(
+    workers: int, pool: str | None, factor: int, calls: list[tuple[int, int, int, bool]]
+) -> None:
+    """Each session at the worker that the kernel deals it to; some end in between."""
+    clients = None if pool is None else parse_clients(pool)
+    allocators = [
+        Allocator(clients, None, factor, 3, COOLDOWN_NS, ports=(FIRST, LAST), share=(n, workers))
+        for n in range(workers)
+    ]
+    live: dict[Mapped, int] = {}
+    used: set[Mapped] = set()  # cooling ports are avoided
+    seen: set[tuple[bytes, int, int]] = set()
+    for now_ns, (last, port, copy, ends) in enumerate(calls):
+        client = bytes((10, 0, 0, last))
+        if (client, port, copy) in seen:
+            continue
+        seen.add((client, port, copy))
+        worker = worker_of(client, port, workers)
+        mapped = allocators[worker].acquire(
+            client_address=client, client_port=port,
+            target_address=TARGETS[0][0], target_port=80, copy=copy, now_ns=now_ns,
+        )  # fmt: skip
+        if mapped is None:
+            own = {
+                (address, number)
+                for address in clients or [client]
+                for number in range(FIRST, LAST + 1)
+                if worker_of(address, number, workers) == worker
+            }
+            assert own <= live.keys(), "something was left"
+            continue
+        assert mapped not in live, "two workers share an address and port"
+        assert worker_of(*mapped, workers) == worker
+        if pool is None and not copy and not factor:
+            assert mapped == (client, port) or (client, port) in used, "its own was free"
+        live[mapped] = worker
+        used.add(mapped)
+        if ends:
+            victim, holder = live.popitem()
+            assert allocators[holder].release(*victim, *TARGETS[0], now_ns=now_ns)
+
+
+def test_workers_share_all_ports() -> None:
+    parts = [PortRange(1024, 65535, rest, 3) for rest in range(3)]
+    for port in range(65536):
+        assert sum(port in part for part in parts) == (port >= 1024)
 
 
 @given(

@@ -11,7 +11,7 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 # Top first. A part is a module or a folder right under the package.
 LAYERS: list[set[str]] = [
     {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
-    {"supervisor"},
+    {"supervisor", "workers"},
     {"copier", "interceptor"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},

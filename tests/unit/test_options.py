@@ -373,3 +373,27 @@ def test_check_host_refuses_foreign_clients_in_socket_mode_only() -> None:
     options.check_host(parse(*X, "-c", "10.0.0.7", "-s", "10.0.0.3"), local)
     with pytest.raises(UsageError, match=r"^-c 10\.0\.0\.7: is not an address of this host; "):
         options.check_host(parse(*X, "-c", "10.0.0.1,10.0.0.7"), local)
+
+
+def test_workers() -> None:
+    assert parse(*X).workers == 1
+    assert parse(*X, "--workers", "4").workers == 4
+    assert 1 <= parse(*X, "--workers", "auto").workers <= 8  # that many have 128 MiB each of -m
+    assert parse(*X, "--workers", "auto", "-m", "64").workers == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("0", "is out of range"),
+        ("65", "is out of range"),
+        ("9" * 5000, "is out of range"),
+        ("two", "is neither a whole number nor auto"),
+        ("-1", "is neither a whole number nor auto"),
+        ("9", "workers share 1024 MiB of memory (-m), which is too little; give -m 1152"),
+    ],
+)
+def test_bad_workers(value: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*X, f"--workers={value}")
+    assert problem in str(caught.value) and "\n" not in str(caught.value)

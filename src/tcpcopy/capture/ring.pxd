@@ -59,6 +59,7 @@ cdef class Ring:
     cdef object copy_buffer
     cdef object mapping
     cdef object socket
+    cdef bint adrift
     cdef bint down
     cdef int protocol
     cdef long long dropped
@@ -92,4 +93,9 @@ cdef class Ring:
         self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end,
         Py_ssize_t wire_length, int protocol
     ) except -2
+    @cython.locals(
+        before=cython.uint, status=cython.uint, index=cython.Py_ssize_t, at=cython.Py_ssize_t,
+        seconds=cython.longlong, timestamp_ns=cython.longlong, oldest_ns=cython.longlong
+    )
+    cdef object _find_place(self)
     cdef Py_ssize_t _receive_copy(self, Py_ssize_t wire_length) except -2

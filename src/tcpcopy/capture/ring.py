@@ -131,6 +131,7 @@ class Ring:
     """The packets that arrive on one device, or of one IP version on all devices."""
 
     __slots__ = (
+        "adrift",  # where the kernel writes next is not known (`resume`)
         "base",  # the mapped ring, for reading frame headers
         "copied",  # packets larger than a frame that were read whole from the socket
         "copy_buffer",  # where the last of those stands
@@ -183,7 +184,7 @@ class Ring:
         self.next_frame = 0
         self.copied = self.cut = self.skipped = 0
         self.received = self.dropped = self.device_downs = self.queue_bytes = 0
-        self.down = False
+        self.down = self.adrift = False
         self.failed: str | None = None
         self.mapping: mmap.mmap | None = None
         self.view: Any = None
@@ -235,6 +236,8 @@ class Ring:
         then the exception is passed on and the next `drain` goes on with the next packet.
         """
         handed = 0
+        if self.adrift:
+            self._find_place()
         # Never more than one round: frames that are skipped must not hold the loop.
         for _ in range(self.frame_count):
             if handed >= limit:
@@ -279,10 +282,19 @@ class Ring:
         self.down = False
         return True
 
+    def resume(self) -> None:
+        """Go on in place of a process with the same ring that ended, nobody knows where in it."""
+        self.adrift = True
+
     def close(self) -> None:
         """Stop and give the memory back; statistics stay readable. May be called twice."""
         if self.frame_count:
             self.statistics()
+        self.detach()
+
+    def detach(self) -> None:
+        """Close it for this process alone: another that shares it goes on, with the statistics."""
+        if self.frame_count:
             self.frame_count = 0
             if cython.compiled:
                 self.view = None
@@ -445,6 +457,29 @@ class Ring:
             self.copied += 1
             return int(min(length, _COPY_BYTES)) if length == wire_length else -1
         return -1
+
+    def _find_place(self) -> None:
+        """Find the oldest packet: the kernel fills frames in order, so it follows an empty one."""
+        before = load_status(self.base, (self.frame_count - 1) * self.frame_size) & _STATUS_USER
+        oldest_ns = 0
+        for index in range(self.frame_count):
+            at = index * self.frame_size
+            status = load_status(self.base, at) & _STATUS_USER
+            if status and not before:
+                self.next_frame = index
+                self.adrift = False
+                return
+            before = status
+        if not before:
+            return  # all are empty: not before the next packet can be told where it is put
+        for index in range(self.frame_count):
+            at = index * self.frame_size
+            seconds = read_u32(self.base, at + _AT_SECONDS)
+            timestamp_ns = seconds * _SECOND_NS + read_u32(self.base, at + _AT_NANOSECONDS)
+            if not index or timestamp_ns < oldest_ns:
+                self.next_frame = index
+                oldest_ns = timestamp_ns
+        self.adrift = False
 
     def _check_device(self) -> None:
         """Take note of a pending error of the socket, which would else poll ready for ever."""

@@ -15,9 +15,11 @@ from tcpcopy.mapping.addresses import IPV4_BYTES, IPV6_BYTES, is_loopback
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.hashing import stable_hash
 from tcpcopy.mapping.ports import PortRange, PortSpace
+from tcpcopy.mapping.shares import address_hash, worker_of
 
 _PORT_MASK: Final = 0xFFFF
 _FIRST_PORT: Final = 1024  # where the C program goes on when a shifted port passes 65535
+_TAG_BYTES: Final = 2
 _SMALL: Final = 16  # ports of one address kept in a plain list
 _BATCHES: Final = 32  # parts of the cool-down in which released ports are remembered together
 _SWEPT_A_CALL: Final = 8  # bounds the work of one call; more than one release adds
@@ -53,7 +55,9 @@ class Allocator:
     `pool` is -c (None: clients keep their address), `localhost_replacement` -H, `factor` -f,
     `copies` -n. A released port is avoided for `cooldown_ns` while others are free, because the
     target may hold the old connection in TIME_WAIT. `shift`: see `preferred_port`. `ports` bounds
-    the ports that are found by search; a client's own port may lie outside.
+    the ports that are found by search; a client's own port may lie outside. `share`: the index of
+    this worker and how many there are; only addresses and ports that belong to it are handed out
+    (`mapping.shares`).
 
     Work and memory: a few dictionary look-ups a call; one dictionary entry and a short list for
     an address with few sessions, bitmaps for one with many; no walk over ports. Only when every
@@ -70,9 +74,12 @@ class Allocator:
         "_localhost_replacement",
         "_pools",
         "_range",
+        "_ranges",
         "_shift",
         "_spaces",
         "_tags",
+        "_worker",
+        "_workers",
         "live",
     )
 
@@ -84,6 +91,9 @@ class Allocator:
     _shift: int
     _cooldown_ns: int
     _range: PortRange
+    _ranges: tuple[PortRange, ...]  # by residue
+    _worker: int
+    _workers: int
     _tags: dict[tuple[bytes, int], bytes]  # target -> two bytes that stand for it in keys
     # address + tag -> its ports. A list holds live ports as they are and cooling ones as
     # until_ns << 16 | port, in order of release. Never an empty list between calls.
@@ -103,6 +113,7 @@ class Allocator:
         *,
         shift: int = 0,
         ports: tuple[int, int] = (_FIRST_PORT, _PORT_MASK),
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._pools = None
         if pool is not None:
@@ -113,7 +124,9 @@ class Allocator:
         self._copies = copies
         self._shift = shift
         self._cooldown_ns = cooldown_ns
-        self._range = PortRange(*ports)
+        self._worker, self._workers = share
+        self._ranges = tuple(PortRange(*ports, rest, share[1]) for rest in range(share[1]))
+        self._range = self._ranges[0]
         self._tags = {}
         self._spaces = {}
         self._batches = deque()
@@ -247,7 +260,7 @@ class Allocator:
     def _tag(self, target_address: bytes, target_port: int) -> bytes:
         tag = self._tags.get((target_address, target_port))
         if tag is None:
-            tag = len(self._tags).to_bytes(2, "big")
+            tag = len(self._tags).to_bytes(_TAG_BYTES, "big")
             self._tags[target_address, target_port] = tag
         return tag
 
@@ -258,7 +271,14 @@ class Allocator:
         return self._range.first + place % self._range.size
 
     def _take_wanted(self, key: bytes, port: int, now_ns: int) -> int:
-        """Take this very port; 0 when it is taken. Frees what has cooled down first."""
+        """Take this very port; 0 when it is taken, or another worker's.
+
+        Frees what has cooled down first.
+        """
+        if port and self._workers > 1:
+            address = key[:-_TAG_BYTES]
+            if worker_of(address, port, self._workers) != self._worker:
+                port = 0
         space = self._spaces.get(key)
         if space is None:
             if port:
@@ -280,22 +300,29 @@ class Allocator:
     def _take_free(self, key: bytes, start: int) -> int:
         """Take the first free port from `start` on; 0 when none is free."""
         space = self._spaces.get(key)
-        if space is None:
-            self._spaces[key] = [start]
-            return start
-        if isinstance(space, list):
-            taken = {entry & _PORT_MASK for entry in space}
+        if space is None or isinstance(space, list):
+            ports = self._range_of(key)
+            taken = {entry & _PORT_MASK for entry in space or ()}
             port = start
-            for _ in range(min(len(taken) + 1, self._range.size)):
-                if port not in taken:
-                    self._add(key, space, port)
+            for _ in range(ports.size):
+                if port not in taken and port in ports:
+                    if space is None:
+                        self._spaces[key] = [port]
+                    else:
+                        self._add(key, space, port)
                     return port
-                port = port + 1 if port < self._range.last else self._range.first
+                port = port + 1 if port < ports.last else ports.first
             return 0
         port = space.find(start)
         if port:
             space.take(port)
         return port
+
+    def _range_of(self, key: bytes) -> PortRange:
+        """The ports of an address that are this worker's."""
+        if self._workers == 1:
+            return self._range
+        return self._ranges[(self._worker - address_hash(key[:-_TAG_BYTES])) % self._workers]
 
     def _take_oldest(self, key: bytes) -> int:
         """Take the port that has been cooling longest; 0 when none is cooling."""
@@ -313,7 +340,7 @@ class Allocator:
         if len(space) < _SMALL:
             space.append(port)
             return
-        large = PortSpace(self._range)
+        large = PortSpace(self._range_of(key))
         for entry in space:
             if entry > _PORT_MASK:
                 large.cool(entry & _PORT_MASK, entry >> 16)

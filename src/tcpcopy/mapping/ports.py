@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from tcpcopy.mapping.shares import port_hash
+
 _BLOCK_BITS: Final = 8
 _BLOCK_SIZE: Final = 1 << _BLOCK_BITS
 _BLOCK_MASK: Final = _BLOCK_SIZE - 1
@@ -18,7 +20,11 @@ _EXPIRED_A_CALL: Final = 256  # bounds the work of one call after a pause
 
 
 class PortRange:
-    """Which ports may be handed out by search; shared by all `PortSpace`s of an allocator."""
+    """Which ports may be handed out by search; shared by `PortSpace`s of an allocator.
+
+    All from `first` to `last`, or of these the ones whose `port_hash` leaves the rest `residue`
+    when divided by `workers`.
+    """
 
     __slots__ = ("first", "last", "masks", "open_blocks")
 
@@ -27,18 +33,29 @@ class PortRange:
     masks: tuple[int, ...]  # for each block the bits that may be handed out
     open_blocks: int  # a bit for each block that has such bits
 
-    def __init__(self, first: int = 1024, last: int = _PORT_MASK) -> None:
+    def __init__(
+        self, first: int = 1024, last: int = _PORT_MASK, residue: int = 0, workers: int = 1
+    ) -> None:
         if not 1 <= first <= last <= _PORT_MASK:
             raise ValueError("ports are 1 to 65535")
         self.first = first
         self.last = last
         every = (1 << last + 1) - (1 << first)
+        if workers > 1:
+            bits = bytearray(_PORT_MASK + 1 >> 3)
+            for port in range(first, last + 1):
+                if port_hash(port) % workers == residue:
+                    bits[port >> 3] |= 1 << (port & 7)
+            every = int.from_bytes(bits, "little")
         self.masks = tuple(every >> (block << _BLOCK_BITS) & _ALL for block in range(_BLOCK_SIZE))
         self.open_blocks = sum(1 << block for block, mask in enumerate(self.masks) if mask)
 
+    def __contains__(self, port: int) -> bool:
+        return bool(self.masks[port >> _BLOCK_BITS] >> (port & _BLOCK_MASK) & 1)
+
     @property
     def size(self) -> int:
-        """How many ports may be handed out by search."""
+        """How many ports there are from the first to the last."""
         return self.last - self.first + 1
 
 

@@ -76,6 +76,7 @@ class Snapshot:
     rings: dict[str, RingCounts] = field(default_factory=dict)  # by device
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
     memory_bytes: int = 0  # resident now
+    workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
     # Durations in nanoseconds.
     answer_time: Histogram = field(default_factory=Histogram)  # turn sent to first answer byte

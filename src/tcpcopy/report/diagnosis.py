@@ -41,6 +41,7 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
     findings = _broken_counts(snapshot)
     findings += _nothing_replayed(snapshot, context)
     findings += _kernel_drops(snapshot, context)
+    findings += _dead_workers(snapshot)
     for outcome, explain in _EXPLAIN.items():
         count = snapshot.outcomes[outcome]
         if count:
@@ -125,6 +126,21 @@ def _kernel_drops(snapshot: Snapshot, context: Context) -> list[Finding]:
         f" was full ({rings})"
     )
     return [Finding("kernel_dropped", LOSS, dropped, text, _bigger_buffer(context))]
+
+
+def _dead_workers(snapshot: Snapshot) -> list[Finding]:
+    lost = snapshot.workers_lost
+    if not lost:
+        return []
+    text = (
+        f"{plural(lost, 'worker')} died and {'was' if lost == 1 else 'were'} started again: the"
+        " sessions open there are lost, and what happened in the last second is not counted"
+    )
+    remedy = (
+        "the log says how it ended; after a kill by the kernel for want of memory (dmesg), give a"
+        " smaller -m or fewer --workers",
+    )
+    return [Finding("workers_lost", LOSS, lost, text, remedy)]
 
 
 def _bigger_buffer(context: Context) -> tuple[str, ...]:

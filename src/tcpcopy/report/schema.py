@@ -87,6 +87,7 @@ FIELDS: Final[dict[str, str]] = {
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
     "memory_bytes": "resident memory",
+    "workers_lost": "workers that died (--workers) and were started again",
     "findings[].key": "what was found; an outcome's key for outcomes",
     "findings[].level": "bug, loss (both: exit code 1), warning or note",
     "findings[].count": "how often",
@@ -134,6 +135,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "lag": _latency(snapshot.capture_lag),
         },
         "memory_bytes": snapshot.memory_bytes,
+        "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
     }

@@ -12,10 +12,10 @@ def exit_code(snapshot: Snapshot) -> int:
     """0 when all that was captured was replayed, else 1.
 
     1 also when nothing was captured or everything was left out (a run that proved nothing must
-    not look like a success), when the kernel dropped packets before tcpcopy saw them, and when
-    the counts do not add up. Bad usage is 2 and never comes this far.
+    not look like a success), when the kernel dropped packets before tcpcopy saw them, when a worker
+    died, and when the counts do not add up. Bad usage is 2 and never comes this far.
     """
-    lost = snapshot.sessions_lost or snapshot.kernel_dropped
+    lost = snapshot.sessions_lost or snapshot.kernel_dropped or snapshot.workers_lost
     idle = snapshot.sessions_captured == snapshot.sessions_skipped
     return EXIT_LOSSES if lost or idle or snapshot.check() else EXIT_OK
 
@@ -44,4 +44,7 @@ def headline(snapshot: Snapshot) -> str:
     if snapshot.kernel_dropped:
         dropped = plural(snapshot.kernel_dropped, "packet")
         return f"{all_of_them} seen replayed, but the kernel DROPPED {dropped} unseen{skipped}"
+    if snapshot.workers_lost:
+        died = plural(snapshot.workers_lost, "worker")
+        return f"{all_of_them} known of replayed, but {died} DIED{skipped}"
     return f"{all_of_them} replayed exactly{skipped}"
