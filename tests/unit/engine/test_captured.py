@@ -436,6 +436,13 @@ def test_first_acknowledgement_is_the_base() -> None:
     assert half.server_seen == 100
 
 
+def test_acknowledgement_number_zero_is_a_number() -> None:
+    half = CapturedHalf()
+    assert half.acknowledged_by_client(0) == 0
+    assert half.server_base == 0
+    assert half.acknowledged_by_client(70) == 70
+
+
 def test_older_acknowledgement_says_what_it_says_and_takes_nothing_back() -> None:
     half = Feed().half
     assert half.acknowledged_by_client(Feed.ack(500)) == 500

@@ -237,6 +237,18 @@ def test_delivered_bytes_are_those_acknowledged() -> None:
     assert (bench.counts.bytes_delivered, bench.counts.queued_bytes) == (1000, 0)
 
 
+def test_time_of_the_newest_acknowledgement() -> None:
+    bench = established()
+    assert bench.client.acknowledged_ns == 0
+    bench.say(10)
+    bench.run_to(30 * MS)
+    bench.hear(ack=10)
+    assert bench.client.acknowledged_ns == bench.now
+    bench.run_to(60 * MS)
+    bench.hear(ack=10)
+    assert bench.client.acknowledged_ns == bench.now - 30 * MS
+
+
 def test_fin_is_no_byte_delivered() -> None:
     bench = established()
     bench.say(10)

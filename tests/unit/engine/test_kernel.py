@@ -226,6 +226,7 @@ def test_chunks_in_order() -> None:
     assert kernel.transport.sent == b"onetwothree"
     assert kernel.client.acknowledged == kernel.client.sent == 11
     assert (kernel.counts.bytes_delivered, kernel.counts.queued_bytes) == (11, 0)
+    assert kernel.counts.segments_sent == 3
     assert kernel.queue.head is None
 
 

@@ -102,6 +102,17 @@ def test_fin_goes_when_only_the_servers_fin_came_online() -> None:
     assert gate.counts.waits_expired == 1
 
 
+def test_waiting_begins_when_the_target_has_the_turn() -> None:
+    """What was lost on the way and sent again cannot have been answered before."""
+    gate = asked()
+    gate.answer(1 * MS, 100)
+    gate.turn(2 * MS, seen=100)
+    gate.goes(2 * MS)
+    gate.fin(10 * MS, seen=101)
+    gate.replayed.acknowledged_ns = START + 700 * MS
+    gate.goes_at(700 * MS + WAIT_MIN_NS)
+
+
 def test_fin_of_a_shorter_stream_waits_for_the_targets_fin_alone() -> None:
     """The target had answered ten bytes less, and that is all it owes: its FIN, for a second."""
     gate = asked()
