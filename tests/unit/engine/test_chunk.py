@@ -115,6 +115,16 @@ def test_find_steps_over_the_ends() -> None:
     assert queue.find(10) is None
 
 
+def test_clear_leaves_an_empty_queue() -> None:
+    queue, chunks = queue_of(10, 20)
+    queue.release()
+    assert queue.clear() == 30
+    assert queue.head is None and queue.gate is None and queue.tail is None
+    assert queue.queued_bytes == 0
+    assert chunks[0].following is None
+    assert queue.clear() == 0
+
+
 def test_clear_of_a_long_list_does_not_recurse() -> None:
     """Freed from its head a linked list frees itself one frame deeper with each chunk."""
     queue, chunks = queue_of(*[1] * (20 * sys.getrecursionlimit()))
