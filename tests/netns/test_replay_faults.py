@@ -79,7 +79,7 @@ def test_port_used_again_at_once(scenario: Scenario, mode: str, end: str) -> Non
         )
         scenario.wait_for_target(timeout=30)
     opened = scenario.online[0].count()
-    assert opened >= 190
+    assert opened >= 100  # each of four ports more than twenty times
     check(scenario, replay, opened)
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.lab.scenario import PORT, Scenario
+from tests.lab.scenario import PORT, Scenario, wait_until
 from tests.netns.test_replay import MODES, check
 
 pytestmark = pytest.mark.netns
@@ -112,7 +112,7 @@ def test_gradually(scenario: Scenario, mode: str) -> None:
 def test_memory_limit_sheds(scenario: Scenario, mode: str) -> None:
     """-m: what the target does not take piles up only so far; sessions are shed, and counted."""
     scenario.servers(target=("--never-answer",))
-    with scenario.replay(mode, "-m", 64) as replay:
+    with scenario.replay(mode, "-m", 90, "-B", 8) as replay:
         scenario.load("--connections 40 --requests 12 --request-bytes 500000", timeout=60)
         scenario.load("--connections 20 --seed 3")
         time.sleep(1)
@@ -127,12 +127,13 @@ def test_small_mtu_and_mss(scenario: Scenario) -> None:
     """-M 600 -D 500: no packet to the target is longer, and the target is told of the MSS."""
     scenario.servers()
     dump = scenario.lab.target.start(
-        ["tcpdump", "-i", "any", "-nn", "-c", "4000", f"tcp port {PORT}"], name="tcpdump"
+        ["tcpdump", "--immediate-mode", "-l", "-i", "any", "-nn", f"tcp port {PORT}"], name="tcpdump"
     )
     dump.wait_for("listening", 10)
     with scenario.replay("classic", "-M", 600, "-D", 500) as replay:
         scenario.load("--connections 5 --requests 3 --request-bytes 5000 --answer-bytes 5000")
         scenario.wait_for_target(5)
+    wait_until(lambda: "Flags [S]" in dump.output(), 5)
     dump.stop()
     lines = dump.output().splitlines()
     sent = [line for line in lines if f"> {scenario.lab.target.v4}.{PORT}" in line]
