@@ -127,7 +127,8 @@ def test_small_mtu_and_mss(scenario: Scenario) -> None:
     """-M 600 -D 500: no packet to the target is longer, and the target is told of the MSS."""
     scenario.servers()
     dump = scenario.lab.target.start(
-        ["tcpdump", "--immediate-mode", "-l", "-i", "any", "-nn", f"tcp port {PORT}"], name="tcpdump"
+        ["tcpdump", "--immediate-mode", "-l", "-i", "any", "-nn", f"tcp port {PORT}"],
+        name="tcpdump",
     )
     dump.wait_for("listening", 10)
     with scenario.replay("classic", "-M", 600, "-D", 500) as replay:
