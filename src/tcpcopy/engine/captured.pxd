@@ -43,6 +43,7 @@ cdef class CapturedHalf(ChunkQueue):
     @cython.locals(rcv=cython.longlong, offset=cython.longlong)
     cpdef int take_fin(self, long long seq_after_data, long long ack, long long now_ns) except -1
     @cython.locals(rcv=cython.longlong, ahead=cython.longlong)
+    cpdef int close_captured(self, long long now_ns) except -1
     cpdef int take_rst(self, long long seq, long long ack, long long now_ns) except -1
     @cython.locals(tail=Chunk, rcv=cython.longlong)
     cdef void _accept(

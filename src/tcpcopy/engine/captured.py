@@ -138,6 +138,12 @@ class CapturedHalf(ChunkQueue):
         self.captured_end = _RST
         return _USED
 
+    def close_captured(self, now_ns: int) -> int:
+        """The capture ends here, the connection does not: it is closed after what was captured."""
+        self.captured_fin_offset = self.captured_rcv_offset
+        self._end_if_complete(now_ns)
+        return 0
+
     def _accept(self, data: bytes, server_offset: int, now_ns: int) -> None:
         tail = self.tail
         if tail is not None and server_offset < tail.server_offset:

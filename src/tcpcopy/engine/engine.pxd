@@ -13,7 +13,9 @@ from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport Segment, flow_key, parse, parse_options, payload
 
 cdef long long _MASK
-cdef long long _REMEMBER
+cdef long long _IDLE_LOOK
+cdef long long _HOLE_LOOK
+cdef long long _MIN_RTT
 cdef long long _MAX_RTT
 cdef int _USED
 cdef int _CUT
@@ -80,7 +82,7 @@ cdef class Engine(PacketHandler):
     cdef int _hole_or_shed(self, Session session, int reason) except -1
     @cython.locals(chunk=Chunk)
     cdef void _note_turns(self, Session session, Chunk before) except *
-    @cython.locals(rtt=cython.longlong)
+    @cython.locals(rtt=cython.longlong, as_captured=cython.longlong)
     cdef void _note_round_trip(self, Session session, long long captured_ns) except *
     @cython.locals(segment=Segment, closed=cython.int, ended=cython.longlong)
     cdef int _take_first(
@@ -105,6 +107,7 @@ cdef class Engine(PacketHandler):
         long long captured_ns,
         long long timestamp_ns,
     ) except *
+    cdef void _connect(self, Session session) except *
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, bytes key) except *
     cdef void _end_detached(self, Session session) except *
@@ -124,6 +127,8 @@ cdef class Engine(PacketHandler):
     @cython.locals(
         now=cython.longlong,
         heap=TimerHeap,
+        context=Context,
+        clock=cython.longlong,
         count=cython.int,
         deadline=cython.longlong,
         session=Session,
@@ -133,6 +138,8 @@ cdef class Engine(PacketHandler):
     cdef void _run_session_timers(self, Session session, long long now) except *
     @cython.locals(deadline=cython.longlong)
     cdef void _settle(self, Session session, int outcome) except *
+    @cython.locals(busy=cython.bint)
+    cdef void _note_busy(self, Session session) except *
     @cython.locals(ends=cython.longlong, repeat=cython.longlong)
     cdef void _schedule_linger(self, Session session) except *
     @cython.locals(counts=Counts)
@@ -143,4 +150,9 @@ cdef class Engine(PacketHandler):
     cdef void _bug(self, Session session) except *
     @cython.locals(found=cython.longlong)
     cdef long long _closed(self, bytes key) except -1
+    @cython.locals(
+        heads=list, head=Session, session=Session, sibling=Session
+    )
+    cpdef void end_pass(self) except *
+    cdef int _end_cut(self, Session session) except -1
     cdef void _forget_closed(self, bytes key) except *

@@ -30,10 +30,12 @@ from tcpcopy.packet.segment import (
     payload,
 )
 
-REMEMBER_NS = 120_000_000_000
 MAX_RTT_NS = 1_000_000_000
 
-_REMEMBER = REMEMBER_NS
+# Recorded: sessions that wait for what the file brings are looked at so often.
+_IDLE_LOOK = 5_000_000_000
+_HOLE_LOOK = 50_000_000
+_MIN_RTT = 250_000
 _MAX_RTT = MAX_RTT_NS
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _USED = 0
@@ -149,7 +151,7 @@ class Engine(PacketHandler):
         """Give the segment to one session, and let the session go on."""
         segment = self.segment
         captured_ns = timestamp_ns - self.clock_offset_ns
-        session.last_captured_ns = self.now_ns
+        session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
         if session.syn_ns:
             self._note_round_trip(session, captured_ns)
         counts = self.context.counts
@@ -202,9 +204,11 @@ class Engine(PacketHandler):
         """The first segment after the SYN tells the client's round-trip time."""
         rtt = captured_ns - session.syn_ns
         session.syn_ns = 0
-        if 250_000 <= rtt <= _MAX_RTT:
-            session.client_rtt_ns = rtt
-            if session.rtt_ns == 0:  # not -R
+        as_captured = int(rtt * self.context.speed)
+        if _MIN_RTT <= as_captured <= _MAX_RTT:
+            session.client_rtt_ns = as_captured
+            if session.rtt_ns == 0 and rtt >= _MIN_RTT:  # not -R
+                rtt = min(rtt, _MAX_RTT)
                 session.rtt_ns = rtt
                 self.opener.set_round_trip(session.replayed, rtt)
 
@@ -255,7 +259,7 @@ class Engine(PacketHandler):
         self.by_client[key] = head
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
-            session.last_captured_ns = self.now_ns
+            session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
             if is_syn:
                 session.syn_ns = captured_ns
             if session.answer_key:
@@ -269,7 +273,8 @@ class Engine(PacketHandler):
     def _start(
         self, session: Session, data: bytes, is_syn: bool, captured_ns: int, timestamp_ns: int
     ) -> None:
-        session.replayed.open(self.now_ns)
+        if session.opens_ns == 0:  # else when --rate lets it
+            session.replayed.open(self.now_ns)
         if not is_syn:
             self._feed(session, data, timestamp_ns)
             return
@@ -278,6 +283,11 @@ class Engine(PacketHandler):
             self.context.counts.queued_bytes += len(data)
             self._note_turns(session, None)
         self._settle(session, session.advance(self.now_ns))
+
+    def _connect(self, session: Session) -> None:
+        session.opens_ns = 0
+        self.opener.announce(session)
+        session.replayed.open(self.now_ns)
 
     def _detach(self, key: bytes) -> None:
         """The client uses its port again: what stands there has ended, its replay goes on."""
@@ -352,6 +362,12 @@ class Engine(PacketHandler):
         """Run what is due at `now_ns`; how many sessions were looked at."""
         now = self.now_ns
         heap = self.heap
+        context = self.context
+        clock = now
+        if context.recorded:
+            clock = context.capture_ns
+            context.idle_look_ns = now + _IDLE_LOOK
+            context.hole_look_ns = now + _HOLE_LOOK
         count = 0
         while True:
             deadline = heap.next_deadline_ns()
@@ -363,8 +379,8 @@ class Engine(PacketHandler):
                 self._run_session_timers(session, now)
             except Exception:
                 self._bug(session)
-        if now - self.closed_turned_ns > _REMEMBER:
-            self.closed_turned_ns = now
+        if clock - self.closed_turned_ns > context.remember_ns:
+            self.closed_turned_ns = clock
             self.closed_before = self.closed
             self.closed = {}
         return count
@@ -384,10 +400,13 @@ class Engine(PacketHandler):
         if deadline > now:
             self.heap.schedule(session, deadline)
             return
+        if session.opens_ns != 0 and session.opens_ns <= now:
+            self._connect(session)
         outcome = session.run_timers(now)
         if outcome != 0:
             self._finish(session, outcome)
             return
+        self._note_busy(session)
         deadline = session.next_deadline_ns()
         # Never at once again: whatever is due was done.
         self.heap.schedule(session, deadline if deadline > now else now + 100_000)
@@ -399,10 +418,25 @@ class Engine(PacketHandler):
         if outcome != 0:
             self._finish(session, outcome)
             return
+        self._note_busy(session)
         deadline = session.next_deadline_ns()
         # An entry that is too early costs one look; moving it with every packet costs more.
         if session.heap_index < 0 or deadline < session.deadline_ns:
             self.heap.schedule(session, deadline)
+
+    def _note_busy(self, session: Session) -> None:
+        """Count the sessions that go on without anything more being captured."""
+        if not self.context.recorded:
+            return
+        busy = (
+            session.gate is not None
+            or session.captured_end != 0
+            or session.cut
+            or not session.replayed.established
+        )
+        if busy != session.busy:
+            session.busy = busy
+            self.context.counts.busy += 1 if busy else -1
 
     def _schedule_linger(self, session: Session) -> None:
         ends = self.now_ns + self.context.linger_ns
@@ -417,6 +451,9 @@ class Engine(PacketHandler):
         counts = self.context.counts
         counts.outcomes[outcome] += 1
         counts.live -= 1
+        if session.busy:
+            session.busy = 0
+            counts.busy -= 1
         counts.queued_bytes -= session.clear() + session.early_bytes
         session.early = None
         session.early_bytes = 0
@@ -481,6 +518,32 @@ class Engine(PacketHandler):
         """The capture begins anew (a file is read again): a SYN seen before is a new connection."""
         self.closed = {}
         self.closed_before = {}
+
+    def end_pass(self) -> None:
+        """The file has ended: what is open is closed once all of it is replayed and answered.
+
+        What comes next is read from the beginning: new connections, whatever they look like.
+        """
+        self.forget_ended()
+        heads = list(self.by_client.values())
+        self.by_client.clear()
+        for head in heads:
+            session: Session | None = head
+            while session is not None:
+                sibling = session.sibling
+                session.sibling = None
+                session.captured_key = b""
+                session.cut = session.captured_end == 0
+                try:
+                    self._settle(session, self._end_cut(session))
+                except Exception:
+                    self._bug(session)
+                session = sibling
+
+    def _end_cut(self, session: Session) -> int:
+        if session.stuck_since_ns:
+            return session.give_up(_CAPTURE_HOLE, self.now_ns)
+        return session.advance(self.now_ns)
 
     def _forget_closed(self, key: bytes) -> None:
         self.closed.pop(key, None)

@@ -14,6 +14,7 @@ cdef int _NO_ADDRESS
 cdef int _SHED_MEMORY
 cdef int _SHED_SESSIONS
 cdef int _SKIPPED_PARTIAL
+cdef int _SKIPPED_RATE
 cdef int _SKIPPED_SAMPLING
 cdef int _SHED_SESSION
 cdef int _SKIPPED_SESSION
@@ -30,6 +31,7 @@ cdef class Opener:
     cdef public long long max_sessions
     cdef public bint memory_is_short
     cdef public long long opened
+    cdef public object rate
     cdef public object sampling
     cdef public object transfers
     cdef public Transport transport
@@ -57,6 +59,8 @@ cdef class Opener:
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1
     cdef int _reason_to_shed(self) except -1
+    @cython.locals(opens_ns=cython.longlong, outcome=cython.int)
+    cdef int _wait_for_rate(self, Session session, long long now_ns) except -1
     @cython.locals(session=Session, client=TcpClient)
     cdef Session _make(
         self,
@@ -68,7 +72,7 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
-    cdef void _announce(self, Session session) except *
+    cpdef int announce(self, Session session) except -1
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)
     cdef KernelClient _kernel_client(self, Session session, object target, Transport transport)

@@ -23,6 +23,7 @@ _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compi
 _NO_ADDRESS = int(Outcome.NO_ADDRESS)
 _SHED_MEMORY = int(Outcome.SHED_MEMORY)
 _SHED_SESSIONS = int(Outcome.SHED_SESSIONS)
+_SKIPPED_RATE = int(Outcome.SKIPPED_RATE)
 _SKIPPED_PARTIAL = int(Outcome.SKIPPED_PARTIAL)
 _SKIPPED_SAMPLING = int(Outcome.SKIPPED_SAMPLING)
 _SHED_SESSION = int(Drop.SHED_SESSION)
@@ -43,6 +44,7 @@ class Opener:
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
         "memory_is_short",  # set by the owner: new sessions are shed
+        "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
         "opened",  # kernel connections made, for taking turns
         "sampling",
         "transfers",
@@ -76,6 +78,7 @@ class Opener:
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
+        self.rate: Any = None
 
     def open(
         self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
@@ -99,20 +102,22 @@ class Opener:
                 shed = reason or self._reason_to_shed()
                 session = None
                 if not shed:
-                    shed = _NO_ADDRESS
                     try:
                         session = self._make(
                             key, target, copy, client_address, segment, is_syn, now_ns
                         )
-                        self._announce(session)
+                        if session is not None and self.rate is not None:
+                            shed = self._wait_for_rate(session, now_ns)
+                        if session is not None and not shed and session.opens_ns == 0:
+                            self.announce(session)
                     except Exception:
                         self.failure = traceback.format_exc()
                         shed = _INTERNAL_ERROR
-                        if session is not None:
-                            self.give_back(session, now_ns)
-                        session = None
+                if session is not None and shed:
+                    self.give_back(session, now_ns)
+                    session = None
                 if session is None:
-                    counts.count_outcome(shed)
+                    counts.count_outcome(shed or _NO_ADDRESS)
                     continue
                 counts.live += 1
                 if counts.live > counts.peak:
@@ -136,6 +141,16 @@ class Opener:
             return _SHED_MEMORY
         if self.max_sessions and self.context.counts.live >= self.max_sessions:
             return _SHED_SESSIONS
+        return 0
+
+    def _wait_for_rate(self, session: Session, now_ns: int) -> int:
+        """Ask --rate when the session may connect; 0, or the outcome when it may not."""
+        opens_ns: int = self.rate.admit(now_ns)
+        if opens_ns < 0:
+            outcome = -opens_ns
+            self.left_out = _SKIPPED_SESSION if outcome == _SKIPPED_RATE else _SHED_SESSION
+            return outcome
+        session.opens_ns = opens_ns if opens_ns > now_ns else 0
         return 0
 
     def _make(
@@ -185,8 +200,9 @@ class Opener:
         )
         return session
 
-    def _announce(self, session: Session | None) -> None:
-        if session is not None and self.announcer is not None:
+    def announce(self, session: Session) -> int:
+        """Tell the intercepts of a session, before its SYN."""
+        if self.announcer is not None:
             target: Any = session.target
             self.announcer.announce(
                 session.mapped_address,
@@ -194,6 +210,7 @@ class Opener:
                 target.target_address,
                 target.target_port,
             )
+        return 0
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
         """The SYN goes with the client's own options, or usual ones when it was not seen."""

@@ -13,7 +13,6 @@ cdef long long _SURPLUS_FACTOR
 cdef long long _SURPLUS_MIN
 cdef long long _SURPLUS_MAX
 cdef int _GROWING
-cdef long long _WAIT_FACTOR
 cdef long long _WAIT_MIN
 cdef int _TRUSTED_STREAK
 cdef long long _LESS_WAIT

@@ -40,7 +40,6 @@ SURPLUS_MAX_NS = 200_000_000
 # A surplus that grew with so many turns in a row is longer answers, not a lead.
 GROWING_TURNS = 2
 # "Generously: many times what the online answer took, at least a second."
-WAIT_FACTOR = 10
 WAIT_MIN_NS = 1_000_000_000
 # The same for a target that is silent, and is known to answer less than online does.
 LESS_WAIT_NS = 10_000_000_000
@@ -59,7 +58,6 @@ _SURPLUS_FACTOR = SURPLUS_FACTOR
 _SURPLUS_MIN = SURPLUS_MIN_NS
 _SURPLUS_MAX = SURPLUS_MAX_NS
 _GROWING = GROWING_TURNS
-_WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
 _TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
@@ -78,7 +76,7 @@ class PacedHalf(CapturedHalf):
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
-        "client_rtt_ns",  # the round-trip time that the capture showed, 0: none
+        "client_rtt_ns",  # the round-trip time that the capture showed, as captured, 0: none
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
@@ -134,7 +132,8 @@ class PacedHalf(CapturedHalf):
         if (
             not first
             and self.client_rtt_ns >= _RTT_FLOOR
-            and chunk.captured_ns - self.previous_turn_ns < self.client_rtt_ns * 3 // 4
+            and (chunk.captured_ns - self.previous_turn_ns) * self.context.speed
+            < self.client_rtt_ns * 3 // 4
             and chunk.kind < _FIN
         ):
             self.streaming = 1  # faster than any reaction could be
@@ -278,7 +277,7 @@ class PacedHalf(CapturedHalf):
         chunk = self.gate
         if chunk is None or self.turn_count == 0:
             return _WAIT_MIN
-        wait = (chunk.captured_ns - self.turn_captured_ns) * _WAIT_FACTOR
+        wait = (chunk.captured_ns - self.turn_captured_ns) * self.context.wait_factor
         return wait if wait > _WAIT_MIN else _WAIT_MIN
 
     def release_gate(self, replayed: Replayed, now_ns: int) -> int:
@@ -316,6 +315,8 @@ class PacedHalf(CapturedHalf):
     def _count_turn(self, lag_ns: int) -> None:
         counts = self.context.counts
         counts.turns_replayed += 1
+        if not self.context.paced:
+            return
         if lag_ns > _QUIET:
             counts.turns_late += 1
         counts.capture_lag.record(lag_ns if lag_ns > 0 else 0)

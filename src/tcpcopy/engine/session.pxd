@@ -1,11 +1,17 @@
 import cython
 
+from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.pacing cimport PacedHalf
 from tcpcopy.engine.replayed cimport Replayed
 
 cdef long long _OPEN
 cdef int _RUNNING
+cdef int _BY_TARGET
+cdef long long _CUT_QUIET
+cdef long long _CUT_WAIT
+cdef long long _CUT_WAITS
+cdef long long _CUT_LOOK
 cdef int _RST
 cdef int _FIN
 cdef int _NONE
@@ -22,23 +28,37 @@ cdef int _OPEN_AT_EXIT
 
 cdef class Session(PacedHalf):
     cdef public bytes answer_key
+    cdef public bint busy
     cdef public bytes captured_key
     cdef public int copy
+    cdef public bint cut
     cdef public long long gate_deadline_ns
     cdef public bint lingers
     cdef public bytes mapped_address
     cdef public int mapped_port
+    cdef public long long opens_ns
     cdef public int outcome
     cdef public long long received_seen
     cdef public Replayed replayed
     cdef public Session sibling
     cdef public long long syn_ns
+    cdef public long long slot_ns
     cdef public object target
 
-    @cython.locals(half=Replayed, opens=cython.longlong)
+    @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
+    @cython.locals(opens=cython.longlong)
+    cdef void _open_gate(self, Replayed half, long long now_ns) except *
+    @cython.locals(chunk=Chunk)
+    cdef long long _slot(self, long long now_ns) except -2
+    @cython.locals(since=cython.longlong)
+    cdef long long _cut_closes_ns(self, Replayed half, long long now_ns) except -2
     @cython.locals(
-        half=Replayed, context=Context, opens=cython.longlong, complete=cython.bint
+        half=Replayed,
+        context=Context,
+        opens=cython.longlong,
+        complete=cython.bint,
+        clock_ns=cython.longlong,
     )
     cpdef int run_timers(self, long long now_ns) except -1
     @cython.locals(since=cython.longlong)

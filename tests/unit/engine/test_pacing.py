@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.context import WAIT_FACTOR
 from tcpcopy.engine.pacing import (
     FIRST_QUIET_NS,
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
     SURPLUS_MIN_NS,
-    WAIT_FACTOR,
     WAIT_MIN_NS,
 )
 from tests.unit.engine.gating import Gate, asked
