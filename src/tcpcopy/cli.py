@@ -20,6 +20,7 @@ from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
+from tcpcopy.mapping.rate import REQUESTS, SESSIONS
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
@@ -65,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
             say(option_table.help_text() if is_help else f"{version_line('tcpcopy')}\n", sys.stdout)
             return 0
         option_table.check_host(options, is_local_address)
-        check_privilege()
+        if options.recorded is None or not options.socket_mode:
+            check_privilege()
     except UsageError as error:
         say(f"tcpcopy: {error}\n", sys.stderr)
         return 2
@@ -146,7 +148,8 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
                 reporter.tick(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)
-    _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
+    if signals.requested():
+        _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
     stopped_ns = time.monotonic_ns()
     copier.finish(lambda: signals.requests > 1, tick)
     log.wipe_before(None)
@@ -191,6 +194,7 @@ def copier_config(
     `draw(bits)` gives random numbers, `open_files` is the limit of them (0: none).
     """
     mss_given = options.mss_bytes if options.mss_bytes != 1460 or options.mtu_bytes != 1500 else 0
+    recorded = options.recorded
     local_addresses: tuple[bytes, ...] = ()
     if options.socket_mode and options.client_pool is not None:
         local_addresses = tuple(itertools.islice(options.client_pool, _MOST_LOCAL_ADDRESSES))
@@ -206,6 +210,9 @@ def copier_config(
             max_sessions=session_limit(options, open_files),
             max_queued_bytes=options.memory_bytes // 4 * 3,
             seed=draw(31),
+            recorded=recorded is not None,
+            speed=float(recorded.engine_speed) if recorded is not None else 1.0,
+            paced=recorded is None or not recorded.fast,
         ),
         transfers=options.transfers,
         devices=options.devices,
@@ -227,6 +234,8 @@ def copier_config(
         gradual=options.gradual,
         memory_bytes=options.memory_bytes,
         local_addresses=local_addresses,
+        recorded=recorded,
+        rate=options.rate,
     )
 
 
@@ -257,6 +266,10 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         client_pool_size=len(pool) if pool is not None else 0,
         example_client=format_address(pool[0]) if pool is not None and len(pool) else "",
         devices=options.devices,
+        files=options.recorded.paths if options.recorded is not None else (),
+        passes=options.recorded.passes if options.recorded is not None else 1,
+        pacing=pacing_text(options),
+        rate=rate_text(options),
         filter_text=options.filter or "",
         buffer_mib=options.buffer_bytes >> 20,
         snaplen=options.snaplen_bytes,
@@ -270,12 +283,41 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
     )
 
 
+def pacing_text(options: Options) -> str:
+    """How fast files are replayed; "" for live traffic."""
+    recorded = options.recorded
+    if recorded is None:
+        return ""
+    if recorded.fast:
+        return "as fast as answers allow"
+    text = "as recorded" if recorded.speed == 1 else f"{float(recorded.speed):g} times as fast"
+    if recorded.longest_gap_ns is not None:
+        text += f", gaps cut to {recorded.longest_gap_ns / 1e6:g} ms"
+    return text
+
+
+def rate_text(options: Options) -> str:
+    """`--rate` as asked for; "" without one."""
+    rate = options.rate
+    if rate is None:
+        return ""
+    unit = REQUESTS if rate.is_requests else SESSIONS
+    ramp = f", ramp of {rate.ramp_ns / 1e9:g} s" if rate.ramp_ns else ""
+    return f"at most {float(rate.per_second):g} {unit}/s ({rate.mode}{ramp})"
+
+
 def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
+    if options.recorded is not None:
+        devices = f"{', '.join(options.recorded.paths)}, {pacing_text(options)}"
+        if options.recorded.passes > 1:
+            devices += f", {options.recorded.passes} times"
+    if options.rate is not None:
+        devices += f", {rate_text(options)}"
     workers = f", {options.workers} workers" if options.workers > 1 else ""
     return f"{mode}, copying {shown} from {devices}{workers} ({version_line('tcpcopy')})"
 

@@ -27,11 +27,14 @@ from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
+from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient
-from tcpcopy.report.counters import RingCounts, Snapshot
+from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ class CopierConfig:
     memory_bytes: int = 1024 * _MIB
     local_addresses: tuple[bytes, ...] = field(default=())
     share: tuple[int, int] = (0, 1)  # this worker, and how many there are
+    recorded: RecordedConfig | None = None  # files instead of devices
+    rate: RateConfig | None = None
 
 
 class _NoSink(PacketSink):
@@ -89,6 +94,8 @@ class Copier:
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self.player: Player | None = None
+        self._input_fd = -1  # of a pipe that is read, while it is waited for
         self._backlog = Backlog()
         self._poll = select.epoll()
         self._alarm = Alarm()
@@ -137,6 +144,12 @@ class Copier:
                 local_addresses=config.local_addresses,
             )
         self._opener = opener
+        self._rate = None
+        if config.rate is not None:
+            self._rate = config.rate.limit(config.share[1])
+            opener.rate = config.rate.session_rate(self._rate, config.recorded is not None)
+            if config.rate.is_requests:
+                context.turn_rate = self._rate
         return Engine(config.engine, context, opener, on_bug=_log_bug)
 
     def _on_transport(self, client: KernelClient) -> None:
@@ -153,11 +166,13 @@ class Copier:
     def _open(self) -> None:
         config = self.config
         program = filter_program(config) if not self.rings else b""
+        if config.recorded is not None:
+            self._open_recorded(config.recorded)
         if config.intercepts:
             self._open_classic()
         elif self.transport is not None:
             self._poll.register(self.transport.fileno(), select.EPOLLIN)
-        if not self.rings:
+        if not self.rings and self.player is None:
             try:
                 self.rings = open_rings(
                     config.devices,
@@ -170,6 +185,19 @@ class Copier:
         for ring in self.rings:
             self._poll.register(ring.fileno(), select.EPOLLIN)
         self._poll.register(self._alarm.fileno(), select.EPOLLIN)
+
+    def _open_recorded(self, recorded: RecordedConfig) -> None:
+        config = self.config
+        feed = open_feed(tuple(port for _, port in config.transfers.sources()), config.filter)
+        self.player = Player(
+            recorded,
+            open_recorded(recorded.paths),
+            feed,
+            self.engine,
+            memory_bytes=config.memory_bytes,
+        )
+        if self._rate is not None and config.rate is not None:
+            self.player.limit_rate(self._rate, config.rate.mode, requests=config.rate.is_requests)
 
     def _open_classic(self) -> None:
         config = self.config
@@ -249,6 +277,8 @@ class Copier:
 
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""
+        if self.player is not None:
+            return self.player.play(self.engine.now_ns)
         backlog = self._backlog
         handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
         if backlog.held_bytes > self.config.memory_bytes // 4:
@@ -264,7 +294,8 @@ class Copier:
 
     def _housekeep(self, now_ns: int) -> None:
         self._housekeeping_ns = now_ns + _HOUSEKEEPING_NS
-        self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
+        if self.player is None:  # its times are the loop's already
+            self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
         self._memory_bytes = resident_bytes()
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
@@ -281,19 +312,43 @@ class Copier:
             relay_ns = self.relay.next_deadline_ns()
             if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
                 deadline_ns = max(relay_ns, 1)
+        if self.player is not None:
+            due_ns = self.player.due_ns
+            if due_ns >= 0 and (deadline_ns < 0 or due_ns < deadline_ns):
+                deadline_ns = max(due_ns, 1)
+            self._watch_input(self.player)
         self._alarm.set(deadline_ns if deadline_ns > 0 else 0)
         for fd, _ in self._poll.poll(_LONGEST_SLEEP_S):
             if fd == self._alarm.fileno():
                 self._alarm.quiet()
 
+    def _watch_input(self, player: Player) -> None:
+        """Be woken by a pipe only while its packets are waited for: it may be full all the time."""
+        if self._input_fd >= 0:
+            self._poll.unregister(self._input_fd)
+            self._input_fd = -1
+        if player.wants_input:
+            fd = player.stream.fileno()
+            if fd >= 0:
+                self._poll.register(fd, select.EPOLLIN)
+                self._input_fd = fd
+
+    @property
+    def is_done(self) -> bool:
+        """Whether files were replayed to their end, and every session of them has ended."""
+        player = self.player
+        return player is not None and player.finished and self.engine.context.counts.live == 0
+
     def run(
         self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
     ) -> None:
-        """Copy until `stopping()`; `tick` is called with the time after each turn."""
+        """Copy until `stopping()` or the end of the files; `tick`: the time after each turn."""
         self._poll.register(stop_fd, select.EPOLLIN)
         while not stopping():
             handled = self.step()
             tick(self.engine.now_ns)
+            if self.is_done:
+                break
             if self._backlog.held_bytes:
                 continue
             if handled >= _BUSY_EVENTS:
@@ -306,6 +361,8 @@ class Copier:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        if self.player is not None:
+            self.player.stop()
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         self.step()
         while self._backlog.held_bytes or self._left_in_rings():
@@ -343,6 +400,8 @@ class Copier:
         self._closed = True
         for ring in self.rings:
             ring.close()
+        if self.player is not None:
+            self.player.stream.close()
         if self.relay is not None:
             self.relay.close()
         if self.transport is not None:
@@ -395,7 +454,28 @@ class Copier:
             ring_counts.dropped += dropped
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
+        if self.player is not None:
+            snapshot.file = file_counts(self.player)
+        if self._rate is not None:
+            snapshot.rate = RateCounts(
+                taken=self._rate.taken,
+                waited=self._rate.waited,
+                reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
+            )
         return snapshot
+
+
+def file_counts(player: Player) -> InputCounts:
+    """What was read of the files."""
+    done, total = player.progress()
+    return InputCounts(
+        packets=player.feed.taken + player.feed.left_out,
+        left_out=player.feed.left_out,
+        bytes_read=done,
+        bytes_total=total,
+        passes=player.passes_done,
+        problems=len(player.stream.problems),
+    )
 
 
 def filter_program(config: CopierConfig) -> bytes:

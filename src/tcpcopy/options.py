@@ -10,9 +10,9 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
+from tcpcopy import recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -35,7 +35,9 @@ from tcpcopy.mapping.addresses import (
     unusable_as_peer,
 )
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
+from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
+from tcpcopy.recorded.player import RecordedConfig
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -46,7 +48,6 @@ _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
 _MAX_WORKERS: Final = 64
 _WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
-_CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
@@ -55,6 +56,7 @@ _CLASSIC_ONLY: Final = (
 _TRAFFIC: Final = "what is copied, and where to"
 _CAPTURE: Final = "capture"
 _REPLAY: Final = "replay"
+_RECORDED: Final = "recorded traffic, and the rate"
 _RELAY: Final = "intercept (classic mode)"
 _PROCESS: Final = "process and reports"
 
@@ -87,7 +89,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("full_sessions_only", "-O", "--full-sessions-only", _TRAFFIC,
            "leave out connections that were open before tcpcopy started"),
     Option("device", "-i", "--device", _CAPTURE,
-           "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+           "devices to capture on; all when not given; or files to replay instead: pcap or pcapng, "
+           "also .gz and .zst, - for standard input; a name that is both is the device, unless it "
+           "has a slash", "DEVICE|FILE,...", repeats=True),
     Option("filter", "-F", "--filter", _CAPTURE,
            "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
     Option("buffer", "-B", "--buffer", _CAPTURE,
@@ -121,6 +125,25 @@ OPTIONS: Final[tuple[Option, ...]] = (
            64, 1 << 20, 1024, MIB),
     Option("session_pool", "-U", "--session-pool", _REPLAY,
            "accepted for old command lines, without effect", "NUM", 1, 63),
+    Option("acceleration", "-a", "--acceleration", _RECORDED,
+           "replay files so many times faster than they were recorded, waits included; 0.001 to "
+           "1000000, below 1 slower (default 1)", "FACTOR"),
+    Option("idle_threshold", "-I", "--idle-threshold", _RECORDED,
+           "cut gaps between the packets of a file that are longer than so many milliseconds, as "
+           "recorded, to this", "MS"),
+    Option("times", "-T", "--times", _RECORDED,
+           "replay files so many times, one after the other (default 1)", "NUM"),
+    Option("fast", "", "--fast", _RECORDED,
+           "replay files as fast as the target answers: each session in its order, waiting for "
+           "answers, but not for the time that passed when it was recorded"),
+    Option("rate", "", "--rate", _RECORDED,
+           "replay no more than so many sessions or requests a second, as 500sessions or "
+           "2000requests, live or from files", "RATE"),
+    Option("rate_mode", "", "--rate-mode", _RECORDED,
+           "what --rate does with what is too much: queue (it waits, for a minute at most), drop "
+           "(sessions are left out) or pace (files are read more slowly) (default queue)", "MODE"),
+    Option("ramp", "", "--ramp", _RECORDED,
+           "let the rate of --rate grow evenly from 0 for so many seconds", "SECONDS"),
     Option("relay_port", "-p", "--relay-port", _RELAY,
            "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
     Option("relay_connections", "-C", "--relay-connections", _RELAY,
@@ -149,6 +172,8 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
+      replay recorded connections to any port 80 to port 8080 of this host; needs no privilege
   tcpcopy demo
       show both on hosts made of network namespaces"""
 
@@ -178,6 +203,8 @@ class Options:
     gradual: bool = False
     full_sessions_only: bool = False
     devices: tuple[str, ...] = ()  # empty: all
+    recorded: RecordedConfig | None = None  # files to replay instead of devices
+    rate: RateConfig | None = None
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
@@ -245,7 +272,8 @@ def parse(
         for option in OPTIONS
         if option.low is not None
     }
-    transfers = _transfers(words.get("transfer"), resolve)
+    found, files = recorded_options.inputs(words.get("device"), devices())
+    transfers = _transfers(words.get("transfer"), resolve, is_recorded=bool(files))
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     keepalive_ns = numbers["keepalive_timeout"]
@@ -266,7 +294,9 @@ def parse(
         percentage=_given(numbers, "percentage"),
         gradual="gradual" in words,
         full_sessions_only="full_sessions_only" in words,
-        devices=_devices(words.get("device"), devices),
+        devices=found,
+        recorded=recorded_options.recorded(words, files),
+        rate=recorded_options.rate(words, bool(files)),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
@@ -280,7 +310,9 @@ def parse(
         output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
-        workers=_workers(words.get("workers"), _given(numbers, "memory")),
+        workers=recorded_options.refuse_workers(
+            words.get("workers"), _workers(words.get("workers"), _given(numbers, "memory")), files
+        ),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
         pid_file=file_to_write(words.get("pid_file")),
@@ -295,7 +327,8 @@ def check_host(options: Options, is_local: Callable[[bytes], bool]) -> None:
 
     `is_local` tells whether an address can be bound on this host. Raises UsageError.
     """
-    check_no_loop(options.transfers, is_local)
+    if options.recorded is None:  # nothing that is sent can get into a file
+        check_no_loop(options.transfers, is_local)
     if options.socket_mode and options.client_pool is not None:
         foreign = options.client_pool.first_foreign(is_local)
         if foreign is not None:
@@ -314,12 +347,15 @@ def _given(numbers: Mapping[str, int | None], name: str) -> int:
     return value
 
 
-def _transfers(word: Word | None, resolve: Resolver) -> TransferTable:
+def _transfers(word: Word | None, resolve: Resolver, *, is_recorded: bool) -> TransferTable:
     if word is None:
         raise UsageError(
             "-x", "", "is missing", "say what to copy, for example -x 80-192.168.0.2:8080"
         )
-    return TransferTable(parse_transfers(word.value, option=word.typed, resolve=resolve))
+    return TransferTable(
+        parse_transfers(word.value, option=word.typed, resolve=resolve),
+        excludes_targets=not is_recorded,
+    )
 
 
 def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tuple[Intercept, ...]:
@@ -399,29 +435,6 @@ def _localhost(word: Word | None, targets: Sequence[bytes]) -> bytes | None:
 
 def _family(length: int) -> str:
     return "IPv4" if length == IPV4_BYTES else "IPv6"
-
-
-def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[str, ...]:
-    if word is None:
-        return ()
-    known = list(devices())
-    found: dict[str, None] = {}
-    for item in word.value.split(","):
-        item = item.strip()
-        if item in known or item == "any":
-            found[item] = None
-            continue
-        if item.lower().endswith(_CAPTURE_FILES) or (item and Path(item).is_file()):
-            raise UsageError(
-                word.typed, item, "replay from files is not there yet", "name a device"
-            )
-        raise UsageError(
-            word.typed,
-            item,
-            "there is no such device" if item else "a device is empty",
-            f"give one or more of {', '.join(sorted(known))}",
-        )
-    return () if "any" in found else tuple(found)
 
 
 def _workers(word: Word | None, memory_bytes: int) -> int:

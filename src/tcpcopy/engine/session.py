@@ -163,7 +163,9 @@ class Session(PacedHalf):
         if clock_ns - self.last_captured_ns >= context.idle_timeout_ns:
             complete = self.is_delivered()
             if not complete and context.recorded:
-                return self.advance(now_ns)  # read on later: other time-outs bound what it waits for
+                return self.advance(
+                    now_ns
+                )  # read on later: other time-outs bound what it waits for
             return self.give_up(_IDLE_COMPLETE if complete else _IDLE_TIMEOUT, now_ns)
         return self.advance(now_ns)
 

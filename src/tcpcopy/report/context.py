@@ -39,6 +39,10 @@ class Context:
     ports_per_address: int = 64512  # that a mapped address has to give
     example_client: str = ""  # an address that the target sees as a client
     devices: tuple[str, ...] = ()  # -i; empty: all
+    files: tuple[str, ...] = ()  # -i, when it names files
+    passes: int = 1  # -T
+    pacing: str = ""  # of files: "as recorded", "10 times faster", "as fast as answers allow"
+    rate: str = ""  # --rate as asked for: "500 sessions/s", with its mode and ramp
     filter_text: str = ""  # -F; empty: made from -x
     buffer_mib: int = 0  # -B in force
     snaplen: int = 0  # -S in force

@@ -35,6 +35,27 @@ class RelayCounts:
 
 
 @dataclass(slots=True)
+class InputCounts:
+    """What was read of capture files (`-i FILE`); all 0 for a live capture."""
+
+    packets: int = 0  # IP packets read, each pass for itself
+    left_out: int = 0  # of these, other traffic: what a live capture would not have seen
+    bytes_read: int = 0  # of all passes
+    bytes_total: int = 0  # that there are to read; 0: nobody knows
+    passes: int = 0  # complete ones
+    problems: int = 0  # files that could not be read to their end
+
+
+@dataclass(slots=True)
+class RateCounts:
+    """What `--rate` came to."""
+
+    taken: int = 0  # sessions, or requests, that were given their time
+    waited: int = 0  # of these, those that had to wait for it
+    reached_milli: int = 0  # thousandths per second, once the rate was no longer rising
+
+
+@dataclass(slots=True)
 class Snapshot:
     """The counts of one worker, or of all, since the start. All are totals unless noted.
 
@@ -75,6 +96,8 @@ class Snapshot:
     # Beside the engine.
     rings: dict[str, RingCounts] = field(default_factory=dict)  # by device
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
+    file: InputCounts = field(default_factory=InputCounts)
+    rate: RateCounts = field(default_factory=RateCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -170,6 +193,11 @@ class Snapshot:
             ("answers received", self.answers_received,
              "answers used and dropped", sum(self.answer_drops)),
         ]  # fmt: skip
+        if self.file.packets:
+            equal.append(
+                ("packets read from files", self.file.packets,
+                 "packets captured and left out", self.packets_captured + self.file.left_out)
+            )  # fmt: skip
         if self.sessions_live == 0 and self.sessions_lost == 0:
             equal.append(
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
@@ -220,6 +248,8 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
+            elif isinstance(value, InputCounts | RateCounts):
+                value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
             elif isinstance(value, dict):
@@ -235,6 +265,8 @@ class Snapshot:
             value = data[spec.name]
             if spec.name in ("answer_time", "capture_lag"):
                 value = Histogram.from_dict(value)
+            elif spec.name in ("file", "rate"):
+                value = (InputCounts if spec.name == "file" else RateCounts)(**value)
             elif spec.name == "send_errors":
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
@@ -284,7 +316,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts):
+    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -296,6 +328,9 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
+        elif isinstance(value, InputCounts | RateCounts):
+            for part in fields(value):
+                yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
             for index, count in enumerate(value):
                 yield f"{name} {index}", count
@@ -322,6 +357,8 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
+        elif isinstance(mine, InputCounts | RateCounts):
+            _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)
 

@@ -43,6 +43,11 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
     transfers = ", ".join(f"{t.online_port} -> {t.target}" for t in context.transfers)
     rows.append(("mode", f"{context.mode}{', ' if transfers else ''}{transfers}"))
     rows.append(("time", clock(snapshot.duration_ns)))
+    if snapshot.file.packets:
+        rows += _of_files(snapshot, context)
+    if context.rate:
+        reached = f"{rate(snapshot.rate.reached_milli / 1000)}/s reached"
+        rows.append(("rate", f"{context.rate}: {reached}, {number(snapshot.rate.waited)} waited"))
     rows.append(("turns", _of(snapshot.turns_replayed, snapshot.turns_captured, seconds)))
     rows.append((
         "client bytes",
@@ -83,6 +88,21 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
         if histogram.count:
             rows.append((label, _percentiles(histogram)))
     return _aligned(rows)
+
+
+def _of_files(snapshot: Snapshot, context: Context) -> list[tuple[str, str]]:
+    """What was read, and how it was replayed."""
+    counts = snapshot.file
+    size = byte_size(counts.bytes_read)
+    if counts.bytes_total:
+        size += f" of {byte_size(counts.bytes_total)}"
+    passes = f", {counts.passes} of {context.passes} passes" if context.passes > 1 else ""
+    problems = f", {plural(counts.problems, 'problem')} (see the log)" if counts.problems else ""
+    return [
+        ("files", f"{size} read{passes}: {plural(counts.packets, 'packet')},"
+                  f" {number(counts.left_out)} of other traffic or answers{problems}"),
+        ("replayed", context.pacing),
+    ]  # fmt: skip
 
 
 def _of(part: int, whole: int, seconds: float) -> str:
