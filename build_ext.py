@@ -50,6 +50,7 @@ COMPILED_MODULES = [
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
+    "tcpcopy.recorded.flows",
     "tcpcopy.recorded.link",
     "tcpcopy.recorded.pcapng",
     "tcpcopy.recorded.records",
