@@ -51,6 +51,7 @@ COMPILED_MODULES = [
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
     "tcpcopy.recorded.feed",
+    "tcpcopy.recorded.flows",
     "tcpcopy.recorded.link",
     "tcpcopy.recorded.pcapng",
     "tcpcopy.recorded.records",

@@ -91,4 +91,4 @@ cdef class PcapReader(RecordReader):
     cpdef int parse(self) except -1
 
 @cython.locals(high=cython.longlong, low=cython.longlong, number=cython.longlong)
-cdef long long read32(const unsigned char[::1] data, Py_ssize_t at, bint is_big) noexcept
+cpdef long long read32(const unsigned char[::1] data, Py_ssize_t at, bint is_big) noexcept

@@ -23,6 +23,7 @@ cdef class PacketStream:
     cpdef long long next_ns(self) except -2
     cpdef bint is_ready(self) except -1
     cpdef int hand_on(self, PacketHandler handler) except -1
+    cpdef hand_on_all(self, PacketHandler handler)
     @cython.locals(status=cython.int)
     cdef int _settle(self, bint wait) except -1
     @cython.locals(number=cython.Py_ssize_t, status=cython.int)

@@ -100,6 +100,12 @@ class PacketStream:
         self._is_ready = False
         return self._current.hand_on(handler)  # type: ignore[union-attr]
 
+    def hand_on_all(self, handler: PacketHandler) -> None:
+        """Give all packets that are left to `handler`, whatever it returns. Waits for pipes."""
+        while self._is_ready or self._settle(True) == _READY:
+            self._is_ready = False
+            self._current.hand_on(handler)  # type: ignore[union-attr]
+
     def rewind(self) -> None:
         """Go back to the first packet; the counts go on. Raises: UsageError for pipes."""
         for file in self.files:
