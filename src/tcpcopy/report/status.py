@@ -10,6 +10,7 @@ from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.text import byte_size, clock, number, rate
 
 _FALLBACK_WIDTH = 80
+_BAR_WIDTH = 20
 
 
 class Sample(NamedTuple):
@@ -45,6 +46,7 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         lost += f"  skipped {number(snapshot.sessions_skipped)}"
     # Each with its rank: the highest is left out first.
     parts = [
+        *_progress(snapshot, is_drawn=bool(width)),
         (0, clock(snapshot.duration_ns)),
         (2, f"sessions {number(now.sessions)}"),
         (3, f"live {number(snapshot.sessions_live)}"),
@@ -62,6 +64,21 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         del parts[index]
         line = "  ".join(text for _, text in parts)
     return line[:width] if width else line
+
+
+def _progress(snapshot: Snapshot, *, is_drawn: bool) -> list[tuple[int, str]]:
+    """How far files have been replayed, and the time left; nothing when the end is unknown."""
+    done, total = snapshot.file.bytes_read, snapshot.file.bytes_total
+    if not total:
+        return []
+    parts = [(0, f"{100 * done // total} %")]
+    if is_drawn:
+        full = _BAR_WIDTH * done // total
+        parts.insert(0, (1, f"[{'#' * full}{'.' * (_BAR_WIDTH - full)}]"))
+    if 0 < done < total:
+        left_ns = snapshot.duration_ns * (total - done) // done
+        parts.append((1, f"{clock(left_ns)} left"))
+    return parts
 
 
 class StatusReporter:
