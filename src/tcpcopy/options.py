@@ -36,7 +36,12 @@ from tcpcopy.mapping.addresses import (
 )
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
 from tcpcopy.mapping.rate import RateConfig
-from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
+from tcpcopy.mapping.transfers import (
+    Transfer,
+    TransferTable,
+    check_no_loop,
+    parse_transfers,
+)
 from tcpcopy.recorded.player import RecordedConfig
 
 NS_PER_SECOND: Final = 1_000_000_000
@@ -280,8 +285,7 @@ def parse(
     if keepalive_ns is None:
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
-    if intercepts:
-        _check_classic(words["transfer"], transfers)
+    _check_families(words["transfer"], transfers if intercepts else ())
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -310,9 +314,7 @@ def parse(
         output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
-        workers=recorded_options.refuse_workers(
-            words.get("workers"), _workers(words.get("workers"), _given(numbers, "memory")), files
-        ),
+        workers=_workers(words.get("workers"), _given(numbers, "memory"), bool(files)),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
         pid_file=file_to_write(words.get("pid_file")),
@@ -383,7 +385,8 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_classic(word: Word, transfers: TransferTable) -> None:
+def _check_families(word: Word, transfers: Iterable[Transfer]) -> None:
+    """Refuse transfers that the classic relay cannot carry."""
     for transfer in transfers:
         if len(transfer.target_address) != IPV4_BYTES:
             raise UsageError(
@@ -437,10 +440,14 @@ def _family(length: int) -> str:
     return "IPv4" if length == IPV4_BYTES else "IPv6"
 
 
-def _workers(word: Word | None, memory_bytes: int) -> int:
+def _workers(word: Word | None, memory_bytes: int, is_recorded: bool) -> int:
     if word is None:
         return 1
+    if is_recorded and word.value not in ("auto", "1"):
+        word.refuse("files are replayed by one process", "leave it out")
     if word.value == "auto":
+        if is_recorded:
+            return 1
         wanted = len(os.sched_getaffinity(0))
         return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
     hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"

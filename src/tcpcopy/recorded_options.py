@@ -87,15 +87,6 @@ def recorded(words: Mapping[str, Word], files: tuple[str, ...]) -> RecordedConfi
     )
 
 
-def refuse_workers(word: Word | None, workers: int, files: tuple[str, ...]) -> int:
-    """The workers to use: one for files. Raises UsageError when more were asked for."""
-    if files and word is not None and workers > 1:
-        if word.value == "auto":
-            return 1
-        word.refuse("files are replayed by one process", "leave it out")
-    return workers
-
-
 def rate(words: Mapping[str, Word], is_recorded: bool) -> RateConfig | None:
     """`--rate`, `--rate-mode` and `--ramp`; None when not given. Raises UsageError."""
     word = words.get("rate")

@@ -313,6 +313,12 @@ def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explaine
                   " compare the answer times, or stop the clients before tcpcopy",)  # fmt: skip
 
 
+def _shed_rate(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} not taken on: as many waited for --rate as may wait"
+    return text, ("more came than --rate lets through: raise it, or leave sessions out on purpose:"
+                  " --rate-mode drop, or -r",)  # fmt: skip
+
+
 _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.REFUSED: _refused,
     Outcome.RESET: _reset,
@@ -327,6 +333,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.SEND_FAILED: _send_failed,
     Outcome.INTERNAL_ERROR: _internal_error,
     Outcome.OPEN_AT_EXIT: _open_at_exit,
+    Outcome.SHED_RATE: _shed_rate,
 }
 
 
