@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from tcpcopy.recorded import guess
 from tcpcopy.recorded.flows import Flow, FlowTable, Side
@@ -17,8 +16,10 @@ MOST_FLOWS = 1_000_000
 _MOST_SERVERS = 20_000
 # Ports on which servers listen though they are not below 1024.
 _SERVER_PORTS = frozenset(
-    (1433, 1521, 1883, 2181, 3000, 3306, 3389, 4222, 4789, 5000, 5353, 5432, 5672, 5900, 6379)
-    + (8000, 8080, 8081, 8086, 8443, 8472, 8888, 9000, 9042, 9090, 9092, 9200, 11211, 27017)
+    (
+        *(1433, 1521, 1883, 2181, 3000, 3306, 3389, 4222, 4789, 5000, 5353, 5432, 5672, 5900, 6379),
+        *(8000, 8080, 8081, 8086, 8443, 8472, 8888, 9000, 9042, 9090, 9092, 9200, 11211, 27017),
+    )
 )
 _EPHEMERAL = 32768  # where Linux begins to number client ports
 
@@ -172,9 +173,11 @@ def _server_rank(port: int) -> int:
 
 
 def _extent(client: Side, server: Side, missing: bool) -> Extent:
-    begun = client.has_syn
+    if client.packets == 0 and server.has_syn_ack and (server.has_fin or server.has_rst):
+        return Extent.INCOMPLETE
+    begun = client.has_syn or (client.packets == 0 and server.has_syn_ack)
     ended = client.has_fin or client.has_rst or server.has_rst
-    if begun and client.bytes == 0 and not server.has_syn_ack:
+    if client.has_syn and client.bytes == 0 and not server.has_syn_ack:
         if server.has_rst and not client.has_ack:
             return Extent.REFUSED
         if server.packets == 0 and not client.has_ack:
@@ -184,11 +187,3 @@ def _extent(client: Side, server: Side, missing: bool) -> Extent:
     if begun:
         return Extent.NOT_ENDED
     return Extent.BEGUN_BEFORE if ended else Extent.MIDDLE
-
-
-def take_census(stream: Any, most_flows: int = MOST_FLOWS) -> Census:
-    """Read a `PacketStream` to its end."""
-    census = Census(most_flows)
-    stream.hand_on_all(census.table)
-    census.finish()
-    return census

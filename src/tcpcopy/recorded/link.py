@@ -120,7 +120,7 @@ def _is_snap(data: Any, at: int) -> bool:
     """Whether LLC and SNAP headers that carry an EtherType stand there (RFC 1042)."""
     if data[at] != 0xAA or data[at + 1] != 0xAA or data[at + 2] != 3:
         return False
-    return data[at + 3] == 0 and data[at + 4] == 0 and data[at + 5] == 0
+    return not (data[at + 3] or data[at + 4] or data[at + 5])
 
 
 def _ppp(data: Any, at: int, end: int) -> int:

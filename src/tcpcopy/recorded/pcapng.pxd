@@ -50,5 +50,5 @@ cdef class PcapngReader(RecordReader):
 
 cdef object _HALF_RANGE
 
-@cython.locals(second=object, ticks=object, nanoseconds=object)
+@cython.locals(second=object, ticks=object, nanoseconds=object, latest=object)
 cdef object _far_time(high, low, interface)

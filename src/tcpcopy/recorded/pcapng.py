@@ -7,7 +7,7 @@ Source: draft-ietf-opsawg-pcapng.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from tcpcopy.recorded.records import Interface, RecordReader, read32
 
@@ -139,7 +139,7 @@ class PcapngReader(RecordReader):
         length = read32(self.view, at + 4, self.is_big)
         if length < 12 or length & 3:
             return self._bad_length(length)
-        if kind == _ENHANCED_PACKET or kind == _OLD_PACKET:
+        if kind in (_ENHANCED_PACKET, _OLD_PACKET):
             if length < 32:
                 return self._bad_length(length)
             return self._timed_packet(kind, at, left, length)
@@ -230,7 +230,7 @@ class PcapngReader(RecordReader):
 
     def _interface(self, at: int, wanted: int) -> None:
         """Take in an interface description; `wanted` bytes of the block are there."""
-        order = "big" if self.is_big else "little"
+        order: Literal["big", "little"] = "big" if self.is_big else "little"
         block = bytes(self.storage[at : at + wanted])
         link_type = int.from_bytes(block[8:10], order)
         interface = Interface(link_type, int.from_bytes(block[12:16], order))
@@ -259,5 +259,6 @@ def _far_time(high: int, low: int, interface: Interface) -> int:
     """Nanoseconds where 64 bits do not hold the numbers on the way; within what a time can be."""
     second: Any = _SECOND_NS
     ticks = high * _HALF_RANGE + low
-    nanoseconds = ticks * second // interface.ticks_a_second() + interface.offset_s * second
-    return max(0, min(nanoseconds, _MOST_SECONDS * second))
+    nanoseconds: int = ticks * second // interface.ticks_a_second() + interface.offset_s * second
+    latest: int = _MOST_SECONDS * second
+    return max(0, min(nanoseconds, latest))

@@ -9,7 +9,7 @@ Source: draft-ietf-opsawg-pcap; the pcap formats that libpcap reads.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.recorded import link
@@ -123,7 +123,7 @@ class RecordReader:
         self.is_parsed = False
         self.strips_tunnels = strips_tunnels
         self.problem = ""
-        self.current = None
+        self.current = Interface(0, 0)  # none yet
         self.interfaces: list[Interface] = []
         self.data_start = self.data_end = self.start = 0
         self.original = self.wire_length = 0
@@ -262,14 +262,14 @@ class PcapReader(RecordReader):
         """`head` begins with the 24 bytes of the file's header. Raises: ValueError."""
         RecordReader.__init__(self, raw, source, head, capacity, strips_tunnels)
         magic = head[:4]
-        self.is_big = magic[0] in (0xA1,)
-        number = int.from_bytes(magic, "big" if self.is_big else "little")
+        self.is_big = magic[0] == 0xA1
+        order: Literal["big", "little"] = "big" if self.is_big else "little"
+        number = int.from_bytes(magic, order)
         if number not in (0xA1B2C3D4, 0xA1B23C4D, 0xA1B2CD34):
             raise ValueError(magic)
         self.fraction_ns = 1 if number == 0xA1B23C4D else 1000
         # A variant of Linux 2.x days has 8 more bytes in front of each packet, as libpcap knows.
         self.record_header = 24 if number == 0xA1B2CD34 else 16
-        order = "big" if self.is_big else "little"
         major = int.from_bytes(head[4:6], order)
         minor = int.from_bytes(head[6:8], order)
         # Versions before 2.3 had the two lengths the other way round (libpcap, sf-pcap.c).

@@ -81,7 +81,10 @@ class PacketStream:
         return -1
 
     def is_ready(self) -> bool:
-        """Whether `next_ns` would answer without waiting (always, but for pipes)."""
+        """Whether `next_ns` would answer without waiting: always, but for pipes.
+
+        Of a compressed pipe only the compressed bytes are looked at: it may wait for more of them.
+        """
         return self._is_ready or self._settle(False) != _NOT_YET
 
     def fileno(self) -> int:
@@ -132,7 +135,10 @@ class PacketStream:
     @property
     def bytes_read(self) -> int:
         """How much of `total_bytes` has been read since the beginning or `rewind`."""
-        return self._read_before + sum(reader.raw.bytes_read for _, reader in self._open_readers())
+        total: int = self._read_before
+        for _, reader in self._open_readers():
+            total += reader.raw.bytes_read
+        return total
 
     @property
     def counts(self) -> FileCounts:
