@@ -58,6 +58,7 @@ class Player:
         "_busy_limit",
         "_bytes_before",  # read in the passes before
         "_engine",
+        "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace)
         "_queued_limit",
         "_rate",
         "_rate_mode",
@@ -91,6 +92,7 @@ class Player:
         )
         self._busy_limit = FAST_BUSY if config.fast else PACED_BUSY
         self._queued_limit = min(_MOST_QUEUED, memory_bytes // 8)
+        self._paused_ns = 0
         self._rate: RateLimit | None = None
         self._rate_mode = ""
         self._rate_of_requests = False
@@ -123,16 +125,16 @@ class Player:
                 break
             timestamp_ns = feed.timestamp_ns
             due_ns = self._due_ns(timestamp_ns, now_ns)
-            if due_ns > now_ns:
-                self.due_ns = due_ns
+            if due_ns + self._paused_ns > now_ns:
+                self.due_ns = due_ns + self._paused_ns
+                read_ns -= self._paused_ns
                 break
             wait_ns = self._wait_ns(now_ns)
             if wait_ns:
                 self.due_ns = now_ns + wait_ns
                 read_ns = due_ns
                 if self._rate_mode == PACE and self._rate_ahead_ns(now_ns) > 0:
-                    schedule.shift(now_ns - due_ns)  # the clock of the file stands still
-                    read_ns = now_ns
+                    self._paused_ns = now_ns - due_ns
                 break
             feed.hand_on(engine, due_ns)
             schedule.take(timestamp_ns)

@@ -75,6 +75,9 @@ class SlowAnswerer(Answerer):
         for segment in self.world.sent():
             if segment.payload:
                 self.times.append((now, segment.payload.decode()))
+                if self.delay_ns >= SECOND:  # as any host does, or all would be sent again
+                    seq = self.isn + 1 + self.told[segment.key]
+                    self.tell(segment, "A", seq=seq, ack=segment.seq + len(segment.payload))
             self.waiting.append((now + self.delay_ns, segment))
         due = [segment for at, segment in self.waiting if at <= now]
         self.waiting = [(at, segment) for at, segment in self.waiting if at > now]
