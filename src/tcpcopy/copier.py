@@ -188,7 +188,11 @@ class Copier:
 
     def _open_recorded(self, recorded: RecordedConfig) -> None:
         config = self.config
-        feed = open_feed(tuple(port for _, port in config.transfers.sources()), config.filter)
+        sources = config.transfers.sources()
+        expression = config.filter
+        if expression is None and recorded.is_live:  # without what we send ourselves
+            expression = expression_for(sources, config.transfers.targets())
+        feed = open_feed((port for _, port in sources), expression)
         self.player = Player(
             recorded,
             open_recorded(recorded.paths),

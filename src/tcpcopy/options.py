@@ -284,7 +284,8 @@ def parse(
         if option.low is not None
     }
     found, files = recorded_options.inputs(words.get("device"), devices())
-    transfers = _transfers(words.get("transfer"), resolve, is_recorded=bool(files))
+    sees_itself = not files or recorded_options.STANDARD_INPUT in files
+    transfers = _transfers(words.get("transfer"), resolve, sees_itself)
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     keepalive_ns = numbers["keepalive_timeout"]
@@ -335,7 +336,7 @@ def check_host(options: Options, is_local: Callable[[bytes], bool]) -> None:
 
     `is_local` tells whether an address can be bound on this host. Raises UsageError.
     """
-    if options.recorded is None:  # nothing that is sent can get into a file
+    if options.recorded is None or options.recorded.is_live:
         check_no_loop(options.transfers, is_local)
     if options.socket_mode and options.client_pool is not None:
         foreign = options.client_pool.first_foreign(is_local)
@@ -355,14 +356,14 @@ def _given(numbers: Mapping[str, int | None], name: str) -> int:
     return value
 
 
-def _transfers(word: Word | None, resolve: Resolver, *, is_recorded: bool) -> TransferTable:
+def _transfers(word: Word | None, resolve: Resolver, sees_itself: bool) -> TransferTable:
     if word is None:
         raise UsageError(
             "-x", "", "is missing", "say what to copy, for example -x 80-192.168.0.2:8080"
         )
     return TransferTable(
         parse_transfers(word.value, option=word.typed, resolve=resolve),
-        excludes_targets=not is_recorded,
+        excludes_targets=sees_itself,
     )
 
 

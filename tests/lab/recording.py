@@ -53,9 +53,7 @@ def replay_files(
     return replay
 
 
-def start_replay(
-    scenario: Scenario, mode: str, *arguments: object, transfer: str = ""
-) -> Replay:
+def start_replay(scenario: Scenario, mode: str, *arguments: object, transfer: str = "") -> Replay:
     """Start to replay files (`-i` among the arguments), as `replay_files` does."""
     report = scenario.lab.directory / f"report-{len(scenario.lab.programs)}.json"
     rule = transfer or f"{PORT}-{scenario.lab.target.v4}:{PORT}"

@@ -71,7 +71,11 @@ def blocks() -> Iterator[Block]:
                 yield found
 
 
-COPYING = [block for block in blocks() if block.words("tcpcopy")]
+WITH_TCPCOPY = [block for block in blocks() if block.words("tcpcopy")]
+REPLAYING = [block for block in WITH_TCPCOPY if block.words("tcpdump")]
+COPYING = [block for block in WITH_TCPCOPY if block not in REPLAYING]
+# Where the guides only say "the laptop", it is a host that is reached from nowhere.
+ROLES = {role: role for role in ADDRESSES} | {"laptop": "target"}
 
 
 class Network:
@@ -173,6 +177,43 @@ def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
         assert not fault(result, found), result
 
 
+@pytest.mark.parametrize("block", REPLAYING, ids=[block.name for block in REPLAYING])
+def test_guide_of_recorded_traffic(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+    """Record with the first command; each other command replays all of it, to its own end."""
+    network = Network(scenario)
+    online = scenario.serve(scenario.lab.online, port=80)
+    target = scenario.serve(scenario.lab.target, port=8080)
+    network.lab.target.ip("link set eth0 down")
+    (host, record), *commands = block.commands
+    shell = (
+        f"cd {shlex.quote(str(tmp_path))} && exec {record.replace(' -i', ' --immediate-mode -i')}"
+    )
+    recorder = getattr(network.lab, host).start(["sh", "-c", shell], name="tcpdump")
+    recorder.wait_for("listening on")
+    scenario.load(f"--connections {STREAMS} --source {CLIENT}", to=ADDRESSES["online"], port=80)
+    time.sleep(1)
+    recorder.stop(signal.SIGINT)
+    copies = 0
+    for role, line in commands:
+        words = shlex.split(line)
+        command = (
+            f"cd {shlex.quote(str(tmp_path))} && exec {shlex.join(python(MODULES['tcpcopy']))}"
+        )
+        program = getattr(network.lab, ROLES[role]).start(
+            ["sh", "-c", f"{command} {shlex.join(words[1:])}"],
+            name="tcpcopy",
+            env=scenario.environment,
+        )
+        assert program.wait(30) == 0, program.output()
+        if words[1] != "inspect":
+            found = options.parse(words[1:])
+            assert found.recorded is not None
+            copies += found.recorded.passes
+            assert wait_until(lambda: target.count() >= STREAMS * copies, 5), program.output()
+    result = compare(online.stop(), target.stop(), copies=copies)
+    assert result.clean and result.exact == STREAMS * copies, result
+
+
 def stop_daemons(network: Network, directory: Path) -> None:
     """As the guides say."""
     stops = [block for block in blocks() if not block.words("tcpcopy") and block.words("kill")]
@@ -192,4 +233,5 @@ def test_guides_have_blocks_to_run() -> None:
     assert len(COPYING) >= 15
     assert {block.name.partition(":")[0] for block in COPYING} == {Path(g).stem for g in GUIDES}
     for block in blocks():
-        assert all(role in ADDRESSES for role, _ in block.commands), block
+        assert all(role in ROLES for role, _ in block.commands), block
+    assert len(REPLAYING) >= 2

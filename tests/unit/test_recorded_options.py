@@ -75,6 +75,8 @@ def test_files_can_be_replayed_where_they_were_recorded() -> None:
     check_host(parse_options(*argv, "-i", "a.pcap"), lambda _: True)
     with pytest.raises(options.UsageError, match="a loop"):
         check_host(parse_options(*argv), lambda _: True)
+    with pytest.raises(options.UsageError, match="a loop"):  # tcpdump may be at the other end
+        check_host(parse_options(*argv, "-i", "-"), lambda _: True)
     address = bytes((127, 0, 0, 1))
     assert parse_options(*argv, "-i", "a.pcap").transfers.lookup(address, 80)
     assert not parse_options(*argv).transfers.lookup(address, 80)

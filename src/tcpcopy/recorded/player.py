@@ -9,7 +9,7 @@ Sans-I/O but for reading the stream; the time is passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -44,6 +44,11 @@ class RecordedConfig:
     longest_gap_ns: int | None = None  # -I
     passes: int = 1  # -T
     fast: bool = False  # as fast as answers allow: `speed` and `longest_gap_ns` do not count
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is sent can come back in: through a pipe from tcpdump, not in a file."""
+        return "-" in self.paths
 
     @property
     def engine_speed(self) -> Fraction:
@@ -224,8 +229,8 @@ class Player:
         return max(0, ahead_ns - (_REQUESTS_AHEAD_NS if self._rate_of_requests else 0))
 
 
-def open_feed(ports: tuple[int, ...], expression: str | None) -> Feed:
-    """What lets through of a file what `-x` names, or `-F`. Raises: UsageError."""
+def open_feed(ports: Iterable[int], expression: str | None) -> Feed:
+    """What lets through packets to `ports`, or those of a pcap expression. Raises: UsageError."""
     return Feed(ports, None if expression is None else _matcher(expression))
 
 

@@ -122,9 +122,7 @@ class Stage:
         self.peak_busy = 0
         self.peak_queued = 0
 
-    def run(
-        self, until: Callable[[], bool] | None = None, limit_ns: int = 100_000 * SECOND
-    ) -> int:
+    def run(self, until: Callable[[], bool] | None = None, limit_ns: int = 100_000 * SECOND) -> int:
         """Play to the end, or until `until()`; nanoseconds that it took."""
         engine, player, counts = self.world.engine, self.player, self.world.counts
         begin = self.world.now

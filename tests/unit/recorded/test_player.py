@@ -129,7 +129,9 @@ def test_fast_waits_for_answers_only() -> None:
     stage.check()
     assert stage.target.texts() == ["onetwothree"]
     assert [text for _, text in stage.target.times] == TEXTS
-    gaps = [b - a for (a, _), (b, _) in zip(stage.target.times, stage.target.times[1:], strict=False)]
+    gaps = [
+        b - a for (a, _), (b, _) in zip(stage.target.times, stage.target.times[1:], strict=False)
+    ]
     assert all(40 * MS <= gap < 60 * MS for gap in gaps)
     assert took < SECOND
     assert stage.world.counts.capture_lag.count == 0
