@@ -209,7 +209,8 @@ def test_guide_of_recorded_traffic(scenario: Scenario, tmp_path: Path, block: Bl
             found = options.parse(words[1:])
             assert found.recorded is not None
             copies += found.recorded.passes
-            assert wait_until(lambda: target.count() >= STREAMS * copies, 5), program.output()
+            wanted = STREAMS * copies
+            assert wait_until(lambda n=wanted: target.count() >= n, 5), program.output()
     result = compare(online.stop(), target.stop(), copies=copies)
     assert result.clean and result.exact == STREAMS * copies, result
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.lab.compare import Stream
+from tests.lab.real.nginx import Nginx, wrk_script
+from tests.lab.real.redis import Redis
+from tests.lab.real.service import RealServers, check_report, find_program, real_servers
 from tests.lab.recording import recording, replay_files, start_replay
 from tests.lab.scenario import PORT, Replay, Scenario, python, wait_until
 from tests.lab.script import sent
@@ -290,3 +294,52 @@ def test_rate_that_drops_live_sessions(scenario: Scenario) -> None:
     assert report["sessions"]["captured"] == 2000 and replay.exit_code == 0
     assert report["rate"]["reached"] == pytest.approx(100, rel=0.02)
     assert 180 <= result.exact <= 250
+
+
+# -- real servers -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real(scenario: Scenario) -> Iterator[RealServers]:
+    """Pairs of real servers in `lab`."""
+    with real_servers(scenario) as real:
+        yield real
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("words", ["-a 1", "--fast"])
+def test_nginx_out_of_a_file(scenario: Scenario, real: RealServers, mode: str, words: str) -> None:
+    """wrk at full speed, on connections that are kept and that are closed."""
+    online, target = real.start(Nginx, answers=False)
+    wrk = find_program("wrk", "wrk")
+    url = f"http://{online.host.v4}:{PORT}/"
+    with recording(scenario) as path:
+        for close in (False, True):
+            script = wrk_script(real.directory, close=close)
+            real.client(wrk, "-t", 1, "-c", 30, "-d", "1s", "-s", script, url)
+    replay = replay_files(scenario, mode, "-i", path, *words.split())
+    wait_until(lambda: target.progress() >= online.progress(), 10, 0.05)
+    assert replay.exit_code == 0, replay.output
+    assert online.progress() > 2000
+    assert online.sessions() == target.sessions(), replay.output
+    check_report(replay)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("words", ["-a 1", "--fast"])
+def test_redis_out_of_a_file(scenario: Scenario, real: RealServers, mode: str, words: str) -> None:
+    """redis-benchmark, pipelined and not: the same commands, the same data."""
+    online, target = real.start(Redis)
+    benchmark = [find_program("redis-benchmark", "redis-tools"), "-h", online.host.v4, "-p", PORT]
+    options = ["-q", "-c", "20", "-r", "1000", "-t", "set,get,incr,lpush,sadd,hset,mset"]
+    with recording(scenario) as path:
+        real.client(*benchmark, *options, "-n", 2000)
+        real.client(*benchmark, *options, "-n", 10000, "-P", 16)
+    replay = replay_files(scenario, mode, "-i", path, *words.split())
+    wait_until(lambda: target.progress() >= online.progress(), 10, 0.05)
+    assert replay.exit_code == 0, replay.output
+    assert online.calls()["set"] >= 12000
+    assert online.calls() == target.calls()
+    assert online.keys() == target.keys() > 1000
+    assert online.digest() == target.digest()
+    check_report(replay)

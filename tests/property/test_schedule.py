@@ -20,7 +20,7 @@ def replay(
     schedule: Schedule, times: list[int], passes: int = 1, lateness: list[int] | None = None
 ) -> list[int]:
     """Due times of all packets, taken in order at times that do not matter."""
-    due = []
+    due: list[int] = []
     for number in range(passes):
         if number:
             schedule.next_pass()

@@ -11,7 +11,13 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 # Top first. A part is a module or a folder right under the package.
 LAYERS: list[set[str]] = [
     {
-        "__main__", "cli", "inspect_cli", "intercept_cli", "options", "recorded_options", "arguments",
+        "__main__",
+        "cli",
+        "inspect_cli",
+        "intercept_cli",
+        "options",
+        "recorded_options",
+        "arguments",
         "demo",
     },
     {"supervisor", "workers"},

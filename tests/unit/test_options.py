@@ -316,7 +316,7 @@ def test_transfer_is_needed() -> None:
         ((*X, "-H", "127.0.0.1"), "-H 127.0.0.1: is a loopback address itself"),
         (
             (*X, "-i", "eth7"),
-            "-i eth7: there is no such device or file; give a capture file, or one or more of eth0, ",
+            "-i eth7: there is no such device or file; give a capture file, or one",
         ),
         ((*X, "-i", "eth0,"), "-i: a device is empty"),
         ((*X, "-D", "1461"), "-D 1461: does not fit into packets of 1500 bytes (-M); give 1460"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tcpcopy import options
+from tcpcopy.errors import UsageError
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.options import Options, check_host
 from tcpcopy.recorded.player import FAST_SPEED, RecordedConfig
@@ -73,9 +73,9 @@ def test_files_can_be_replayed_where_they_were_recorded() -> None:
     """Nothing that is sent gets into a file: no loop, and any server of the file is meant."""
     argv = ("-x", "80-127.0.0.1:80")
     check_host(parse_options(*argv, "-i", "a.pcap"), lambda _: True)
-    with pytest.raises(options.UsageError, match="a loop"):
+    with pytest.raises(UsageError, match="a loop"):
         check_host(parse_options(*argv), lambda _: True)
-    with pytest.raises(options.UsageError, match="a loop"):  # tcpdump may be at the other end
+    with pytest.raises(UsageError, match="a loop"):  # tcpdump may be at the other end
         check_host(parse_options(*argv, "-i", "-"), lambda _: True)
     address = bytes((127, 0, 0, 1))
     assert parse_options(*argv, "-i", "a.pcap").transfers.lookup(address, 80)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -92,7 +94,7 @@ def test_passes_are_sessions_of_their_own(fast: bool) -> None:
         # A pass lasts as long as its packets, whatever the target still does.
         times = [at for at, text in stage.target.times if text == "one"]
         length = tape.packets[-1][0] - tape.packets[0][0]
-        assert all(abs(b - a - length) <= 60 * MS for a, b in zip(times, times[1:], strict=False))
+        assert all(abs(b - a - length) <= 60 * MS for a, b in pairwise(times))
 
 
 def test_long_gaps_are_cut() -> None:
@@ -129,9 +131,7 @@ def test_fast_waits_for_answers_only() -> None:
     stage.check()
     assert stage.target.texts() == ["onetwothree"]
     assert [text for _, text in stage.target.times] == TEXTS
-    gaps = [
-        b - a for (a, _), (b, _) in zip(stage.target.times, stage.target.times[1:], strict=False)
-    ]
+    gaps = [b - a for (a, _), (b, _) in pairwise(stage.target.times)]
     assert all(40 * MS <= gap < 60 * MS for gap in gaps)
     assert took < SECOND
     assert stage.world.counts.capture_lag.count == 0
@@ -218,7 +218,7 @@ def test_what_is_missing_is_no_hole_while_reading_waits() -> None:
 
 
 @pytest.mark.parametrize("recorded", [{}, {"fast": True}, {"speed": Fraction(1, 10)}])
-def test_what_is_missing_to_the_end_is_a_hole(recorded: dict[str, object]) -> None:
+def test_what_is_missing_to_the_end_is_a_hole(recorded: dict[str, Any]) -> None:
     tape = Tape()
     caller = tape.caller(40001)
     caller.syn()
@@ -246,6 +246,7 @@ def test_slow_motion_is_not_taken_for_silence() -> None:
 
 def test_a_slow_answer_is_waited_for_at_any_speed() -> None:
     """The target takes 8 s, as the online server did; the file runs ten times as fast."""
+    recorded: dict[str, Any]
     for recorded in ({"speed": Fraction(10)}, {"fast": True}):
         stage = Stage(conversation(gap_ns=8 * SECOND), delay_ns=8 * SECOND, **recorded)
         stage.run()
@@ -253,7 +254,7 @@ def test_a_slow_answer_is_waited_for_at_any_speed() -> None:
         assert stage.world.outcomes() == {"REPLAYED": 1}
         assert stage.world.counts.waits_expired == 0
         times = [at for at, _ in stage.target.times]
-        assert all(b - a >= 8 * SECOND for a, b in zip(times, times[1:], strict=False))
+        assert all(b - a >= 8 * SECOND for a, b in pairwise(times))
 
 
 def test_a_pipe_that_has_nothing_yet() -> None:
