@@ -58,9 +58,7 @@ def tcp(
 def udp(source: str, destination: str, payload: bytes = b"") -> bytes:
     """As `tcp`."""
     ports = (int(end.rpartition(":")[2]) for end in (source, destination))
-    return ip(
-        source, destination, 17, struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
-    )
+    return ip(source, destination, 17, struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload)
 
 
 def ip(source: str, destination: str, protocol: int, body: bytes, *, fragment: int = 0) -> bytes:
@@ -194,6 +192,8 @@ def conversation(
     ]
 
 
-def timed(packets: Iterable[bytes], *, start_ns: int = START_NS, step_ns: int = 10**6) -> list[Packet]:
+def timed(
+    packets: Iterable[bytes], *, start_ns: int = START_NS, step_ns: int = 10**6
+) -> list[Packet]:
     """Ethernet frames around IP packets, one every `step_ns`."""
     return [(start_ns + i * step_ns, ethernet(packet)) for i, packet in enumerate(packets)]

@@ -67,8 +67,9 @@ class Totals:
     extents: Counter[Extent] = field(default_factory=Counter)
     only_client: int = 0  # sessions of which nothing of the server was recorded
     only_server: int = 0
-    missing_bytes: int = 0  # sessions in which client bytes are missing
-    cut_bytes: int = 0  # client payload bytes that the snap length cut off
+    cut: int = 0  # sessions in which the snap length cut off client bytes
+    cut_bytes: int = 0
+    missing_bytes: int = 0  # others in which client bytes are missing
     udp_flows: int = 0
     other_servers: int = 0  # sessions and flows of servers beyond the number held
 
@@ -121,8 +122,9 @@ class Census:
         extent = _extent(client, server, missing)
         totals.sessions += 1
         totals.extents[extent] += 1
-        totals.missing_bytes += missing
+        totals.cut += client.cut > 0
         totals.cut_bytes += client.cut
+        totals.missing_bytes += missing and not client.cut
         if extent not in (Extent.UNANSWERED, Extent.REFUSED):
             totals.only_client += server.packets == 0
             totals.only_server += client.packets == 0

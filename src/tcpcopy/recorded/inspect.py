@@ -128,14 +128,15 @@ def warnings(findings: Findings) -> list[str]:
     if totals.cut_bytes:
         limit = f" (snap length {counts.snaplen})" if counts.snaplen else ""
         found.append(
-            f"{byte_size(totals.cut_bytes)} of what clients sent were cut off when this was"
-            f" recorded{limit}; those sessions cannot be replayed exactly: record with -s 0"
+            f"{byte_size(totals.cut_bytes)} of what clients sent in {plural(totals.cut, 'session')}"
+            f" were cut off when this was recorded{limit}; those cannot be replayed exactly: record"
+            " with -s 0"
         )
     missing = totals.missing_bytes
     if missing:
         found.append(
-            f"in {plural(missing, 'session')} bytes of the client are missing: the recording"
-            " dropped or cut packets"
+            f"bytes of the client are missing in {plural(missing, 'session')}: packets were lost"
+            " while this was recorded; a larger buffer (tcpdump -B) or a narrower filter helps"
         )
     if totals.only_server:
         found.append(
@@ -356,6 +357,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
             "only_client_side": totals.only_client,
             "only_server_side": totals.only_server,
             "client_bytes_missing": totals.missing_bytes,
+            "client_bytes_cut": totals.cut,
         },
         "udp_flows": totals.udp_flows,
         "tcp_servers": [_server_json(server) for server in findings.tcp_servers],

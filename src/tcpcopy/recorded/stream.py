@@ -221,7 +221,7 @@ class PacketStream:
             self._lost(number, f"{error.problem} any more")
             self._next_file = number + 1
             return _ENDED
-        status = reader.advance(wait)
+        status: int = reader.advance(wait)
         if status == _NOT_YET:
             return _NOT_YET
         self._next_file = number + 1

@@ -20,7 +20,8 @@ CONTENT = make.pcap(make.timed(PACKETS))
 
 def zstd(content: bytes) -> bytes:
     """One frame with a check sum."""
-    return zstandard.ZstdCompressor(write_checksum=True).compress(content)
+    packed: bytes = zstandard.ZstdCompressor(write_checksum=True).compress(content)
+    return packed
 
 
 PACK = pytest.mark.parametrize(
