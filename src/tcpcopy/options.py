@@ -43,6 +43,7 @@ from tcpcopy.mapping.transfers import (
     parse_transfers,
 )
 from tcpcopy.recorded.player import RecordedConfig
+from tcpcopy.recorded_options import STANDARD_INPUT
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -284,8 +285,7 @@ def parse(
         if option.low is not None
     }
     found, files = recorded_options.inputs(words.get("device"), devices())
-    sees_itself = not files or recorded_options.STANDARD_INPUT in files
-    transfers = _transfers(words.get("transfer"), resolve, sees_itself)
+    transfers = _transfers(words.get("transfer"), resolve, not files or STANDARD_INPUT in files)
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     keepalive_ns = numbers["keepalive_timeout"]
