@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
@@ -79,6 +80,7 @@ class Copier:
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._memory_bytes = 0
@@ -161,6 +163,13 @@ class Copier:
                 raise no_privilege() from None
         for ring in self.rings:
             self.loop.add_ring(ring)
+        if config.filter is None:
+            self._ack_filter = AckFilter(
+                self.rings,
+                filter_program(config),
+                filter_program(config, pure_acks=False),
+                far_matters=not config.engine.rtt_ns,
+            )
 
     def _open_classic(self) -> None:
         config = self.config
@@ -207,6 +216,10 @@ class Copier:
     # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
+        if self._ack_filter is not None:
+            counts = self.engine.context.counts
+            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
+            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
         self._memory_bytes = resident_bytes()
@@ -234,6 +247,7 @@ class Copier:
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         loop, engine = self.loop, self.engine
+        self._ack_filter = None
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
@@ -324,10 +338,11 @@ class Copier:
         return snapshot
 
 
-def filter_program(config: CopierConfig) -> bytes:
-    """The kernel's filter for what is to be captured. Raises: UsageError."""
+def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
+    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    own = expression_for(config.transfers.sources(), config.transfers.targets())
+    sources, targets = config.transfers.sources(), config.transfers.targets()
+    own = expression_for(sources, targets, pure_acks)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")
