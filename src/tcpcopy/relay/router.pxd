@@ -101,7 +101,14 @@ cdef class AnswerRouter(PacketHandler):
         long long target,
         int flags,
     ) except -1
-    @cython.locals(start=cython.Py_ssize_t, key=cython.ulonglong, target=cython.longlong)
+    @cython.locals(
+        start=cython.Py_ssize_t,
+        client=cython.ulonglong,
+        client_port=cython.longlong,
+        target_port=cython.longlong,
+        key=cython.ulonglong,
+        target=cython.longlong,
+    )
     cpdef void messages(self, RecordWriter writer, const unsigned char[::1] data) except *
     @cython.locals(route=Route)
     cdef void _take_remove(

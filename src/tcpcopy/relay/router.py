@@ -254,13 +254,10 @@ class AnswerRouter(PacketHandler):
     def messages(self, writer: RecordWriter, data: Any) -> None:
         """Take what a tcpcopy said on the connection of `writer`: whole messages of known types."""
         for start in range(0, len(data), _MESSAGE_BYTES):
-            key = (
-                (_read32(data, start) << 32)
-                | (data[start + 4] << 24)
-                | (data[start + 5] << 16)
-                | (data[start + 12] << 8)
-                | data[start + 13]
-            )
+            client = _read32(data, start)
+            client_port = (data[start + 4] << 8) | data[start + 5]
+            target_port = (data[start + 12] << 8) | data[start + 13]
+            key = (client << 32) | (client_port << 16) | target_port
             target = 0 if self._ignore_target else _read32(data, start + 8)
             if data[start + 7] == _REMOVE:
                 self._take_remove(writer, key, target)

@@ -267,7 +267,7 @@ def test_withdrawal_reaches_the_connection_that_announced(start: Start) -> None:
     setting.client.flush(setting.now())
     intercept = setting.intercepts[0]
     setting.until(lambda: len(intercept.all_messages) == 3)
-    kinds = [[message.type for message in messages] for messages in intercept.messages]
+    kinds = [[message[7] for message in messages] for messages in intercept.messages]
     assert sorted(kinds) == [[MessageType.ADD, MessageType.REMOVE], [MessageType.REMOVE]]
 
 
