@@ -80,7 +80,9 @@ def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             for name in TABLES:
-                if name in words and words[words.index(name) + 1 :][:1] != ["demo"]:
+                if name in words and words[-1] != name:
+                    if words[words.index(name) + 1] in ("demo", "inspect"):
+                        break
                     yield name, words[words.index(name) + 1 :]
                     break
 

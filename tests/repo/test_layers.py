@@ -22,9 +22,10 @@ LAYERS: list[set[str]] = [
     },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
+    {"loop"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython"},
+    {"errors", "version", "pure_cython", "waiting"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

@@ -59,8 +59,11 @@ cdef class Session(PacedHalf):
         opens=cython.longlong,
         complete=cython.bint,
         clock_ns=cython.longlong,
+        active_ns=cython.longlong,
     )
     cpdef int run_timers(self, long long now_ns) except -1
+    @cython.locals(answered=cython.longlong)
+    cdef long long _last_active_ns(self) except -1
     @cython.locals(since=cython.longlong)
     cdef long long _answer_deadline_ns(self) except -1
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)

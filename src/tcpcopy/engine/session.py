@@ -160,14 +160,18 @@ class Session(PacedHalf):
             opens = self.gate_opens_ns(half, now_ns)
             if opens != _OPEN:
                 return self.give_up(_ANSWER_TIMEOUT, now_ns)
-        if clock_ns - self.last_captured_ns >= context.idle_timeout_ns:
+        active_ns = self.last_captured_ns if context.recorded else self._last_active_ns()
+        if clock_ns - active_ns >= context.idle_timeout_ns:
             complete = self.is_delivered()
             if not complete and context.recorded:
-                return self.advance(
-                    now_ns
-                )  # read on later: other time-outs bound what it waits for
+                return self.advance(now_ns)  # read on later; other time-outs bound what it awaits
             return self.give_up(_IDLE_COMPLETE if complete else _IDLE_TIMEOUT, now_ns)
         return self.advance(now_ns)
+
+    def _last_active_ns(self) -> int:
+        """When either side did something; a client that only reads is seen by what it is sent."""
+        answered = self.replayed.last_receive_ns
+        return answered if answered > self.last_captured_ns else self.last_captured_ns
 
     def _answer_deadline_ns(self) -> int:
         """When waiting for an answer has taken too long."""
@@ -184,7 +188,7 @@ class Session(PacedHalf):
         if context.recorded:
             earliest = context.idle_look_ns
         else:
-            earliest = self.last_captured_ns + context.idle_timeout_ns
+            earliest = self._last_active_ns() + context.idle_timeout_ns
         if self.opens_ns and self.opens_ns < earliest:
             earliest = self.opens_ns
         deadline = self.replayed.deadline_ns()
