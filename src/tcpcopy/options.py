@@ -178,13 +178,10 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
-<<<<<<< HEAD
-  tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
-      replay recorded connections to any port 80 to port 8080 of this host; needs no privilege
-=======
   tcpcopy inspect traffic.pcap
       say what is in a capture file, and which -x would fit
->>>>>>> files
+  tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
+      replay recorded connections to any port 80 to port 8080 of this host; needs no privilege
   tcpcopy demo
       show both on hosts made of network namespaces"""
 

@@ -84,12 +84,8 @@ cdef class Engine(PacketHandler):
     cdef int _hole_or_shed(self, Session session, int reason) except -1
     @cython.locals(chunk=Chunk)
     cdef void _note_turns(self, Session session, Chunk before) except *
-<<<<<<< HEAD
-    @cython.locals(rtt=cython.longlong, as_captured=cython.longlong)
-=======
     cdef void _note_who_speaks_first(self, Session session) except *
-    @cython.locals(rtt=cython.longlong)
->>>>>>> main
+    @cython.locals(rtt=cython.longlong, as_captured=cython.longlong)
     cdef void _note_round_trip(self, Session session, long long captured_ns) except *
     @cython.locals(segment=Segment, closed=cython.int, ended=cython.longlong)
     cdef int _take_first(
