@@ -77,7 +77,7 @@ def test_waits_are_as_recorded_times_the_speed(scenario: Scenario, mode: str, sp
         for here, there in zip(online[key], target[key], strict=True)
     ]
     off.sort()
-    assert off[len(off) // 2] < 0.005 and off[-1] < 0.1, off[-10:]
+    assert off[len(off) // 2] < 0.01 and off[-1] < 0.25, off[-10:]
 
 
 def test_a_schedule_that_is_repeated_does_not_drift(scenario: Scenario) -> None:
@@ -180,7 +180,7 @@ def test_standard_input(scenario: Scenario) -> None:
     report = scenario.lab.directory / "report.json"
     rule = f"{PORT}-{scenario.lab.target.v4}:{PORT}"
     ours = " ".join(map(str, python("tcpcopy.cli", "--json", report, "-i", "-", "-x", rule)))
-    shell = f"tcpdump -i eth0 --immediate-mode -U -s 0 -w - 'tcp port {PORT}' | {ours}"
+    shell = f"tcpdump -i eth0 --immediate-mode -B 65536 -U -s 0 -w - 'tcp port {PORT}' | {ours}"
     program = scenario.lab.online.start(["sh", "-c", shell], name="pipe", env=scenario.environment)
     program.wait_for(r"\bready\b")
     load = "--connections 50 --requests 20 --think-ms 0-20"
@@ -222,7 +222,7 @@ def test_a_target_that_is_down(scenario: Scenario) -> None:
     [
         ("missing.pcap", "no such file"),
         (".", "is a directory"),
-        ("/dev/null", "not a"),
+        ("/dev/null", "is empty"),
     ],
 )
 def test_bad_files_are_one_line(scenario: Scenario, argument: str, line: str) -> None:
@@ -244,14 +244,14 @@ def opened_per_second(streams: list[Stream], skip: int = 20) -> float:
 
 @pytest.mark.parametrize("words", ["--rate-mode queue", "--rate-mode pace", "--fast"])
 def test_rate_of_sessions_of_a_file(scenario: Scenario, words: str) -> None:
-    path = record(scenario, "--connections 1500 --concurrency 50")
+    path = record(scenario, "--connections 3000 --concurrency 50")
     replay = replay_files(scenario, "socket", "-i", path, "--rate", "400sessions", *words.split())
-    scenario.wait_for_target(1500, 10)
+    scenario.wait_for_target(3000, 10)
     streams = list(scenario.target[0].snapshot())
     assert opened_per_second(streams) == pytest.approx(400, rel=0.02)
     assert replay.report["rate"]["reached"] == pytest.approx(400, rel=0.02)
-    assert replay.report["rate"]["taken"] == 1500
-    check(scenario, replay, 1500)
+    assert replay.report["rate"]["taken"] == 3000
+    check(scenario, replay, 3000)
 
 
 @pytest.mark.parametrize("mode", MODES)
