@@ -185,13 +185,11 @@ def test_guide_of_recorded_traffic(scenario: Scenario, tmp_path: Path, block: Bl
     target = scenario.serve(scenario.lab.target, port=8080)
     network.lab.target.ip("link set eth0 down")
     (host, record), *commands = block.commands
-    shell = (
-        f"cd {shlex.quote(str(tmp_path))} && exec {record.replace(' -i', ' --immediate-mode -i')}"
-    )
+    shell = f"cd {shlex.quote(str(tmp_path))} && exec {record}"
     recorder = getattr(network.lab, host).start(["sh", "-c", shell], name="tcpdump")
     recorder.wait_for("listening on")
     scenario.load(f"--connections {STREAMS} --source {CLIENT}", to=ADDRESSES["online"], port=80)
-    time.sleep(1)
+    time.sleep(2)  # it sees what has come once a second
     recorder.stop(signal.SIGINT)
     copies = 0
     for role, line in commands:

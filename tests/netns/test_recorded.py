@@ -6,6 +6,7 @@ Socket mode runs without any capability: nothing may be captured or forged there
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,8 +189,7 @@ def test_standard_input(scenario: Scenario) -> None:
     assert scenario.wait_for_target(50, 20), program.output()
     result = scenario.compare()
     assert result.clean and result.exact == 50, result
-    # Ended by a signal in the middle of the stream, as a live capture is.
-    program.send_signal(signal.SIGINT)
+    os.killpg(program.pid, signal.SIGINT)  # Ctrl-C goes to both
     program.wait(15)
     text = program.output()
     assert "all 50 sessions replayed exactly" in text, text
