@@ -20,6 +20,7 @@ from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
+from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
@@ -64,18 +65,36 @@ def main(argv: list[str] | None = None) -> int:
             is_help = options.show == "help"
             say(option_table.help_text() if is_help else f"{version_line('tcpcopy')}\n", sys.stdout)
             return 0
-        option_table.check_host(options, is_local_address)
-        check_privilege()
+        check_networks(options)
     except UsageError as error:
         say(f"tcpcopy: {error}\n", sys.stderr)
         return 2
     return run_command("tcpcopy", options.daemon, lambda startup: _run(options, startup))
 
 
+def check_networks(options: Options) -> None:
+    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError."""
+
+    def is_local_in(namespace: Namespace | None) -> Callable[[bytes], bool]:
+        def is_local(address: bytes) -> bool:
+            with inside(namespace):
+                return is_local_address(address)
+
+        return is_local
+
+    capture, send = options.capture_namespace, options.send_namespace
+    sender = None if same(capture, send) else is_local_in(send)
+    option_table.check_host(options, is_local_in(capture), sender)
+    with inside(capture):
+        check_privilege()
+
+
 def _run(options: Options, startup: Startup | None) -> int:
     """Copy until a stop signal. Raises: UsageError, with nothing left behind."""
     with contextlib.ExitStack() as stack:
         hold_log()
+        if options.send_namespace is not None:
+            options.send_namespace.enter()  # and stays: connections are opened at any time
         open_files = raise_open_files()
         with starting():
             config = copier_config(options, open_files=open_files)
@@ -209,6 +228,7 @@ def copier_config(
         ),
         transfers=options.transfers,
         devices=options.devices,
+        capture_namespace=options.capture_namespace,
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,

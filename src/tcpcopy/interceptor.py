@@ -11,7 +11,7 @@ import logging
 import select
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from typing import Final
 from tcpcopy.capture import devices
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, Ring
+from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
@@ -47,6 +48,8 @@ class InterceptConfig:
     """What intercept was asked to do."""
 
     devices: tuple[str, ...] = ()  # none: all
+    capture_namespace: Namespace | None = None  # None, as is the next: the one this process is in
+    listen_namespace: Namespace | None = None
     filter: str = ""  # pcap expression; "": all TCP but the relay's own
     host: str = ""  # to listen on; "": all addresses
     port: int = DEFAULT_PORT
@@ -99,27 +102,33 @@ class Interceptor:
         """Listen and start to capture. Raises: UsageError, with nothing left open."""
         config = self.config
         try:
-            names: list[str | None] = [*devices.check_devices(config.devices)]
             compile_filter(self.filter_expression)  # complains of what was typed, not of the below
             program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
-            devices.check_privilege()
-            self.server.open()
-            for name in names or [None]:
-                protocol = IPV4 if name is None else ALL_PROTOCOLS
-                ring = Ring(
-                    name,
-                    program,
-                    buffer_bytes=config.buffer_bytes,
-                    snaplen=_SNAPLEN,
-                    protocol=protocol,
-                    frame_bytes=_FRAME_BYTES,
-                )
-                self.rings.append(ring)
-                self._poll.register(ring.fileno(), select.EPOLLIN)
+            with inside(config.capture_namespace):
+                names: list[str | None] = [*devices.check_devices(config.devices)]
+                devices.check_privilege()
+            with inside(config.listen_namespace):
+                self.server.open()
+            with inside(config.capture_namespace):
+                self._open_rings(names or [None], program)
             self._poll.register(self.server.fileno(), select.EPOLLIN)
         except BaseException:
             self.close()
             raise
+
+    def _open_rings(self, names: Sequence[str | None], program: bytes) -> None:
+        for name in names:
+            protocol = IPV4 if name is None else ALL_PROTOCOLS
+            ring = Ring(
+                name,
+                program,
+                buffer_bytes=self.config.buffer_bytes,
+                snaplen=_SNAPLEN,
+                protocol=protocol,
+                frame_bytes=_FRAME_BYTES,
+            )
+            self.rings.append(ring)
+            self._poll.register(ring.fileno(), select.EPOLLIN)
 
     def log_start(self) -> None:
         """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
@@ -128,10 +137,11 @@ class Interceptor:
         _log.info("capturing '%s' on %s", self.filter_expression, shown)
         if not config.filter:
             _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
-        for lower, upper in devices.overlapping(config.devices):
-            _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
         _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
-        _warn_of_forwarding()
+        with inside(config.capture_namespace):
+            for lower, upper in devices.overlapping(config.devices):
+                _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
+            _warn_of_forwarding()
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""

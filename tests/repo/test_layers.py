@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"copier", "interceptor"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython"},
+    {"errors", "version", "pure_cython", "namespaces"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 
