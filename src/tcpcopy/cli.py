@@ -11,11 +11,12 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address
+from tcpcopy.capture.devices import check_privilege, is_local_address, short_queue
+from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
@@ -113,7 +114,7 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
-        _log_start(options)
+        _log_start(options, copier.rings)
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
@@ -138,7 +139,11 @@ def _check_memory(options: Options, rings: int) -> None:
         )
 
 
-def _log_start(options: Options) -> None:
+def _log_start(options: Options, rings: Sequence[Ring]) -> None:
+    asked_bytes = options.buffer_bytes // options.workers
+    granted_bytes = min((ring.queue_bytes for ring in rings), default=asked_bytes)
+    if warning := short_queue(granted_bytes, asked_bytes):
+        _log.warning("capture: %s", warning)
     if options.without_effect:
         _log.warning(
             "no effect: %s (classic mode only, which -s turns on)",
