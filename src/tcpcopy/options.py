@@ -33,7 +33,7 @@ from tcpcopy.mapping.addresses import (
     parse_port,
     resolve_host,
     split_host_port,
-    unusable_as_peer,
+    unusable_as_destination,
 )
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
@@ -351,7 +351,7 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
             address = parse_host(host, resolve)
         except ValueError as error:
             raise UsageError(word.typed, item, str(error) if item else "is empty", hint) from None
-        if problem := unusable_as_peer(address):
+        if problem := unusable_as_destination(address):
             raise UsageError(word.typed, item, problem, hint)
         if (address, port) in found:
             raise UsageError(word.typed, item, "the same intercept is given twice", "leave one out")

@@ -16,6 +16,7 @@ from tcpcopy.mapping.addresses import (
     parse_port,
     resolve_host,
     split_host_port,
+    unusable_as_destination,
     unusable_as_peer,
 )
 
@@ -192,7 +193,7 @@ def _parse_target(text: str, resolve: Resolver) -> tuple[bytes, int, bytes | Non
         address = parse_host(host, resolve)
     except ValueError as error:
         raise ValueError(str(error) if repr(host) in str(error) else f"{host!r} {error}") from None
-    if problem := unusable_as_peer(address):
+    if problem := unusable_as_destination(address):
         raise ValueError(f"{host} {problem}")
     return address, port, mac
 
