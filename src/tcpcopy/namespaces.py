@@ -103,6 +103,8 @@ def own(option: str) -> Namespace:
 
 def same(one: Namespace | None, other: Namespace | None) -> bool:
     """Whether both are one namespace; None is the one that this process is in."""
+    if one is other:
+        return True  # also where there is no /proc to ask
     return _identity(one) == _identity(other)
 
 
@@ -127,7 +129,10 @@ def inside(namespace: Namespace | None) -> Iterator[None]:
 
 
 def _identity_of_own() -> tuple[int, int]:
-    status = os.stat(_OWN)
+    try:
+        status = os.stat(_OWN)
+    except OSError:  # no /proc here: not known to be any namespace that was opened
+        return -1, -1
     return status.st_dev, status.st_ino
 
 

@@ -100,9 +100,22 @@ def test_closing_twice(opened: Callable[[str], Namespace]) -> None:
     namespace.close()
 
 
-def test_inside_none_changes_nothing() -> None:
+def test_nothing_is_asked_for_without_a_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the options all goes on where there is no /proc, as in a bare chroot."""
+    monkeypatch.setattr(namespaces, "_OWN", "/nowhere")
     with inside(None):
-        pass
+        assert same(None, None)
+    with pytest.raises(UsageError) as caught:
+        own("--send-netns")
+    assert caught.value.option == "--send-netns"
+
+
+def test_one_that_was_opened_is_not_taken_for_an_unknown_own(
+    opened: Callable[[str], Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namespace = opened(OWN)
+    monkeypatch.setattr(namespaces, "_OWN", "/nowhere")
+    assert not same(namespace, None)
 
 
 # --- what the two options come to ----------------------------------------------------------------
