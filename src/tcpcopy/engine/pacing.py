@@ -32,7 +32,8 @@ from tcpcopy.engine.replayed import Replayed
 UNPUSHED_QUIET_NS = 40_000_000
 # One that was pushed, but may go on, after this.
 QUIET_NS = 5_000_000
-# The same for the first answers of a kernel socket, which shows no pushes.
+# The same for the first answers of a kernel socket, which shows no pushes, and for answers that are
+# longer than any before.
 FIRST_QUIET_NS = 1_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
@@ -201,6 +202,8 @@ class PacedHalf(CapturedHalf):
             quiet = _UNPUSHED_QUIET
         elif answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come
+        elif answered > expected + self.excess:
+            quiet = _FIRST_QUIET  # longer than known; large ones are pushed more than once
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
         if quiet < self.rtt_ns:
