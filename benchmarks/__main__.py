@@ -34,7 +34,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--scenario", action="append", choices=[s.name for s in ALL], help="only this; repeats")
-    add("--mode", action="append", choices=("socket", "classic"), help="only this; repeats")
+    add("--mode", action="append", choices=("socket", "classic", "link"), help="only this; repeats")
     add("--builds", default="", help="compiled, pure, c, NAME=INTERPRETER; with commas between")
     add("--rounds", type=int, default=0, help="runs of each, in turn; 0: as the scenario has it")
     add("--seconds", type=float, default=4.0, help="of load in each run")
@@ -65,7 +65,7 @@ class Bench:
         names = [name for name in options.builds.split(",") if name]
         self.named = bool(names)  # what is asked for by name is run wherever it can be
         self.builds = builds.find(names or builds.default_names())
-        self.modes = options.mode or ["classic", "socket"]
+        self.modes = options.mode or ["classic", "link", "socket"]
         self.machine = machine.describe()
         self.versions = {build.name: build.version() for build in self.builds}
         self.results: list[dict[str, Any]] = []
@@ -77,7 +77,9 @@ class Bench:
         for build in self.builds:
             if build.name == "pure" and not (scenario.pure or self.named):
                 continue
-            found += [Variant(build, mode) for mode in build.modes if mode in self.modes]
+            # The C pair is the reference of every mode asked for.
+            modes = build.modes if build.is_c else [m for m in build.modes if m in self.modes]
+            found += [Variant(build, mode) for mode in modes]
         return found
 
     def run(self, scenario: Scenario) -> None:

@@ -31,7 +31,7 @@ class Build:
     @property
     def modes(self) -> tuple[str, ...]:
         """Modes that it knows."""
-        return ("classic",) if self.is_c else ("classic", "socket")
+        return ("classic",) if self.is_c else ("classic", "link", "socket")
 
     def version(self) -> str:
         """What it says of itself, in one line."""

@@ -40,6 +40,9 @@ METRICS: Final[dict[str, Metric]] = {
     "tcpcopy_peak_mb": Metric("tcpcopy peak MB", 1, "the most resident memory there was"),
     "intercept_peak_mb": Metric("intercept peak MB", 1, "the most resident memory there was"),
     "drops": Metric("drops", 0, "packets that the kernel could not hand to tcpcopy"),
+    "intercept_drops": Metric(
+        "intercept drops", 0, "answers that the kernel could not hand to intercept"
+    ),
     "slowdown": Metric("online speed", 3, "online requests a second, by those without a copy"),
     "delay_p50_ms": Metric("delay p50 ms", 3, "arrival at online to arrival at the target"),
     "delay_p99_ms": Metric("delay p99 ms", 3, "arrival at online to arrival at the target"),
