@@ -34,7 +34,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--scenario", action="append", choices=[s.name for s in ALL], help="only this; repeats")
-    add("--mode", action="append", choices=("socket", "classic", "link"), help="only this; repeats")
+    add("--mode", action="append", choices=builds.MODES, help="only this; repeats")
     add("--builds", default="", help="compiled, pure, c, NAME=INTERPRETER; with commas between")
     add("--rounds", type=int, default=0, help="runs of each, in turn; 0: as the scenario has it")
     add("--seconds", type=float, default=4.0, help="of load in each run")

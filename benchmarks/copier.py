@@ -18,6 +18,8 @@ from tests.lab.scenario import PORT, RELAY_PORT
 
 _READY_S = 20.0
 _END_S = 20.0
+#: Modes that send frames (-o), and whether the device may cut large segments.
+LINK_MODES = {"link": "on", "link-no-tso": "off"}
 _ANSWERS_DROPPED = re.compile(r"(\d+) answers lost by the kernel")
 
 
@@ -52,12 +54,13 @@ class Copier:
         """Start what the mode needs; return when tcpcopy captures."""
         lab = self.lab
         arguments = ["-x", f"{PORT}-{lab.target.v4}:{PORT}"]
-        if self.mode in ("classic", "link"):
+        if self.mode != "socket":
             lab.classic()
             self.intercept = self._start_intercept()
             arguments += ["-s", lab.assistant.v4]
-        if self.mode == "link":
+        if self.mode in LINK_MODES:
             arguments += ["-o", "eth0"]
+            lab.online.run("ethtool", "-K", "eth0", "tso", LINK_MODES[self.mode])
         if self.build.is_c:
             arguments += ["-l", str(self.directory / "tcpcopy.log")]
         else:
@@ -115,6 +118,8 @@ class Copier:
         for program in self.programs.values():
             self._end(program)
         self.lab.classic_off()
+        if self.mode in LINK_MODES:
+            self.lab.online.run("ethtool", "-K", "eth0", "tso", "on")
         if self.build.is_c:
             return raw_drops
         self.report = json.loads((self.directory / "report.json").read_text())

@@ -270,6 +270,7 @@ class Copier:
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+            self._batch.largest = self.sender.largest
         for ring in self.rings:
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)

@@ -13,8 +13,14 @@ cdef class PacketBatch:
     cdef public Py_ssize_t capacity
     cdef public Py_ssize_t count
     cdef public int identification
+    cdef public Py_ssize_t largest
     cdef int[::1] lengths
+    cdef bint lent
+    cdef int[::1] payload_at
+    cdef int[::1] payload_lengths
+    cdef public list payloads
     cdef public PacketSink sink
+    cdef int[::1] sizes
     cdef public Py_ssize_t slot_size
     cdef unsigned char[::1] view
 
@@ -29,6 +35,8 @@ cdef class PacketBatch:
         tcp_header=cython.Py_ssize_t,
         tcp_length=cython.Py_ssize_t,
         write=cython.Py_ssize_t,
+        written=cython.Py_ssize_t,
+        parts=cython.Py_ssize_t,
         total=cython.longlong,
     )
     cpdef void tcp(
@@ -48,7 +56,9 @@ cdef class PacketBatch:
         bytes payload,
         Py_ssize_t payload_at,
         Py_ssize_t payload_length,
+        Py_ssize_t segment_size=*,
     )
+    cdef void _lend(self, bytes payload, Py_ssize_t payload_at, Py_ssize_t payload_length)
 
 cdef void _put16(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
 cdef void _put32(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
