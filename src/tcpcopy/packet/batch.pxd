@@ -25,6 +25,7 @@ cdef class PacketBatch:
     cdef unsigned char[::1] view
 
     cpdef void flush(self)
+    cpdef int part_size(self, Py_ssize_t index)
     cpdef bytes packet(self, Py_ssize_t index)
     @cython.locals(
         start=cython.Py_ssize_t,

@@ -81,6 +81,10 @@ class PacketBatch:
                 self.lent = 0
                 self.payloads = [None] * self.capacity
 
+    def part_size(self, index: int) -> int:
+        """Payload bytes of each part that packet `index` is to be cut into; 0: it is whole."""
+        return self.sizes[index]
+
     def packet(self, index: int) -> bytes:
         """A copy of packet `index`, for tests and traces."""
         at = index * self.slot_size
