@@ -212,6 +212,7 @@ def copier_config(
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
+        promiscuous=options.promiscuous,
         intercepts=tuple(
             (format_address(intercept.address), intercept.port) for intercept in options.intercepts
         ),

@@ -57,6 +57,7 @@ class CopierConfig:
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
+    promiscuous: bool = False
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -164,6 +165,7 @@ class Copier:
                     program,
                     buffer_bytes=config.buffer_bytes,
                     snaplen=config.snaplen,
+                    promiscuous=config.promiscuous,
                 )
             except PermissionError:
                 raise no_privilege() from None

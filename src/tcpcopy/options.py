@@ -96,10 +96,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
+    Option("promiscuous", "", "--promiscuous", _CAPTURE,
+           "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
+           "port"),
     Option("output_device", "-o", "--output-device", _REPLAY,
            "in classic mode, send Ethernet frames on this device, past routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
-           "the neighbour table give", "DEVICE"),
+           "the neighbour table give; large segments go whole to a device that cuts them", "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
@@ -181,6 +184,7 @@ class Options:
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
+    promiscuous: bool = False
     mtu_bytes: int = 1500
     mss_bytes: int = 1460
     round_trip_ns: int = 0  # 0: taken from the capture
@@ -254,6 +258,9 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     if intercepts:
         _check_classic(words["transfer"], transfers)
+    if "output_device" not in words:
+        _check_no_mac(words["transfer"], transfers)
+    captured = _devices(words.get("device"), devices)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -266,10 +273,11 @@ def parse(
         percentage=_given(numbers, "percentage"),
         gradual="gradual" in words,
         full_sessions_only="full_sessions_only" in words,
-        devices=_devices(words.get("device"), devices),
+        devices=captured,
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
+        promiscuous=_promiscuous(words, captured),
         mtu_bytes=_given(numbers, "mtu"),
         mss_bytes=_mss(words.get("mss"), _given(numbers, "mss"), _given(numbers, "mtu")),
         round_trip_ns=_given(numbers, "round_trip"),
@@ -357,6 +365,24 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
                 "of intercept cannot carry",
                 "leave out -s (socket mode carries it), or give an IPv4 target",
             )
+
+
+def _check_no_mac(word: Word, transfers: TransferTable) -> None:
+    for transfer in transfers:
+        if transfer.source_mac or transfer.target_mac:
+            raise UsageError(
+                word.typed,
+                transfer,
+                "is given with a MAC address, which only frames have",
+                "give -o DEVICE to send frames on it, or leave out @MAC",
+            )
+
+
+def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
+    word = words.get("promiscuous")
+    if word is not None and not captured:
+        word.refuse("needs -i: it is for named devices", "give -i DEVICE, the mirror port")
+    return word is not None
 
 
 def _without_effect(words: Mapping[str, Word]) -> tuple[str, ...]:
