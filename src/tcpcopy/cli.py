@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address
+from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.errors import UsageError
@@ -124,6 +124,12 @@ def _log_start(options: Options) -> None:
         _log.warning(
             "no effect: %s (classic mode only, which -s turns on)",
             ", ".join(options.without_effect),
+        )
+    for lower, upper in overlapping(options.devices):
+        _log.warning(
+            "-i %s,%s: packets are seen on both, which costs twice the capture; each counts once",
+            lower,
+            upper,
         )
     _log.info("ready: %s", _describe(options))
 
