@@ -11,13 +11,16 @@ from typing import Any, NoReturn
 
 from benchmarks import builds, machine, tables
 from benchmarks.copier import Variant
+from benchmarks.floor.scenario import Floor
 from benchmarks.numbers import Run
-from benchmarks.scenarios import ALL, Scenario
+from benchmarks.scenarios import ALL as REPLAYS
+from benchmarks.scenarios import Scenario
 from benchmarks.site import Site
 from tcpcopy.demo.netns import Lab, LabError, missing_requirement
 from tcpcopy.demo.processes import Interrupted, Interrupts
 from tcpcopy.errors import UsageError
 
+ALL: tuple[type[Scenario], ...] = (*REPLAYS, Floor)
 _JSON = machine.ROOT / "build" / "bench.json"
 
 
@@ -73,6 +76,13 @@ class Bench:
 
     def variants(self, scenario: Scenario) -> list[Variant]:
         """What is compared in a scenario, in the order of a round."""
+        if scenario.own_modes:
+            return [
+                Variant(build, mode)
+                for build in self.builds
+                if build.name == "compiled"
+                for mode in scenario.own_modes
+            ]
         found = [Variant(None)] if scenario.without_copy else []
         for build in self.builds:
             if build.name == "pure" and not (scenario.pure or self.named):
@@ -107,7 +117,7 @@ class Bench:
         self._show(scenario, runs, load)
 
     def _show(self, scenario: Scenario, runs: dict[str, list[Run]], load: float) -> None:
-        rounds = max(map(len, runs.values()))
+        rounds = max(map(len, runs.values()), default=0)
         say(f"\n### {scenario.name}: {scenario.title}\n")
         say(
             f"{machine.line(self.machine)}; load average {load:.1f} at the start; "

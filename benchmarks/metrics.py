@@ -52,5 +52,9 @@ METRICS: Final[dict[str, Metric]] = {
     "sessions": Metric("sessions", 0, "connections that were open at the target"),
     "tcpcopy_session_bytes": Metric("tcpcopy B/session", 0, "growth of resident memory for each"),
     "intercept_session_bytes": Metric("intercept B/session", 0, "growth of resident memory"),
+    "packet_us": Metric("us/packet", 2, "CPU for each packet copied"),
+    "packet_user_us": Metric("of it user", 2, "its part in user mode (sampled by ticks)"),
+    "packet_sleeps": Metric("sleeps/packet", 3, "times it waited, for each packet"),
+    "send_errors": Metric("send errors", 0, "packets that the kernel did not take"),
     "seconds": Metric("s", 1, "seconds measured"),
 }

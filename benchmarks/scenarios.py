@@ -50,6 +50,7 @@ class Scenario:
     rounds: ClassVar[int] = 2
     without_copy: ClassVar[bool] = False  # also measured: online alone
     pure: ClassVar[bool] = False  # the uncompiled package can bear it
+    own_modes: ClassVar[tuple[str, ...]] = ()  # of the compiled build, instead of the usual ones
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}  # "variant, program": the last run's samples
