@@ -30,13 +30,21 @@ COSTS = (
 )  # fmt: skip
 COST_TABLES: Tables = (
     (
-        "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact", "drops", "intercept_drops",
-        "tcpcopy_peak_mb", "intercept_peak_mb",
+        "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact", "drops",
+        "intercept_drops", "tcpcopy_peak_mb", "intercept_peak_mb",
     ),
     COSTS,
 )  # fmt: skip
 DELAY_TABLES: Tables = (
-    ("online_per_s", "exact", "drops", "intercept_drops", "delay_p50_ms", "delay_p99_ms", "delay_count"),
+    (
+        "online_per_s",
+        "exact",
+        "drops",
+        "intercept_drops",
+        "delay_p50_ms",
+        "delay_p99_ms",
+        "delay_count",
+    ),
     COSTS,
 )
 

@@ -13,8 +13,9 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import open_rings
@@ -36,7 +37,7 @@ class Nowhere(PacketSink):
 
     __slots__ = ()
 
-    errors: dict[int, int] = {}
+    errors: Final[Mapping[int, int]] = {}
 
     def send_batch(self, batch: PacketBatch) -> None:
         """Forget the packets."""

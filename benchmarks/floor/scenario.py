@@ -1,4 +1,4 @@
-"""The floor as a scenario: what a packet costs at the least, by each way, flat out and at a rate."""
+"""The floor as a scenario: what a packet costs at the least, by each way, at two rates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SETTLE_S = 0.3
 _DEAF = (
     "table netdev floor {\n chain arrive {\n"
     '  type filter hook ingress device "eth0" priority 0;\n'
-    f"  tcp dport %d drop\n }}\n}}\n" % PORT
+    f"  tcp dport {PORT} drop\n }}\n}}\n"
 )
 
 

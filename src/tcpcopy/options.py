@@ -102,7 +102,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("output_device", "-o", "--output-device", _REPLAY,
            "in classic mode, send Ethernet frames on this device, past routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
-           "the neighbour table give; large segments go whole to a device that cuts them", "DEVICE"),
+           "the neighbour table give; large segments go whole to a device that cuts them",
+           "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,

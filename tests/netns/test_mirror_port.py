@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from tcpcopy.demo.netns import Host, Lab
 from tcpcopy.demo.processes import Program
-from tests.lab.scenario import PORT, Replay, Scenario, python, wait_until
+from tests.lab.scenario import PORT, ROOT, Replay, Scenario, python, wait_until
 from tests.netns.test_replay import check
 
 pytestmark = pytest.mark.netns
@@ -65,6 +66,28 @@ def test_socket_mode(scenario: Scenario, before: tuple[str, ...]) -> None:
     scenario.wait_for_target(30, 30)
     replay.stop()
     assert promiscuity(mirror) == 0
+    check(scenario, replay, 30)
+
+
+def test_guide(scenario: Scenario) -> None:
+    """The command of docs/mirror-port.md, with the addresses of these hosts."""
+    lab = scenario.lab
+    mirror = add_mirror(lab)
+    scenario.servers()
+    text = (ROOT / "docs" / "mirror-port.md").read_text()
+    (line,) = re.findall(r"^tcpcopy (.*)$", text, flags=re.M)
+    places = {
+        "10.0.0.1:80-": f"{lab.online.v4}:{PORT}-",
+        "10.0.0.2:8080": f"{lab.target.v4}:{PORT}",
+        "eth1": "eth0",
+    }
+    for written, here in places.items():
+        assert written in line
+        line = line.replace(written, here)
+    replay = start(scenario, mirror, *line.split())
+    scenario.load(LOAD)
+    scenario.wait_for_target(30, 30)
+    replay.stop()
     check(scenario, replay, 30)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tcpcopy.demo.netns import Lab
 from tcpcopy.demo.processes import LabError
-from tests.lab.scenario import PORT, Replay, Scenario
+from tests.lab.scenario import PORT, Scenario
 from tests.netns.test_replay import check
 
 pytestmark = pytest.mark.netns

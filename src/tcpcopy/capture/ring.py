@@ -16,9 +16,10 @@ filter for kernels without it): on `lo` each packet is seen when it comes in, no
   are refused by the filter, as the IP layer does. There is one ring for IPv4 and one for IPv6.
 - *A named device* shows everything that arrives on it, also what carries a VLAN tag and what is
   for other hosts. Most cards take no frames for others in the first place; a mirror port's are
-  had by `promiscuous`, which the kernel undoes when the ring is closed, however that comes. If two named devices lie above one another (a bridge and its
-  port, a VLAN device and its parent), their packets are seen on both: `devices.overlapping` tells.
-  The engine drops such duplicates by sequence number.
+  had by `promiscuous`, which the kernel undoes when the ring is closed, however that comes. If
+  two named devices lie above one another (a bridge and its port, a VLAN device and its parent),
+  their packets are seen on both: `devices.overlapping` tells. The engine drops such duplicates by
+  sequence number.
 
 **A device that goes down** is counted (`device_downs`) and captured again when it comes up. One
 that is removed sets `failed`; `rebind` goes on with a new one of the same name.
@@ -115,7 +116,8 @@ def open_rings(
 ) -> list[Ring]:
     """Return the rings that capture the devices named, or all devices when none is named.
 
-    `promiscuous`, for named devices only: also take frames addressed to other hosts. Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
+    `promiscuous`, for named devices only: also take frames addressed to other hosts. Each ring has
+    a buffer of its own. Raises what `Ring` raises, with none left open.
     """
     wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []
