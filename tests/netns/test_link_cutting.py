@@ -25,6 +25,7 @@ from tests.netns.test_link_sender import (
     wire,
 )
 from tests.netns.test_replay import check
+from tests.netns.test_several_devices import bridge
 from tests.sim.model import wire as tcp
 
 pytestmark = pytest.mark.netns
@@ -191,3 +192,14 @@ def test_offload_switched_off_in_mid_run(scenario: Scenario) -> None:
         scenario.finish_load(load)
         scenario.wait_for_target(8, 30)
     check(scenario, replay, 8)
+
+
+def test_uploads_through_a_bridge_of_the_host(scenario: Scenario) -> None:
+    """A bridge as output device takes large segments; its port passes them on."""
+    bridge(scenario.lab)
+    scenario.servers()
+    with scenario.replay("classic", "-o", "br7", "-i", "br7") as replay:
+        scenario.load(UPLOADS)
+        scenario.wait_for_target(12, 30)
+    check(scenario, replay, 12)
+    assert replay.report["send_errors"] == {}
