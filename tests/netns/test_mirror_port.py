@@ -75,7 +75,7 @@ def test_guide(scenario: Scenario) -> None:
     mirror = add_mirror(lab)
     scenario.servers()
     text = (ROOT / "docs" / "mirror-port.md").read_text()
-    (line,) = re.findall(r"^tcpcopy (.*)$", text, flags=re.M)
+    (line,) = re.findall(r"^tcpcopy (-x .*)$", text, flags=re.M)
     places = {
         "10.0.0.1:80-": f"{lab.online.v4}:{PORT}-",
         "10.0.0.2:8080": f"{lab.target.v4}:{PORT}",
