@@ -257,10 +257,7 @@ def parse(
     if keepalive_ns is None:
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
-    if intercepts:
-        _check_classic(words["transfer"], transfers)
-    if "output_device" not in words:
-        _check_no_mac(words["transfer"], transfers)
+    _check_transfers(words, transfers)
     captured = _devices(words.get("device"), devices)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
@@ -354,6 +351,13 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
             word.typed, len(found), "intercepts are too many", f"give {_MAX_INTERCEPTS} at most"
         )
     return tuple(found.values())
+
+
+def _check_transfers(words: Mapping[str, Word], transfers: TransferTable) -> None:
+    if "intercept" in words:
+        _check_classic(words["transfer"], transfers)
+    if "output_device" not in words:
+        _check_no_mac(words["transfer"], transfers)
 
 
 def _check_classic(word: Word, transfers: TransferTable) -> None:

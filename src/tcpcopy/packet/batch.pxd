@@ -36,7 +36,6 @@ cdef class PacketBatch:
         tcp_header=cython.Py_ssize_t,
         tcp_length=cython.Py_ssize_t,
         write=cython.Py_ssize_t,
-        written=cython.Py_ssize_t,
         parts=cython.Py_ssize_t,
         total=cython.longlong,
     )
@@ -59,10 +58,20 @@ cdef class PacketBatch:
         Py_ssize_t payload_length,
         Py_ssize_t segment_size=*,
     )
-    cdef void _lend(self, bytes payload, Py_ssize_t payload_at, Py_ssize_t payload_length)
+    cdef void _put_payload(
+        self,
+        Py_ssize_t write,
+        bytes payload,
+        Py_ssize_t payload_at,
+        Py_ssize_t payload_length,
+        Py_ssize_t segment_size,
+    )
 
 cdef void _put16(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
 cdef void _put32(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
+cdef void _put_timestamps(
+    unsigned char[::1] view, Py_ssize_t at, long long value, long long echo
+) noexcept
 cdef void _put_bytes(
     unsigned char[::1] view, Py_ssize_t at, bytes source, Py_ssize_t source_at, Py_ssize_t length
 )

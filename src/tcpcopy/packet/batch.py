@@ -140,25 +140,16 @@ class PacketBatch:
         _put32(view, at + 16, 0)  # checksum, urgent pointer
         write = at + 20
         if timestamp_present:
-            _put16(view, write, 0x0101)
-            _put16(view, write + 2, 0x080A)
-            _put32(view, write + 4, timestamp_value)
-            _put32(view, write + 8, timestamp_echo)
+            _put_timestamps(view, write, timestamp_value, timestamp_echo)
             write += 12
         if options_length:
             _put_bytes(view, write, options, 0, options_length)
             write += options_length
-        self.sizes[self.count] = segment_size
-        parts = 1
-        written = tcp_length
-        if segment_size:
-            parts = (payload_length + segment_size - 1) // segment_size
-            written = tcp_header
-            self._lend(payload, payload_at, payload_length)
-        elif payload_length:
-            _put_bytes(view, write, payload, payload_at, payload_length)
+        self._put_payload(write, payload, payload_at, payload_length, segment_size)
+        self.lengths[self.count] = header + (tcp_header if segment_size else tcp_length)
         if address_size == 4:
             _put_ipv4(view, start, 20 + tcp_length, self.identification, source, destination)
+            parts = (payload_length + segment_size - 1) // segment_size if segment_size else 1
             self.identification = (self.identification + parts) & 0xFFFF
             total = checksum_add(view, start + 12, 8, 6 + tcp_length)
         else:
@@ -168,15 +159,23 @@ class PacketBatch:
             _put16(view, at + 16, checksum_fold(total) ^ 0xFFFF)
         else:
             _put16(view, at + 16, checksum_fold(checksum_add(view, at, tcp_length, total)))
-        self.lengths[self.count] = header + written
         self.count += 1
 
-    def _lend(self, payload: bytes, payload_at: int, payload_length: int) -> None:
-        """Note the payload of the packet that is being written, which keeps it alive."""
-        self.payloads[self.count] = payload
-        self.payload_at[self.count] = payload_at
-        self.payload_lengths[self.count] = payload_length
-        self.lent = 1
+    def _put_payload(
+        self, write: int, payload: bytes, payload_at: int, payload_length: int, segment_size: int
+    ) -> None:
+        """Copy the payload of the packet that is being written to `write`, or note that it is lent.
+
+        Noted, it is kept alive.
+        """
+        self.sizes[self.count] = segment_size
+        if segment_size:
+            self.payloads[self.count] = payload
+            self.payload_at[self.count] = payload_at
+            self.payload_lengths[self.count] = payload_length
+            self.lent = 1
+        elif payload_length:
+            _put_bytes(self.view, write, payload, payload_at, payload_length)
 
 
 def _put16(view: Any, at: int, value: int) -> None:
@@ -189,6 +188,12 @@ def _put32(view: Any, at: int, value: int) -> None:
     view[at + 1] = (value >> 16) & 0xFF
     view[at + 2] = (value >> 8) & 0xFF
     view[at + 3] = value & 0xFF
+
+
+def _put_timestamps(view: Any, at: int, value: int, echo: int) -> None:
+    _put32(view, at, 0x0101080A)  # two bytes of padding, kind, length
+    _put32(view, at + 4, value)
+    _put32(view, at + 8, echo)
 
 
 def _put_bytes(view: Any, at: int, source: bytes, source_at: int, length: int) -> None:
