@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -61,6 +62,7 @@ _COPY_BYTES = (1 << 16) + 64
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_MR_PROMISC = 1
+_SIOCGIFINDEX = 0x8933
 _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_COPY_THRESH = 7
@@ -329,8 +331,11 @@ class Ring:
         if self.device is not None:
             self.socket.bind((self.device, self.protocol))
             if self.promiscuous:
+                # Asked of this socket: the process may be in another network namespace by now.
+                named = struct.pack("@16si20x", self.device.encode(), 0)
+                found = fcntl.ioctl(self.socket, _SIOCGIFINDEX, named)
                 # struct packet_mreq: device, type, length of an address, the address
-                index = socket.if_nametoindex(self.device)
+                index = struct.unpack_from("@i", found, 16)[0]
                 request = struct.pack("@iHH8x", index, _PACKET_MR_PROMISC, 0)
                 self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
             return
