@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address, short_queue
+from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
@@ -149,6 +149,14 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
             "no effect: %s (classic mode only, which -s turns on)",
             ", ".join(options.without_effect),
         )
+    with inside(options.capture_namespace):
+        pairs = overlapping(options.devices)
+    for lower, upper in pairs:
+        _log.warning(
+            "-i %s,%s: packets are seen on both, which costs twice the capture; each counts once",
+            lower,
+            upper,
+        )
     _log.info("ready: %s", _describe(options))
 
 
@@ -237,6 +245,7 @@ def copier_config(
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
+        promiscuous=options.promiscuous,
         intercepts=tuple(
             (format_address(intercept.address), intercept.port) for intercept in options.intercepts
         ),
