@@ -25,6 +25,7 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
@@ -48,9 +49,11 @@ class CopierConfig:
     engine: EngineConfig
     transfers: TransferTable
     devices: tuple[str, ...] = ()
+    capture_namespace: Namespace | None = None  # None: the one this process is in
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
+    promiscuous: bool = False
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -167,12 +170,14 @@ class Copier:
             self.loop.add_transport(self.transport)
         if not self.rings and self.player is None:
             try:
-                self.rings = open_rings(
-                    config.devices,
-                    program,
-                    buffer_bytes=config.buffer_bytes,
-                    snaplen=config.snaplen,
-                )
+                with inside(config.capture_namespace):
+                    self.rings = open_rings(
+                        config.devices,
+                        program,
+                        buffer_bytes=config.buffer_bytes,
+                        snaplen=config.snaplen,
+                        promiscuous=config.promiscuous,
+                    )
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:
@@ -259,6 +264,7 @@ class Copier:
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+            self._batch.largest = self.sender.largest
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():
