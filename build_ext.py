@@ -47,6 +47,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.seqnum",
     "tcpcopy.engine.session",
     "tcpcopy.engine.timers",
+    "tcpcopy.loop",
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
@@ -58,6 +59,7 @@ COMPILED_MODULES = [
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
+    "tcpcopy.waiting",
 ]
 
 # Made by Cython: what the compiled modules have in common, which each would hold again otherwise.
