@@ -48,6 +48,11 @@ def _parser() -> _Parser:
     return parser
 
 
+def help_text() -> str:
+    """What `--help` prints."""
+    return _parser().format_help()
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `tcpcopy inspect`; the exit code: 0, or 2 for files that cannot be read at all."""
     try:
