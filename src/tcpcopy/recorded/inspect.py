@@ -22,6 +22,7 @@ _SHOWN_FILES = 10
 _SHOWN_SERVERS = 15
 _SHOWN_COMMANDS = 3
 _LONGEST_COMMAND = 400
+_ENCRYPTED = ("TLS", "SSH")  # a target agrees upon other keys than the online server did
 
 
 @dataclass(slots=True)
@@ -78,7 +79,7 @@ def inspect(
 
 
 def suggestions(findings: Findings) -> list[Suggestion]:
-    """Ports whose sessions can be replayed, those with most sessions first."""
+    """Ports that clients sent data to, those with most sessions first; encrypted ones last."""
     ports: dict[int, list[Server]] = {}
     for server in findings.tcp_servers:
         if server.client_bytes:
@@ -93,7 +94,7 @@ def suggestions(findings: Findings) -> list[Suggestion]:
         )
         for port, servers in ports.items()
     ]
-    return sorted(made, key=lambda suggestion: (-suggestion.sessions, suggestion.port))
+    return sorted(made, key=lambda s: (s.protocol in _ENCRYPTED, -s.sessions, s.port))
 
 
 def _target_port(port: int) -> int:
