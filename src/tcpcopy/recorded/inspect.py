@@ -15,6 +15,7 @@ from typing import Any
 from tcpcopy.mapping.addresses import format_endpoint
 from tcpcopy.recorded.census import MOST_FLOWS, Census, Extent, Server
 from tcpcopy.recorded.counts import FileCounts
+from tcpcopy.recorded.files import STANDARD_INPUT
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.text import byte_size, clock, number, per_cent, plural
 
@@ -106,7 +107,8 @@ def _target_port(port: int) -> int:
 
 def command(findings: Findings, suggestion: Suggestion) -> str:
     """The command that replays a port's sessions, to be pasted into a shell."""
-    files = ",".join(findings.paths)
+    # What came through standard input is gone: it stands for a file of the same.
+    files = ",".join("FILE" if path == STANDARD_INPUT else path for path in findings.paths)
     if len(files) > _LONGEST_COMMAND:
         files = f"{findings.paths[0]},..."
     return f"tcpcopy -i {shlex.quote(files)} -x {suggestion.transfer}"
