@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -48,6 +49,11 @@ def _parser() -> _Parser:
     return parser
 
 
+def help_text() -> str:
+    """What `--help` prints."""
+    return _parser().format_help()
+
+
 def main(argv: Sequence[str]) -> int:
     """Run `tcpcopy inspect`; the exit code: 0, or 2 for files that cannot be read at all."""
     try:
@@ -60,12 +66,17 @@ def main(argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    # A million connections are no garbage, and the collector would walk over them again and again.
+    was_collecting = gc.isenabled()
+    gc.disable()
     try:
         findings = inspect(stream, options.files)
     except KeyboardInterrupt:
         return 130
     finally:
         stream.close()
+        if was_collecting:
+            gc.enable()
     if options.json:
         say(json.dumps(to_json(findings), indent=2) + "\n", sys.stdout)
     else:

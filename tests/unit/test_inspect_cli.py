@@ -70,6 +70,7 @@ def test_standard_input(compress) -> None:  # type: ignore[no-untyped-def]
     assert result.stderr == b""
     assert result.returncode == 0
     assert result.stdout.startswith(b"tcpcopy inspect: -: 8 packets, 1 TCP session")
+    assert b"tcpcopy -i FILE -x 80-127.0.0.1:8080" in result.stdout
 
 
 def test_nothing_on_standard_input() -> None:

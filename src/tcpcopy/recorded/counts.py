@@ -34,6 +34,8 @@ class FileCounts:
         self.handed_on += reader.handed
         self.tunnelled += reader.tunnelled
         for interface in reader.interfaces:
+            if not interface.packets:
+                continue
             name = link_name(interface.link_type)
             self.links[name] = self.links.get(name, 0) + interface.packets
             self.cut += interface.cut

@@ -15,6 +15,7 @@ from typing import Any
 from tcpcopy.mapping.addresses import format_endpoint
 from tcpcopy.recorded.census import MOST_FLOWS, Census, Extent, Server
 from tcpcopy.recorded.counts import FileCounts
+from tcpcopy.recorded.files import STANDARD_INPUT
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.text import byte_size, clock, number, per_cent, plural
 
@@ -22,6 +23,7 @@ _SHOWN_FILES = 10
 _SHOWN_SERVERS = 15
 _SHOWN_COMMANDS = 3
 _LONGEST_COMMAND = 400
+_ENCRYPTED = ("TLS", "SSH")  # a target agrees upon other keys than the online server did
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ def inspect(
 
 
 def suggestions(findings: Findings) -> list[Suggestion]:
-    """Ports whose sessions can be replayed, those with most sessions first."""
+    """Ports that clients sent data to, those with most sessions first; encrypted ones last."""
     ports: dict[int, list[Server]] = {}
     for server in findings.tcp_servers:
         if server.client_bytes:
@@ -93,7 +95,7 @@ def suggestions(findings: Findings) -> list[Suggestion]:
         )
         for port, servers in ports.items()
     ]
-    return sorted(made, key=lambda suggestion: (-suggestion.sessions, suggestion.port))
+    return sorted(made, key=lambda s: (s.protocol in _ENCRYPTED, -s.sessions, s.port))
 
 
 def _target_port(port: int) -> int:
@@ -105,7 +107,8 @@ def _target_port(port: int) -> int:
 
 def command(findings: Findings, suggestion: Suggestion) -> str:
     """The command that replays a port's sessions, to be pasted into a shell."""
-    files = ",".join(findings.paths)
+    # What came through standard input is gone: it stands for a file of the same.
+    files = ",".join("FILE" if path == STANDARD_INPUT else path for path in findings.paths)
     if len(files) > _LONGEST_COMMAND:
         files = f"{findings.paths[0]},..."
     return f"tcpcopy -i {shlex.quote(files)} -x {suggestion.transfer}"

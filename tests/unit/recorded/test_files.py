@@ -46,6 +46,7 @@ def refusal(*paths: Path | str) -> str:
         (bz2.compress(GOOD), "is compressed with bzip2"),
         (b"snoop\0\0\0\0\0\0\2\0\0\0\4" + bytes(50), "is a snoop file"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_content(tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "a.pcap"

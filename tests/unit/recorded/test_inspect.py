@@ -115,6 +115,15 @@ def test_ports_with_most_sessions_first(tmp_path: Path) -> None:
     assert "# 3 sessions of 2 servers, HTTP/1" in text
 
 
+def test_what_cannot_be_replayed_comes_last(tmp_path: Path) -> None:
+    hello = bytes.fromhex("1603010200010001fc0303") + bytes(99)
+    packets = make.conversation(server="10.0.0.1:80")
+    for number in range(5):
+        client = f"198.51.100.{number + 1}:40000"
+        packets += make.conversation(client, "10.0.0.1:443", request=hello)
+    assert [s.port for s in report.suggestions(of(tmp_path, packets))] == [80, 443]
+
+
 def warned(findings: Findings) -> str:
     """All warnings; the text has them, too."""
     text = " ".join(report.render(findings).split())

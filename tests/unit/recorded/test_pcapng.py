@@ -78,10 +78,11 @@ def test_several_interfaces(tmp_path: Path) -> None:
         make.section()
         + make.interface(1, make.option(NAME, b"eth0") + make.option(RESOLUTION, b"\x09"))
         + make.interface(101)
+        + make.interface(0)  # of which there is nothing
         + make.enhanced(FRAMES[0], NS)
         + make.enhanced(PACKETS[1], NS // 1000, number=1)
         + make.interface(147)
-        + make.enhanced(b"whatever is in it, it is long", 1, number=2)
+        + make.enhanced(b"whatever is in it, it is long", 1, number=3)
         + make.enhanced(FRAMES[2], NS)
     )
     found = read_bytes(tmp_path, content)
