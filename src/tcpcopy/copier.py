@@ -293,6 +293,8 @@ class Copier:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
         if self.player is not None:
             self.player.stop()
+            for problem in self.player.stream.problems:
+                _log.warning("%s", problem)
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         loop.turn()
         while loop.backlog.held_bytes or self._left_in_rings():

@@ -86,6 +86,12 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
     ports = context.online_ports or (0,)
     expression = " or ".join(f"tcp dst port {port}" for port in ports)
     devices = ", ".join(context.devices) or "all devices"
+    if context.files and not snapshot.packets_captured:
+        named = " ".join(context.files)
+        ports_text = ", ".join(map(str, ports))
+        return f"none of {plural(snapshot.file.packets, 'packet')} goes to port {ports_text}", (
+            f"tcpcopy inspect {named} shows what is in it, and which -x would fit",
+        )
     if snapshot.packets_captured:
         reasons = drops_of(snapshot.packet_drops)
         shown = ", ".join(f"{number(count)} {reason.description}" for reason, count in reasons)
@@ -236,12 +242,21 @@ def _idle_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explaine
     return text, (f"give them longer: {larger}",)
 
 
+_RECORD_ANEW = (
+    "give all files of the set (-i a.pcap,b.pcap)",
+    "record anew, whole packets and with a large buffer: tcpdump -s 0 -B 65536; it says at its end"
+    " what the kernel dropped",
+)
+
+
 def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     text = f"{plural(count, 'session')} with a part of the client's data not captured"
     if snapshot.kernel_dropped:
         text += f": the kernel dropped {plural(snapshot.kernel_dropped, 'packet')}"
         return text, _bigger_buffer(context)
     if snapshot.packet_drops[Drop.CUT]:
+        if context.files:
+            return f"{text}: packets were cut when they were recorded", _RECORD_ANEW
         now = f" (now {context.snaplen})" if context.snaplen else ""
         text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut by the snap length"
         return text, (f"capture whole packets: -S 65535{now}",)
@@ -249,6 +264,8 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
         fragments = plural(snapshot.packet_drops[Drop.FRAGMENT], "IP fragment")
         text += f": {fragments} captured, which cannot be replayed"
         return text, ("keep the clients' packets whole: capture behind what puts them together",)
+    if context.files:
+        return f"{text}: packets are missing in the file", _RECORD_ANEW
     text += ", though the kernel dropped nothing: it took another way than the capture sees"
     steps = ["capture on all devices (no -i): clients' packets may come in by more than one"]
     if context.filter_text:

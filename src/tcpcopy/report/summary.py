@@ -73,7 +73,8 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
             f"{plural(snapshot.answers_received, 'packet')}: {number(snapshot.answers_used)} used"
             + _reasons(snapshot.answer_drops),
         ))  # fmt: skip
-    rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
+    if not context.files:
+        rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
     if snapshot.relays:
         total = snapshot.relay_total()
         rows.append((
