@@ -38,6 +38,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.context",
     "tcpcopy.engine.counts",
     "tcpcopy.engine.engine",
+    "tcpcopy.engine.flows",
     "tcpcopy.engine.kernel",
     "tcpcopy.engine.opening",
     "tcpcopy.engine.pacing",

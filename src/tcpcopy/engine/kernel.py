@@ -212,6 +212,7 @@ class KernelClient(Replayed):
             self.context.counts.queued_bytes -= queue.acknowledge(self.sent)
         if self.sent < queue.released_end:
             return 0
+        self.cursor = None  # an idle connection holds no data
         if queue.fin_released and not self.fin_sent:
             self.fin_sent = 1
             error = -self.transport.shutdown(self)

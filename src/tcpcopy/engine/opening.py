@@ -9,8 +9,11 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.kernel import KernelClient, Transport
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
@@ -34,6 +37,7 @@ class Opener:
 
     __slots__ = (
         "announcer",  # told of each packet session before its SYN, or None
+        "answer_key",  # of the session that is being made
         "context",
         "copies",  # -n
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
@@ -70,6 +74,7 @@ class Opener:
         self.sampling = sampling
         self.copies = copies
         self.announcer = announcer
+        self.answer_key = FlowKey()
         self.transport = transport
         self.local_addresses = local_addresses
         self.failure = ""
@@ -78,7 +83,7 @@ class Opener:
         self.opened = 0
 
     def open(
-        self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
+        self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
     ) -> list[Session] | None:
         """The sessions for a new captured connection; None when -x does not name it.
 
@@ -140,7 +145,7 @@ class Opener:
 
     def _make(
         self,
-        key: bytes,
+        key: FlowKey,
         target: Target,
         copy: int,
         client_address: bytes,
@@ -148,7 +153,10 @@ class Opener:
         is_syn: bool,
         now_ns: int,
     ) -> Session | None:
-        session = Session(self.context, key, copy, target)
+        session = Session(self.context, copy, target)
+        session.captured_addresses = key.addresses
+        session.captured_ports = cython.cast(cython.uint, key.ports)
+        session.captured_wide = key.wide
         session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
         session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
@@ -177,12 +185,13 @@ class Opener:
         client.rtt_ns = session.rtt_ns
         self._set_syn_options(client, segment, is_syn)
         session.replayed = client
-        session.answer_key = (
-            target.target_address
-            + session.mapped_address
-            + target.target_port.to_bytes(2, "big")
-            + session.mapped_port.to_bytes(2, "big")
+        answers = self.answer_key
+        answers.of(
+            target.target_address, target.target_port, session.mapped_address, session.mapped_port
         )
+        session.answer_addresses = answers.addresses
+        session.answer_ports = cython.cast(cython.uint, answers.ports)
+        session.answer_wide = answers.wide
         return session
 
     def _announce(self, session: Session | None) -> None:

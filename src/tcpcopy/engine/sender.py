@@ -48,7 +48,7 @@ class SendHalf(Replayed):
         "address",  # mapped address, as the target sees the client
         "backoff",  # doublings of the timer since the last progress
         "context",
-        "cursor",  # chunk that holds snd_nxt, or the one sent last
+        "cursor",  # chunk that holds snd_nxt, or the one sent last; None when idle
         "cwnd",  # congestion window, bytes
         "duplicate_acks",
         "fin_offset",  # stream offset of our FIN once sent, -1 before
@@ -254,6 +254,8 @@ class SendHalf(Replayed):
         acknowledged = offset - self.snd_una
         self.acknowledged_ns = now_ns
         self.snd_una = offset
+        if offset == self.snd_nxt:
+            self.cursor = None  # an idle connection holds no data
         self.duplicate_acks = 0
         self.backoff = 0
         self.probing = 0

@@ -21,8 +21,12 @@ cdef int _OPEN_COMPLETE
 cdef int _OPEN_AT_EXIT
 
 cdef class Session(PacedHalf):
-    cdef public bytes answer_key
-    cdef public bytes captured_key
+    cdef public unsigned long long answer_addresses
+    cdef public unsigned int answer_ports
+    cdef public bytes answer_wide
+    cdef public unsigned long long captured_addresses
+    cdef public unsigned int captured_ports
+    cdef public bytes captured_wide
     cdef public int copy
     cdef public long long gate_deadline_ns
     cdef public bint lingers

@@ -41,8 +41,12 @@ class Session(PacedHalf):
     """One captured connection and its replay."""
 
     __slots__ = (
-        "answer_key",  # the flow key that the target's packets carry, b"" with kernel sockets
-        "captured_key",  # the flow key of the client's packets
+        "answer_addresses",  # flow key of the target's packets (engine.flows.FlowKey)
+        "answer_ports",  # 0 with kernel sockets
+        "answer_wide",
+        "captured_addresses",  # flow key of the client's packets
+        "captured_ports",  # 0 once the session does not belong to its captured connection any more
+        "captured_wide",
         "copy",  # 0 for the first, 1.. for the copies of -n
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
         "lingers",  # its outcome is counted, it only answers late packets
@@ -56,10 +60,14 @@ class Session(PacedHalf):
         "target",  # the Transfer it is replayed to
     )
 
-    def __init__(self, context: Context, captured_key: bytes, copy: int, target: object) -> None:
+    def __init__(self, context: Context, copy: int, target: object) -> None:
         super().__init__(context)
-        self.answer_key = b""
-        self.captured_key = captured_key
+        self.answer_addresses = 0
+        self.answer_ports = 0
+        self.answer_wide: bytes | None = None
+        self.captured_addresses = 0
+        self.captured_ports = 0
+        self.captured_wide: bytes | None = None
         self.copy = copy
         self.gate_deadline_ns = 0
         self.lingers = 0

@@ -1,0 +1,75 @@
+import cython
+
+from tcpcopy.engine.session cimport Session
+from tcpcopy.packet.segment cimport Segment, flow_key
+
+cdef int _PARTS
+cdef int _PART_SHIFT
+cdef int _FIRST_SIZE
+cdef unsigned long long _MASK
+cdef unsigned long long _WIDE_MASK
+cdef unsigned long long _MULTIPLIER
+cdef unsigned long long _MULTIPLIER_2
+
+@cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
+cdef unsigned long long number(
+    const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t size
+) noexcept
+cdef bytes number_bytes(unsigned long long ports)
+@cython.locals(high=object)
+cpdef object flow_name(unsigned long long addresses, unsigned long long ports, bytes wide)
+
+cdef class FlowKey:
+    cdef public unsigned long long addresses
+    cdef public unsigned long long ports
+    cdef public bytes wide
+
+    cdef void read(self, Segment segment, const unsigned char[::1] data) except *
+    cpdef void of(self, bytes source, int source_port, bytes destination, int port) except *
+    cpdef object name(self)
+
+cdef class _Part:
+    cdef unsigned int[::1] hashes
+    cdef list items
+    cdef unsigned long long mask
+    cdef Py_ssize_t used
+
+    @cython.locals(hashes="unsigned int[::1]", place=cython.ulonglong)
+    cdef void put(self, unsigned long long hashed, Session session) except *
+    @cython.locals(
+        items=list, hashes="unsigned int[::1]", count=cython.ulonglong, size=cython.ulonglong,
+        place=cython.ulonglong,
+    )
+    cdef void grow(self) except *
+    @cython.locals(
+        items=list, hashes="unsigned int[::1]", mask=cython.ulonglong, after=cython.ulonglong
+    )
+    cdef void drop(self, unsigned long long place) except *
+
+cdef class FlowTable:
+    cdef bint _of_answers
+    cdef list _parts
+    cdef unsigned long long _seed
+
+    @cython.locals(
+        hashed=cython.ulonglong,
+        part=_Part,
+        hashes="unsigned int[::1]",
+        place=cython.ulonglong,
+        session=Session,
+    )
+    cpdef Session find(self, FlowKey key)
+    @cython.locals(hashed=cython.ulonglong, part=_Part)
+    cpdef void add(self, Session session) except *
+    @cython.locals(hashed=cython.ulonglong, part=_Part, place=cython.longlong)
+    cpdef bint remove(self, Session session) except *
+    @cython.locals(hashed=cython.ulonglong, part=_Part, place=cython.longlong)
+    cpdef void replace(self, Session session, Session other) except *
+    @cython.locals(place=cython.ulonglong)
+    cdef long long _place(self, _Part part, unsigned long long hashed, Session session) except -2
+    cdef bint _has_key(self, Session session, FlowKey key) except *
+    cdef unsigned long long _hash_of(self, Session session) noexcept
+    @cython.locals(mixed=cython.ulonglong, hashed=cython.ulonglong)
+    cdef unsigned long long _hash(
+        self, unsigned long long addresses, unsigned long long ports
+    ) noexcept
