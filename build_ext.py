@@ -48,6 +48,8 @@ COMPILED_MODULES = [
     "tcpcopy.engine.seqnum",
     "tcpcopy.engine.session",
     "tcpcopy.engine.timers",
+    "tcpcopy.mapping.places",
+    "tcpcopy.mapping.portmap",
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",

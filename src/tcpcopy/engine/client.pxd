@@ -49,13 +49,13 @@ cdef class TcpClient(ReceiveHalf):
     cdef public long long connect_deadline_ns
     cdef public long long progress_ns
     cdef public long long rst_deadline_ns
-    cdef public int rst_repeats
     cdef public int state
-    cdef public int syn_mss
-    cdef public bint syn_sack
-    cdef public bint syn_timestamps
-    cdef public int syn_window
-    cdef public int syn_wscale
+    cdef public unsigned short syn_mss
+    cdef public unsigned short syn_window
+    cdef public unsigned char rst_repeats
+    cdef public unsigned char syn_sack
+    cdef public unsigned char syn_timestamps
+    cdef public signed char syn_wscale
 
     cdef void _set_state(self, int state) except *
     cdef void _send_syn(self, long long now_ns) except *

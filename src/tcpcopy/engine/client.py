@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
+import cython
+
 from tcpcopy.engine import replayed, seqnum, states
 from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
@@ -107,7 +109,8 @@ class TcpClient(ReceiveHalf):
         """Send the SYN."""
         tuple_hash = crc32(self.address + self.target_address, self.port << 16 | self.target_port)
         # RFC 6528: a clock of 4 us per step plus a number of its own for each pair of ends.
-        self.iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
+        iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
+        self.iss = cython.cast(cython.uint, iss)
         self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
         self.progress_ns = now_ns
         self.rto_deadline_ns = now_ns + self.rto_ns
@@ -167,20 +170,20 @@ class TcpClient(ReceiveHalf):
         return _USED
 
     def _establish(self, segment: Segment, now_ns: int) -> None:
-        self.irs = segment.seq
+        self.irs = cython.cast(cython.uint, segment.seq)
         peer_mss = segment.mss if segment.mss else 536
         headers = 40 if len(self.address) == 4 else 60
         self.mss = min(peer_mss, self.context.mtu - headers)
-        self.timestamps = self.syn_timestamps and segment.timestamp_present
+        self.timestamps = self.syn_timestamps and segment.timestamp_present != 0
         if self.timestamps:
             self.mss -= 12
-            self.timestamp_recent = segment.timestamp_value
+            self.timestamp_recent = cython.cast(cython.uint, segment.timestamp_value)
         self.mss = max(self.mss, 48)
-        self.sack_permitted = self.syn_sack and segment.sack_permitted
+        self.sack_permitted = self.syn_sack and segment.sack_permitted != 0
         if self.syn_wscale >= 0 and segment.window_scale >= 0:
-            self.snd_wscale = segment.window_scale
-            self.rcv_wscale = min(self.syn_wscale, 14)
-        self.snd_wnd = segment.window  # never scaled on a SYN (RFC 7323, 2.2)
+            self.snd_wscale = cython.cast(cython.uchar, segment.window_scale)
+            self.rcv_wscale = cython.cast(cython.uchar, min(self.syn_wscale, 14))
+        self.snd_wnd = cython.cast(cython.uint, segment.window)  # never scaled on a SYN (RFC 7323, 2.2)
         self.cwnd = 10 * self.mss
         if self.backoff == 0:
             self._sample(now_ns - self.rtt_started_ns)
@@ -227,7 +230,8 @@ class TcpClient(ReceiveHalf):
             and offset <= received
             and seqnum.difference(segment.timestamp_value, self.timestamp_recent) >= 0
         ):
-            self.timestamp_recent = segment.timestamp_value  # RFC 7323 (4.3)
+            # RFC 7323 (4.3)
+            self.timestamp_recent = cython.cast(cython.uint, segment.timestamp_value)
         if ack >= una:
             self._take_acknowledgement(segment, ack, length == 0 and not is_fin, now_ns)
             if self.ended != _RUNNING:
@@ -393,7 +397,7 @@ class TcpClient(ReceiveHalf):
     def _end(self, how: int) -> None:
         if self.state != _CLOSED:
             self._set_state(_CLOSED)
-        self.ended = how
+        self.ended = cython.cast(cython.uchar, how)
         self.rto_deadline_ns = 0
         self.ack_deadline_ns = 0
         self.close_deadline_ns = 0

@@ -142,7 +142,7 @@ cdef class Engine(PacketHandler):
     cdef void _schedule_linger(self, Session session) except *
     @cython.locals(counts=Counts)
     cdef void _finish(self, Session session, int outcome) except *
-    @cython.locals(key=FlowKey, head=Session)
+    @cython.locals(key=FlowKey, head=Session, isn=cython.longlong)
     cdef void _unlink(self, Session session) except *
     cdef void _forget(self, Session session) except *
     cdef void _bug(self, Session session) except *

@@ -13,6 +13,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
@@ -210,7 +212,7 @@ class Engine(PacketHandler):
         rtt = captured_ns - session.syn_ns
         session.syn_ns = 0
         if 250_000 <= rtt <= _MAX_RTT:
-            session.client_rtt_ns = rtt
+            session.client_rtt_ns = cython.cast(cython.uint, rtt)
             if session.rtt_ns == 0:  # not -R
                 session.rtt_ns = rtt
                 self.opener.set_round_trip(session.replayed, rtt)
@@ -429,7 +431,7 @@ class Engine(PacketHandler):
 
     def _finish(self, session: Session, outcome: int) -> None:
         """Count the outcome; the session stays for late packets while it lingers."""
-        session.outcome = outcome
+        session.outcome = cython.cast(cython.uchar, outcome)
         counts = self.context.counts
         counts.outcomes[outcome] += 1
         counts.live -= 1
@@ -456,7 +458,8 @@ class Engine(PacketHandler):
                 self.by_client.replace(session, session.sibling)
             else:
                 self.by_client.remove(session)
-                self.closed[key.name()] = _CLOSED_SESSION | session.captured_isn << 8
+                isn = session.captured_isn
+                self.closed[key.name()] = _CLOSED_SESSION | isn << 8
         else:
             while head is not None and head.sibling is not session:
                 head = head.sibling

@@ -1,15 +1,11 @@
 import cython
 
 from tcpcopy.engine.session cimport Session
+from tcpcopy.mapping.places cimport Places, mix
 from tcpcopy.packet.segment cimport Segment, flow_key
 
-cdef int _PARTS
 cdef int _PART_SHIFT
-cdef int _FIRST_SIZE
-cdef unsigned long long _MASK
 cdef unsigned long long _WIDE_MASK
-cdef unsigned long long _MULTIPLIER
-cdef unsigned long long _MULTIPLIER_2
 
 @cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
 cdef unsigned long long number(
@@ -28,23 +24,9 @@ cdef class FlowKey:
     cpdef void of(self, bytes source, int source_port, bytes destination, int port) except *
     cpdef object name(self)
 
-cdef class _Part:
-    cdef unsigned int[::1] hashes
+cdef class _Part(Places):
+    cdef list before
     cdef list items
-    cdef unsigned long long mask
-    cdef Py_ssize_t used
-
-    @cython.locals(hashes="unsigned int[::1]", place=cython.ulonglong)
-    cdef void put(self, unsigned long long hashed, Session session) except *
-    @cython.locals(
-        items=list, hashes="unsigned int[::1]", count=cython.ulonglong, size=cython.ulonglong,
-        place=cython.ulonglong,
-    )
-    cdef void grow(self) except *
-    @cython.locals(
-        items=list, hashes="unsigned int[::1]", mask=cython.ulonglong, after=cython.ulonglong
-    )
-    cdef void drop(self, unsigned long long place) except *
 
 cdef class FlowTable:
     cdef bint _of_answers
@@ -69,7 +51,3 @@ cdef class FlowTable:
     cdef long long _place(self, _Part part, unsigned long long hashed, Session session) except -2
     cdef bint _has_key(self, Session session, FlowKey key) except *
     cdef unsigned long long _hash_of(self, Session session) noexcept
-    @cython.locals(mixed=cython.ulonglong, hashed=cython.ulonglong)
-    cdef unsigned long long _hash(
-        self, unsigned long long addresses, unsigned long long ports
-    ) noexcept

@@ -1,32 +1,24 @@
 """Finding the session of a packet: open addressing over the numbers that stand in its headers.
 
 The key of a flow is not an object: its numbers stand in the session, and a table holds for each
-session one reference and 32 bits of hash. That is a sixth of what a dictionary with keys of bytes
-takes, and a look-up touches memory at three places rather than five, which is what it costs when
-there are many sessions. A table is cut into parts that grow by themselves, so that no packet waits
-until all of a million places have been moved.
+session one reference and 32 bits of hash. That is a fifth of what a dictionary with keys of bytes takes, and
+a look-up touches memory at three places rather than five, which is what it costs when there are
+many sessions.
 
 The hash is seeded (clients choose their ports) and never decides alone: all of a key is compared.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
-import cython
-
 from tcpcopy.engine.session import Session
+from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
 from tcpcopy.packet.segment import Segment, flow_key
 
-_PARTS = 64  # a power of two, at most 2**_PART_BITS
-_PART_SHIFT = 26  # the upper bits of a hash say which
-_FIRST_SIZE = 8  # places of a part; a power of two
-_MASK = 0xFFFFFFFF  # typed: as literals these would be Python objects when compiled
-_WIDE_MASK = 0xFFFFFFFFFFFFFFFF
-_MULTIPLIER = 0x9E3779B97F4A7C15
-_MULTIPLIER_2 = 0xD6E8FEB86659FD93
+_PART_SHIFT = PART_SHIFT
+_WIDE_MASK = 0xFFFFFFFFFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 
 
 def number(data: Any, at: int, size: int) -> int:
@@ -89,60 +81,31 @@ def flow_name(addresses: int, ports: int, wide: bytes | None) -> object:
     return high << 32 | ports
 
 
-class _Part:
-    """One part of a table: linear probing, at most three of four places taken."""
+class _Part(Places):
+    """Part of a table."""
 
-    __slots__ = (
-        "hashes",  # for each place the hash of what stands there, 0: nothing
-        "items",  # for each place the Session, or None
-        "mask",  # places less one
-        "used",
-    )
+    __slots__ = ("before", "items")
 
-    def __init__(self, size: int) -> None:
-        self.hashes = array("I", bytes(4 * size))
-        self.items: list[Session | None] = [None] * size
-        self.mask = size - 1
-        self.used = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Session | None] = [None] * (self.mask + 1)  # for each place
+        self.before = self.items  # while all moves: what stood at the old places
 
-    def put(self, hashed: int, session: Session | None) -> None:
-        """Put what is not there yet; there is room."""
-        hashes = self.hashes
-        place = hashed & self.mask
-        while hashes[place] != 0:
-            place = (place + 1) & self.mask
-        hashes[place] = cython.cast(cython.uint, hashed)
-        self.items[place] = session
-        self.used += 1
+    def move(self, place: int, to: int) -> None:
+        self.items[to] = self.items[place]
 
-    def grow(self) -> None:
-        """Twice the places."""
-        items, hashes, count = self.items, self.hashes, self.mask + 1
-        size = 2 * count
-        self.hashes = array("I", bytes(4 * size))
+    def clear(self, place: int) -> None:
+        self.items[place] = None
+
+    def begin_move(self, size: int) -> None:
+        self.before = self.items
         self.items = [None] * size
-        self.mask = size - 1
-        self.used = 0
-        for place in range(count):
-            if hashes[place] != 0:
-                self.put(hashes[place], items[place])
 
-    def drop(self, place: int) -> None:
-        """Empty a place; what was pushed past it moves up."""
-        hashes, items, mask = self.hashes, self.items, self.mask
-        after = place
-        while True:
-            after = (after + 1) & mask
-            if hashes[after] == 0:
-                break
-            # It may stand anywhere from its home on: not before it, going round.
-            if (after - hashes[after]) & mask >= (after - place) & mask:
-                hashes[place] = hashes[after]
-                items[place] = items[after]
-                place = after
-        hashes[place] = 0
-        items[place] = None
-        self.used -= 1
+    def carry(self, place: int, to: int) -> None:
+        self.items[to] = self.before[place]
+
+    def end_move(self) -> None:
+        self.before = self.items
 
 
 class FlowTable:
@@ -153,7 +116,7 @@ class FlowTable:
     def __init__(self, seed: int, of_answers: bool) -> None:
         self._of_answers = of_answers
         self._seed = seed & _WIDE_MASK
-        self._parts = [_Part(_FIRST_SIZE) for _ in range(_PARTS)]
+        self._parts = [_Part() for _ in range(PARTS)]
 
     def __len__(self) -> int:
         return sum(part.used for part in self._parts)
@@ -167,7 +130,7 @@ class FlowTable:
 
     def find(self, key: FlowKey) -> Session | None:
         """The session of a flow, or None."""
-        hashed = self._hash(key.addresses, key.ports)
+        hashed = mix(key.addresses, key.ports, self._seed)
         part: _Part = self._parts[hashed >> _PART_SHIFT]
         hashes = part.hashes
         place = hashed & part.mask
@@ -183,9 +146,7 @@ class FlowTable:
         """Put in a session whose key is not there."""
         hashed = self._hash_of(session)
         part: _Part = self._parts[hashed >> _PART_SHIFT]
-        if 4 * (part.used + 1) > 3 * (part.mask + 1):
-            part.grow()
-        part.put(hashed, session)
+        part.items[part.take(hashed)] = session
 
     def remove(self, session: Session) -> bool:
         """Take a session out; False when it is not there."""
@@ -224,15 +185,5 @@ class FlowTable:
 
     def _hash_of(self, session: Session) -> int:
         if self._of_answers:
-            return self._hash(session.answer_addresses, session.answer_ports)
-        return self._hash(session.captured_addresses, session.captured_ports)
-
-    def _hash(self, addresses: int, ports: int) -> int:
-        """32 bits, never 0; every bit of the key counts for every bit of them."""
-        mixed = ((addresses ^ self._seed) * _MULTIPLIER) & _WIDE_MASK
-        mixed ^= mixed >> 32
-        mixed = ((mixed ^ ports) * _MULTIPLIER_2) & _WIDE_MASK
-        mixed ^= mixed >> 32
-        mixed = (mixed * _MULTIPLIER) & _WIDE_MASK
-        hashed = mixed >> 32
-        return hashed if hashed else 1
+            return mix(session.answer_addresses, session.answer_ports, self._seed)
+        return mix(session.captured_addresses, session.captured_ports, self._seed)

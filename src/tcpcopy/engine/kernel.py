@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+import cython
+
 from tcpcopy.engine import replayed
 from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
@@ -264,7 +266,7 @@ class KernelClient(Replayed):
         return 0
 
     def _end(self, how: int) -> None:
-        self.ended = how
+        self.ended = cython.cast(cython.uchar, how)
         if how == _CLOSED:
             self.fin_acknowledged = 1
         else:

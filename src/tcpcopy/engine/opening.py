@@ -157,7 +157,8 @@ class Opener:
         session.captured_addresses = key.addresses
         session.captured_ports = cython.cast(cython.uint, key.ports)
         session.captured_wide = key.wide
-        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        session.captured_isn = cython.cast(cython.uint, isn)
         session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
@@ -207,13 +208,13 @@ class Opener:
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
         """The SYN goes with the client's own options, or usual ones when it was not seen."""
         if is_syn:
-            client.syn_mss = segment.mss or 536
-            client.syn_sack = segment.sack_permitted
-            client.syn_timestamps = segment.timestamp_present
-            client.syn_wscale = segment.window_scale
-            client.syn_window = segment.window
+            client.syn_mss = cython.cast(cython.ushort, segment.mss or 536)
+            client.syn_sack = segment.sack_permitted != 0
+            client.syn_timestamps = segment.timestamp_present != 0
+            client.syn_wscale = cython.cast(cython.schar, segment.window_scale)
+            client.syn_window = cython.cast(cython.ushort, segment.window)
         if self.context.mss and (not is_syn or client.syn_mss > self.context.mss):
-            client.syn_mss = self.context.mss
+            client.syn_mss = cython.cast(cython.ushort, self.context.mss)
 
     def _kernel_client(
         self, session: Session, target: Target, transport: Transport

@@ -9,6 +9,8 @@ Source: RFC 9293 (3.10.7.4), RFC 5681 (4.2), RFC 2018 (4), RFC 7323 (4.3).
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
@@ -80,7 +82,7 @@ class ReceiveHalf(SendHalf):
         if self.early is not None:
             self._take_early()
         self.last_receive_ns = now_ns
-        self.pushed = pushed or is_fin
+        self.pushed = cython.cast(cython.uchar, pushed or is_fin)
         return 1
 
     def _is_in_window(self, offset: int) -> bool:
