@@ -40,15 +40,14 @@ cdef int _ACK
 cdef bytes _NOTHING
 cdef long long _WINDOW
 cdef long long _CHALLENGE_GAP
-cdef int _RST_REPEATS
+cdef unsigned char _RST_REPEATS
 cdef long long _RST_GAP
 
 cdef class TcpClient(ReceiveHalf):
     cdef public long long challenge_ns
-    cdef public long long close_deadline_ns
-    cdef public long long connect_deadline_ns
     cdef public long long progress_ns
     cdef public long long rst_deadline_ns
+    cdef public long long state_deadline_ns
     cdef public int state
     cdef public unsigned short syn_mss
     cdef public unsigned short syn_window
@@ -61,7 +60,7 @@ cdef class TcpClient(ReceiveHalf):
     cdef void _send_syn(self, long long now_ns) except *
     @cython.locals(segment_flags=cython.int, acceptable=cython.bint)
     cdef int _take_in_syn_sent(self, Segment segment, long long now_ns) except -1
-    @cython.locals(peer_mss=cython.int, headers=cython.int)
+    @cython.locals(both=cython.bint, peer_mss=cython.int, headers=cython.int)
     cdef void _establish(self, Segment segment, long long now_ns) except *
     @cython.locals(
         segment_flags=cython.int,

@@ -532,9 +532,4 @@ class Engine(PacketHandler):
         """Mapped address and port, target address and port of every live packet session."""
         for session in list(self.by_answer):
             target: Any = session.target
-            yield (
-                session.mapped_address,
-                session.mapped_port,
-                target.target_address,
-                target.target_port,
-            )
+            yield (*session.mapped_client(), target.target_address, target.target_port)

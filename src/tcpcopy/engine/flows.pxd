@@ -1,5 +1,6 @@
 import cython
 
+from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.session cimport Session
 from tcpcopy.mapping.places cimport Places, mix
 from tcpcopy.packet.segment cimport Segment, flow_key
@@ -26,7 +27,7 @@ cdef class FlowKey:
 
 cdef class _Part(Places):
     cdef list before
-    cdef list items
+    cdef public list items
 
 cdef class FlowTable:
     cdef bint _of_answers
@@ -49,5 +50,6 @@ cdef class FlowTable:
     cpdef void replace(self, Session session, Session other) except *
     @cython.locals(place=cython.ulonglong)
     cdef long long _place(self, _Part part, unsigned long long hashed, Session session) except -2
+    @cython.locals(client=TcpClient)
     cdef bint _has_key(self, Session session, FlowKey key) except *
     cdef unsigned long long _hash_of(self, Session session) noexcept

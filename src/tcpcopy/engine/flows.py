@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.session import Session
 from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
 from tcpcopy.packet.segment import Segment, flow_key
@@ -178,7 +179,10 @@ class FlowTable:
         if self._of_answers:
             if session.answer_addresses != key.addresses or session.answer_ports != key.ports:
                 return False
-            return session.answer_wide is key.wide or session.answer_wide == key.wide
+            if key.wide is None or session.captured_wide is None:  # both are of one family
+                return key.wide is None and session.captured_wide is None
+            client: TcpClient = session.replayed  # type: ignore[assignment]
+            return key.wide == client.target_address + client.address + number_bytes(key.ports)
         if session.captured_addresses != key.addresses or session.captured_ports != key.ports:
             return False
         return session.captured_wide is key.wide or session.captured_wide == key.wide

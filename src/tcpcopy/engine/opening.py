@@ -174,11 +174,11 @@ class Opener:
         )
         if identity is None:
             return None
-        session.mapped_address, session.mapped_port = identity
+        mapped_address, session.mapped_port = identity
         client = TcpClient(
             self.context,
             session,
-            session.mapped_address,
+            mapped_address,
             session.mapped_port,
             target.target_address,
             target.target_port,
@@ -187,20 +187,16 @@ class Opener:
         self._set_syn_options(client, segment, is_syn)
         session.replayed = client
         answers = self.answer_key
-        answers.of(
-            target.target_address, target.target_port, session.mapped_address, session.mapped_port
-        )
+        answers.of(target.target_address, target.target_port, mapped_address, session.mapped_port)
         session.answer_addresses = answers.addresses
         session.answer_ports = cython.cast(cython.uint, answers.ports)
-        session.answer_wide = answers.wide
         return session
 
     def _announce(self, session: Session | None) -> None:
         if session is not None and self.announcer is not None:
             target: Any = session.target
             self.announcer.announce(
-                session.mapped_address,
-                session.mapped_port,
+                *session.mapped_client(),
                 target.target_address,
                 target.target_port,
             )
@@ -242,11 +238,7 @@ class Opener:
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
             self.identities.release(
-                session.mapped_address,
-                session.mapped_port,
-                target.target_address,
-                target.target_port,
-                now_ns=now_ns,
+                *session.mapped_client(), target.target_address, target.target_port, now_ns=now_ns
             )
             session.mapped_port = 0
         return 0

@@ -9,6 +9,7 @@ cdef int _RUNNING
 cdef int _RST
 cdef int _FIN
 cdef int _NONE
+cdef unsigned long long _MASK
 cdef int _REPLAYED
 cdef int _CLIENT_RESET
 cdef int _RESET
@@ -22,11 +23,9 @@ cdef int _OPEN_AT_EXIT
 
 cdef class Session(PacedHalf):
     cdef public unsigned long long answer_addresses
-    cdef public bytes answer_wide
     cdef public unsigned long long captured_addresses
     cdef public bytes captured_wide
     cdef public long long gate_deadline_ns
-    cdef public bytes mapped_address
     cdef public long long received_seen
     cdef public Replayed replayed
     cdef public Session sibling

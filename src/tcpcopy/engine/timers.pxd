@@ -6,30 +6,30 @@ cdef int _MOVED_AT_ONCE
 
 cdef class Timed:
     cdef public long long deadline_ns
-    cdef public int far_index
-    cdef public int far_slot
-    cdef public int heap_index
+    cdef public unsigned int far_index
+    cdef public unsigned int far_slot
+    cdef public Py_ssize_t heap_index
 
 cdef class TimerHeap:
     cdef list _items
 
     cpdef long long next_deadline_ns(self)
     cpdef Timed first(self)
-    @cython.locals(index=cython.int)
+    @cython.locals(index=cython.Py_ssize_t)
     cpdef void schedule(self, Timed item, long long deadline_ns) except *
-    @cython.locals(index=cython.int, last=Timed)
+    @cython.locals(index=cython.Py_ssize_t, last=Timed)
     cpdef void remove(self, Timed item) except *
-    @cython.locals(items=list, item=Timed, above=Timed, parent=cython.int)
-    cdef void _up(self, int index) except *
+    @cython.locals(items=list, item=Timed, above=Timed, parent=cython.Py_ssize_t)
+    cdef void _up(self, Py_ssize_t index) except *
     @cython.locals(
         items=list,
         item=Timed,
         below=Timed,
         right=Timed,
-        child=cython.int,
-        size=cython.int,
+        child=cython.Py_ssize_t,
+        size=cython.Py_ssize_t,
     )
-    cdef void _down(self, int index) except *
+    cdef void _down(self, Py_ssize_t index) except *
 
 cdef class Timers:
     cdef list _due
@@ -38,7 +38,7 @@ cdef class Timers:
 
     @cython.locals(near=cython.longlong, far=cython.longlong)
     cpdef long long next_deadline_ns(self)
-    @cython.locals(slot=cython.int)
+    @cython.locals(slot=cython.uint)
     cpdef void schedule(self, Timed item, long long deadline_ns, long long now_ns) except *
     cpdef void remove(self, Timed item) except *
     @cython.locals(deadline=cython.longlong)
@@ -46,6 +46,6 @@ cdef class Timers:
     @cython.locals(budget=cython.int, slot=cython.longlong, items=list, item=Timed)
     cpdef void advance(self, long long now_ns) except *
     @cython.locals(items=list)
-    cdef void _enter(self, Timed item, int slot) except *
+    cdef void _enter(self, Timed item, unsigned int slot) except *
     @cython.locals(items=list, last=Timed)
     cdef void _leave(self, Timed item) except *

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
+import cython
+
 SLOT_SHIFT = 30  # a slot is 2**30 ns, somewhat above a second
 NEAR_NS = 4 << SLOT_SHIFT  # what is due before that goes into the heap
 MOVED_AT_ONCE = 1024  # items of due slots that one call of `advance` looks at
@@ -25,14 +27,14 @@ class Timed:
     __slots__ = (
         "deadline_ns",  # when it wants to be called; meaningless while it does not wait
         "far_index",  # place in its slot; meaningless without one
-        "far_slot",  # its slot, -1 without one
+        "far_slot",  # its slot, 0 without one
         "heap_index",  # place in the heap, -1 while not in one
     )
 
     def __init__(self) -> None:
         self.deadline_ns = 0
         self.far_index = 0
-        self.far_slot = -1
+        self.far_slot = 0
         self.heap_index = -1
 
 
@@ -175,8 +177,8 @@ class Timers:
         if item.heap_index >= 0:
             self._near.remove(item)
         item.deadline_ns = deadline_ns
-        slot = deadline_ns >> _SLOT_SHIFT
-        if item.far_slot >= 0:
+        slot = cython.cast(cython.uint, deadline_ns >> _SLOT_SHIFT)
+        if item.far_slot != 0:
             if item.far_slot <= slot:
                 return  # one look too early costs less than moving it now
             self._leave(item)
@@ -185,7 +187,7 @@ class Timers:
     def remove(self, item: Timed) -> None:
         """Take `item` out, if it is in."""
         self._near.remove(item)
-        if item.far_slot >= 0:
+        if item.far_slot != 0:
             self._leave(item)
 
     def first_due(self, now_ns: int) -> Timed | None:
@@ -204,7 +206,7 @@ class Timers:
             while items and budget > 0:
                 budget -= 1
                 item = items.pop()
-                item.far_slot = -1
+                item.far_slot = 0
                 if item.heap_index < 0:
                     self.schedule(item, item.deadline_ns, now_ns)
             if not items:
@@ -217,13 +219,13 @@ class Timers:
             items = self._far[slot] = []
             heappush(self._due, slot)
         item.far_slot = slot
-        item.far_index = len(items)
+        item.far_index = cython.cast(cython.uint, len(items))
         items.append(item)
 
     def _leave(self, item: Timed) -> None:
         """Take `item` out of its slot."""
         items = self._far[item.far_slot]
-        item.far_slot = -1
+        item.far_slot = 0
         last = items.pop()
         if last is not item:
             items[item.far_index] = last

@@ -62,8 +62,8 @@ class Allocator:
     (`mapping.shares`).
 
     Work and memory: a few look-ups a call; some twenty bytes for an IPv4 address with one session,
-    one dictionary entry and a short list for one with few, bitmaps for one with many; no walk over ports. Only when every
-    port of an address is taken is the next address of the pool looked at.
+    one dictionary entry and a short list for one with few, bitmaps for one with many; no walk over
+    ports. Only when every port of an address is taken is the next address of the pool looked at.
     """
 
     __slots__ = (
@@ -99,8 +99,8 @@ class Allocator:
     _workers: int
     _tags: dict[tuple[bytes, int], bytes]  # target -> two bytes that stand for it in keys
     _single: PortMap  # IPv4 address + tag, as a number -> its port, where it is the only one, live
-    # address + tag -> its ports, of all others. A list holds live ports as they are and cooling ones as
-    # until_ns << 16 | port, in order of release. Never an empty list between calls.
+    # address + tag -> its ports, of all others. A list holds live ports as they are and cooling
+    # ones as until_ns << 16 | port, in order of release. Never an empty list between calls.
     _spaces: dict[bytes, list[int] | PortSpace]
     # What released ports wait in to be forgotten: (when the last of them has cooled down, keys).
     _batches: deque[tuple[int, list[bytes]]]
@@ -132,7 +132,7 @@ class Allocator:
         self._ranges = tuple(PortRange(*ports, rest, share[1]) for rest in range(share[1]))
         self._range = self._ranges[0]
         self._tags = {}
-        self._single = PortMap()
+        self._single = PortMap(shift)
         self._spaces = {}
         self._batches = deque()
         self._batch = []

@@ -12,6 +12,7 @@ cdef class _Ports(Places):
 
 cdef class PortMap:
     cdef list _parts
+    cdef unsigned long long _seed
 
     @cython.locals(hashed=cython.ulonglong, part=_Ports, place=cython.longlong)
     cpdef int get(self, unsigned long long number) except -1

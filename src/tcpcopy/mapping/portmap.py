@@ -41,9 +41,10 @@ class _Ports(Places):
 class PortMap:
     """A port (1 to 65535) for each of many numbers below 2**48, such as address and target."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_parts", "_seed")
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
         self._parts = [_Ports() for _ in range(PARTS)]
 
     def __len__(self) -> int:
@@ -51,21 +52,21 @@ class PortMap:
 
     def get(self, number: int) -> int:
         """The port of a number; 0 when it has none."""
-        hashed = mix(number, 0, 0)
+        hashed = mix(number, 0, self._seed)
         part: _Ports = self._parts[hashed >> _PART_SHIFT]
         place = self._place(part, hashed, number)
         return part.entries[place] & _PORT_MASK if place >= 0 else 0
 
     def add(self, number: int, port: int) -> None:
         """Give a port to a number that has none."""
-        hashed = mix(number, 0, 0)
+        hashed = mix(number, 0, self._seed)
         part: _Ports = self._parts[hashed >> _PART_SHIFT]
         place = part.take(hashed)
         part.entries[place] = number << _PORT_BITS | port
 
     def remove(self, number: int) -> None:
         """Take the port of a number away, if it has one."""
-        hashed = mix(number, 0, 0)
+        hashed = mix(number, 0, self._seed)
         part: _Ports = self._parts[hashed >> _PART_SHIFT]
         place = self._place(part, hashed, number)
         if place >= 0:
