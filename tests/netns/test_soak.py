@@ -16,8 +16,8 @@ from tests.lab.scenario import Scenario
 
 pytestmark = [pytest.mark.netns, pytest.mark.soak]
 SECONDS = int(os.environ.get("TCPCOPY_SOAK_SECONDS", "1800"))
-# Ended connections are remembered for up to four minutes, ports for one.
-WARM_UP = min(260, SECONDS // 2)
+# Ended connections are remembered for up to four minutes, by intercept for five.
+WARM_UP = min(320, SECONDS // 2)
 LOADS = (
     "--connections 3000 --concurrency 50 --rate 300 --requests 3",
     "--connections 2000 --concurrency 200 --rate 300 --end rst",
