@@ -6,18 +6,21 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import builds, machine, tables
+from benchmarks import builds, machine, scenarios, tables
 from benchmarks.copier import Variant
 from benchmarks.numbers import Run
-from benchmarks.scenarios import ALL, Scenario
+from benchmarks.scaling import Scale
+from benchmarks.scenarios import Scenario
 from benchmarks.site import Site
 from tcpcopy.demo.netns import Lab, LabError, missing_requirement
 from tcpcopy.demo.processes import Interrupted, Interrupts
 from tcpcopy.errors import UsageError
 
+ALL: tuple[type[Scenario], ...] = (*scenarios.ALL, Scale)
 _JSON = machine.ROOT / "build" / "bench.json"
 
 
@@ -77,7 +80,10 @@ class Bench:
         for build in self.builds:
             if build.name == "pure" and not (scenario.pure or self.named):
                 continue
-            found += [Variant(build, mode) for mode in build.modes if mode in self.modes]
+            if scenario.modes:
+                found += [Variant(build, mode) for mode in scenario.modes if not build.is_c]
+            else:
+                found += [Variant(build, mode) for mode in build.modes if mode in self.modes]
         return found
 
     def run(self, scenario: Scenario) -> None:
@@ -86,9 +92,12 @@ class Bench:
         rounds = self.options.rounds or scenario.rounds
         load = machine.load_average()
         runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
-        with Lab() as lab:
+        with ExitStack() as stack:
             options = self.options
-            site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
+            site = None
+            if not scenario.alone:
+                lab = stack.enter_context(Lab())
+                site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
             for number in range(rounds):
                 for variant in variants:
                     print(
@@ -98,6 +107,9 @@ class Bench:
                         flush=True,
                     )
                     self.interrupts.check()
+                    if site is None:
+                        runs[variant.name].append(scenario.run_alone(variant))
+                        continue
                     runs[variant.name].append(scenario.run(site, variant))
                     site.clear()
         print(end="\r\x1b[K", file=sys.stderr, flush=True)
@@ -151,16 +163,16 @@ def main(argv: Sequence[str]) -> int:
             for scenario in ALL:
                 say(f"{scenario.name:12} {scenario.title}")
             return 0
+        chosen = [s for s in ALL if not options.scenario or s.name in options.scenario]
         problem = missing_requirement()
-        if problem:
+        if problem and not all(scenario.alone for scenario in chosen):
             raise LabError(problem)
         interrupts = Interrupts()
         with interrupts.installed():
             bench = Bench(options, interrupts)
             try:
-                for scenario in ALL:
-                    if not options.scenario or scenario.name in options.scenario:
-                        bench.run(scenario())
+                for scenario in chosen:
+                    bench.run(scenario())
             finally:
                 bench.save()
             say(f"\nAll values: {options.json}")

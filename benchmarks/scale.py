@@ -157,7 +157,9 @@ class Bench:
         self.packets[at + 40 : at + 20 + header] = options
         self.ends[place] = at + total
 
-    def _to_online(self, place: int, number: int, seq: int, ack: int, flags: int, size: int) -> None:
+    def _to_online(
+        self, place: int, number: int, seq: int, ack: int, flags: int, size: int
+    ) -> None:
         options = _SYN_OPTIONS if flags == _SYN else _OPTIONS
         online = (_ONLINE_NUMBER, ONLINE_PORT)
         self._put(place, client_of(number), online, self.isn + seq, ack, flags, options, size)
@@ -323,7 +325,7 @@ def measure(sessions: int, seed: int, waves: int) -> Figures:
     overhead = bench.overhead_ns()
     spread = bench.rounds_over(bench.order)
     hot = bench.rounds_over(bench.order[:HOT])
-    idle = bench.idle_timers_ns() - 0.0
+    idle = bench.idle_timers_ns()
     first = resident_bytes()
     close_ns = bench.close()
     for _ in range(waves):

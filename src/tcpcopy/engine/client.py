@@ -183,7 +183,9 @@ class TcpClient(ReceiveHalf):
         if self.syn_wscale >= 0 and segment.window_scale >= 0:
             self.snd_wscale = cython.cast(cython.uchar, segment.window_scale)
             self.rcv_wscale = cython.cast(cython.uchar, min(self.syn_wscale, 14))
-        self.snd_wnd = cython.cast(cython.uint, segment.window)  # never scaled on a SYN (RFC 7323, 2.2)
+        self.snd_wnd = cython.cast(
+            cython.uint, segment.window
+        )  # never scaled on a SYN (RFC 7323, 2.2)
         self.cwnd = 10 * self.mss
         if self.backoff == 0:
             self._sample(now_ns - self.rtt_started_ns)

@@ -42,7 +42,7 @@ cdef class FlowTable:
         session=Session,
     )
     cpdef Session find(self, FlowKey key)
-    @cython.locals(hashed=cython.ulonglong, part=_Part)
+    @cython.locals(hashed=cython.ulonglong, part=_Part, place=cython.ulonglong)
     cpdef void add(self, Session session) except *
     @cython.locals(hashed=cython.ulonglong, part=_Part, place=cython.longlong)
     cpdef bint remove(self, Session session) except *

@@ -147,7 +147,8 @@ class FlowTable:
         """Put in a session whose key is not there."""
         hashed = self._hash_of(session)
         part: _Part = self._parts[hashed >> _PART_SHIFT]
-        part.items[part.take(hashed)] = session
+        place = part.take(hashed)  # first: it may make new places
+        part.items[place] = session
 
     def remove(self, session: Session) -> bool:
         """Take a session out; False when it is not there."""
