@@ -50,7 +50,9 @@ METRICS: Final[dict[str, Metric]] = {
     "tcpcopy_session_bytes": Metric("tcpcopy B/session", 0, "growth of resident memory for each"),
     "intercept_session_bytes": Metric("intercept B/session", 0, "growth of resident memory"),
     "scale_session_bytes": Metric("B/session", 0, "growth of resident memory for each open one"),
-    "scale_wave_growth": Metric("last wave", 3, "resident memory with the last, to that with the second"),
+    "scale_wave_growth": Metric(
+        "last wave", 3, "resident memory with the last, to that with the second"
+    ),
     "scale_open_ns": Metric("open ns", 0, "CPU of a SYN: a session made, and its own SYN sent"),
     "scale_close_ns": Metric("close ns", 0, "CPU of a client's RST, replayed"),
     "scale_pause_ms": Metric("longest ms", 2, "longest single SYN while all were opened"),

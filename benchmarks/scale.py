@@ -62,7 +62,7 @@ class Figures:
     open_ns: float  # a SYN: the session made and its own SYN sent
     close_ns: float  # a RST of the client's, replayed
     pause_ms: float  # longest single packet while the sessions were opened
-    wave_growth: float  # resident memory after two waves of sessions, by that after the first
+    wave_growth: float  # resident memory in the last wave of sessions, by that in the second
 
 
 @dataclass(frozen=True)
@@ -326,13 +326,13 @@ def measure(sessions: int, seed: int, waves: int) -> Figures:
     spread = bench.rounds_over(bench.order)
     hot = bench.rounds_over(bench.order[:HOT])
     idle = bench.idle_timers_ns()
-    first = resident_bytes()
+    sizes = [resident_bytes()]
     close_ns = bench.close()
     for _ in range(waves):
         bench.open()
-        first_wave, first = first, resident_bytes()
+        sizes.append(resident_bytes())
         bench.close()
-    growth = first / first_wave if waves else 1.0
+    growth = sizes[-1] / sizes[min(1, waves)]
     return Figures(
         sessions, session_bytes, spread[0] - overhead, spread[1] - overhead, spread[2],
         hot[0] - overhead, hot[1] - overhead, hot[2], idle, open_ns, close_ns - overhead,
