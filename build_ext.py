@@ -48,6 +48,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.seqnum",
     "tcpcopy.engine.session",
     "tcpcopy.engine.timers",
+    "tcpcopy.loop",
     "tcpcopy.mapping.places",
     "tcpcopy.mapping.portmap",
     "tcpcopy.packet.batch",
@@ -56,6 +57,7 @@ COMPILED_MODULES = [
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
+    "tcpcopy.waiting",
 ]
 
 # Made by Cython: what the compiled modules have in common, which each would hold again otherwise.

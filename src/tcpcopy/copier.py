@@ -1,9 +1,4 @@
-"""One tcpcopy worker: capture, engine, delivery and relay joined by one loop.
-
-A turn of the loop: take what the relay brought, drain the capture rings, serve the kernel sockets,
-run due timers, send the batch. Then sleep until something comes or is due; when much came, nap
-first, because a wake-up for each packet costs more than the packet.
-"""
+"""One tcpcopy worker: what it is made of, opened, run and closed. `loop` has its turns."""
 
 from __future__ import annotations
 
@@ -13,10 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tcpcopy.capture.backlog import Backlog
+from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.deliver.alarm import Alarm
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
@@ -25,6 +19,7 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
+from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
@@ -36,14 +31,10 @@ from tcpcopy.report.counters import RingCounts, Snapshot
 _log = logging.getLogger(__name__)
 
 EXIT_WAIT_NS = 10_000_000_000
-_DRAIN_LIMIT = 512
-_OVERFLOW_LIMIT = 1 << 20
-_RELAY_BACKLOG = 256  # so many records at once: there are more
-_RELAY_LIMIT = 16384
+_TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
+_LOOK_NS = 20_000_000
+_PAUSE_NS = 5_000_000
 _BUSY_EVENTS = 8
-_NAP_SECONDS = 0.0005
-_HOUSEKEEPING_NS = 1_000_000_000
-_LONGEST_SLEEP_S = 1.0
 _MIB = 1 << 20
 
 
@@ -89,15 +80,18 @@ class Copier:
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
-        self._backlog = Backlog()
-        self._poll = select.epoll()
-        self._alarm = Alarm()
-        self._housekeeping_ns = 0
+        self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._memory_bytes = 0
         self._closed = False
         self.engine = self._make_engine()
+        self.loop = Loop(
+            self.engine,
+            self._batch,
+            backlog_limit=config.memory_bytes // 4,
+            housekeep=self._housekeep,
+        )
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -156,7 +150,7 @@ class Copier:
         if config.intercepts:
             self._open_classic()
         elif self.transport is not None:
-            self._poll.register(self.transport.fileno(), select.EPOLLIN)
+            self.loop.add_transport(self.transport)
         if not self.rings:
             try:
                 self.rings = open_rings(
@@ -168,8 +162,14 @@ class Copier:
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:
-            self._poll.register(ring.fileno(), select.EPOLLIN)
-        self._poll.register(self._alarm.fileno(), select.EPOLLIN)
+            self.loop.add_ring(ring)
+        if config.filter is None:
+            self._ack_filter = AckFilter(
+                self.rings,
+                filter_program(config),
+                filter_program(config, pure_acks=False),
+                far_matters=not config.engine.rtt_ns,
+            )
 
     def _open_classic(self) -> None:
         config = self.config
@@ -198,7 +198,7 @@ class Copier:
             )
         for server in unreachable:
             _log.warning("intercept %s: %s; trying on (-L)", server.server, server.problem)
-        self._poll.register(relay.fileno(), select.EPOLLIN)
+        self.loop.add_relay(relay)
 
     def _make_sender(self) -> RawSender | LinkSender:
         config = self.config
@@ -213,57 +213,13 @@ class Copier:
         if self.relay is not None:
             self.relay.flush(self.engine.now_ns)
 
-    # --- the loop --------------------------------------------------------------------------
-
-    def step(self, capture: bool = True) -> int:
-        """One turn; the number of packets and events handled."""
-        now_ns = time.monotonic_ns()
-        engine = self.engine
-        engine.now_ns = now_ns
-        if now_ns >= self._housekeeping_ns:
-            self._housekeep(now_ns)
-        handled = 0
-        if self.relay is not None:
-            handled += self._take_answers(self.relay, now_ns)
-            deadline_ns = self.relay.next_deadline_ns()
-            if deadline_ns is not None and deadline_ns <= now_ns:
-                self.relay.run_timers(now_ns)
-        if capture:
-            handled += self._capture()
-        if self.transport is not None:
-            handled += self.transport.service(now_ns)
-        engine.run_timers()
-        self._batch.flush()
-        if self.relay is not None:
-            self.relay.flush(now_ns)
-        return handled
-
-    def _take_answers(self, relay: RelayClient, now_ns: int) -> int:
-        """Take what the relay brought: all of it, or timers would run out over answers unread."""
-        timestamp_ns = now_ns + self.engine.clock_offset_ns
-        records = total = relay.service(now_ns, timestamp_ns)
-        while records >= _RELAY_BACKLOG and total < _RELAY_LIMIT:
-            records = relay.service(now_ns, timestamp_ns)
-            total += records
-        return total
-
-    def _capture(self) -> int:
-        """Take captured packets; what one turn should not work on is moved to the backlog."""
-        backlog = self._backlog
-        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
-        if backlog.held_bytes > self.config.memory_bytes // 4:
-            return handled  # the ring is the last buffer left; what it drops, the kernel counts
-        for ring in self.rings:
-            taken = 0
-            if not backlog.held_bytes:
-                taken = ring.drain(self.engine, _DRAIN_LIMIT)
-                handled += taken
-            if backlog.held_bytes or taken == _DRAIN_LIMIT:
-                ring.drain(backlog, _OVERFLOW_LIMIT)
-        return handled
+    # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        self._housekeeping_ns = now_ns + _HOUSEKEEPING_NS
+        if self._ack_filter is not None:
+            counts = self.engine.context.counts
+            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
+            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
         self._memory_bytes = resident_bytes()
@@ -271,63 +227,49 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
         for ring in self.rings:
+            ring.check_device()
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
-
-    def wait(self) -> None:
-        """Sleep until something has come or is due."""
-        deadline_ns = self.engine.next_deadline_ns()
-        if self.relay is not None:
-            relay_ns = self.relay.next_deadline_ns()
-            if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
-                deadline_ns = max(relay_ns, 1)
-        self._alarm.set(deadline_ns if deadline_ns > 0 else 0)
-        for fd, _ in self._poll.poll(_LONGEST_SLEEP_S):
-            if fd == self._alarm.fileno():
-                self._alarm.quiet()
 
     def run(
         self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
     ) -> None:
-        """Copy until `stopping()`; `tick` is called with the time after each turn."""
-        self._poll.register(stop_fd, select.EPOLLIN)
+        """Copy until `stopping()`; `tick` is called with the time now and then.
+
+        `stop_fd` polls readable when `stopping` may have changed.
+        """
+        place = self.loop.waiter.add(stop_fd)
         while not stopping():
-            handled = self.step()
+            self.loop.run(time.monotonic_ns() + _TICK_NS, place)
             tick(self.engine.now_ns)
-            if self._backlog.held_bytes:
-                continue
-            if handled >= _BUSY_EVENTS:
-                time.sleep(_NAP_SECONDS)
-            else:
-                self.wait()
-        self._poll.unregister(stop_fd)
+        self.loop.waiter.remove(place)
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
+        loop, engine = self.loop, self.engine
+        self._ack_filter = None
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
-        self.step()
-        while self._backlog.held_bytes or self._left_in_rings():
-            self.step()
-            if urgent() or self.engine.now_ns >= until_ns:
-                _log.warning("%d captured packets were left unread", len(self._backlog))
+        loop.turn()
+        while loop.backlog.held_bytes or self._left_in_rings():
+            loop.turn()
+            if urgent() or engine.now_ns >= until_ns:
+                _log.warning("%d captured packets were left unread", len(loop.backlog))
                 break
-        for ring in self.rings:
-            self._poll.unregister(ring.fileno())
+        loop.remove_rings()
         looked_ns = 0
-        while not urgent() and self.engine.now_ns < until_ns:
-            handled = self.step(capture=False)
-            tick(self.engine.now_ns)
-            if self.engine.now_ns - looked_ns > 20_000_000:
-                looked_ns = self.engine.now_ns
-                if self.engine.unfinished() == 0:
+        while not urgent() and engine.now_ns < until_ns:
+            handled = loop.turn()
+            tick(engine.now_ns)
+            if engine.now_ns - looked_ns > _LOOK_NS:
+                looked_ns = engine.now_ns
+                if engine.unfinished() == 0:
                     break
             if handled < _BUSY_EVENTS:
-                self._alarm.set(self.engine.now_ns + 5_000_000)
-                self._poll.poll(0.005)
-        self.engine.now_ns = time.monotonic_ns()
-        self.engine.close_all()
+                loop.waiter.wait(_PAUSE_NS)
+        engine.now_ns = time.monotonic_ns()
+        engine.close_all()
         self._batch.flush()
 
     def _left_in_rings(self) -> bool:
@@ -349,8 +291,6 @@ class Copier:
             self.transport.close_all()
         if self.sender is not None:
             self.sender.close()
-        self._alarm.close()
-        self._poll.close()
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -398,10 +338,11 @@ class Copier:
         return snapshot
 
 
-def filter_program(config: CopierConfig) -> bytes:
-    """The kernel's filter for what is to be captured. Raises: UsageError."""
+def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
+    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    own = expression_for(config.transfers.sources(), config.transfers.targets())
+    sources, targets = config.transfers.sources(), config.transfers.targets()
+    own = expression_for(sources, targets, pure_acks)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")

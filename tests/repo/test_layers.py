@@ -13,9 +13,10 @@ LAYERS: list[set[str]] = [
     {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
     {"supervisor", "workers"},
     {"copier", "interceptor"},
+    {"loop"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython"},
+    {"errors", "version", "pure_cython", "waiting"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

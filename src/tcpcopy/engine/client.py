@@ -66,7 +66,7 @@ class TcpClient(ReceiveHalf):
         "rst_deadline_ns",  # when the RST is repeated, 0: not
         "rst_repeats",
         "state",
-        "state_deadline_ns",  # end of the wait for the SYN's answer, later for the target's FIN; or 0
+        "state_deadline_ns",  # until when to wait for the SYN's answer, later for a FIN; or 0
         "syn_mss",  # what the SYN announces
         "syn_sack",
         "syn_timestamps",

@@ -1,9 +1,9 @@
 """Finding the session of a packet: open addressing over the numbers that stand in its headers.
 
 The key of a flow is not an object: its numbers stand in the session, and a table holds for each
-session one reference and 32 bits of hash. That is a fifth of what a dictionary with keys of bytes takes, and
-a look-up touches memory at three places rather than five, which is what it costs when there are
-many sessions.
+session one reference and 32 bits of hash. That is a fifth of what a dictionary with keys of bytes
+takes, and a look-up touches memory at three places rather than five, which is what it costs when
+there are many sessions.
 
 The hash is seeded (clients choose their ports) and never decides alone: all of a key is compared.
 """
@@ -110,7 +110,7 @@ class _Part(Places):
 
 
 class FlowTable:
-    """Sessions by one of their two keys: of the client's packets, or (`of_answers`) the target's."""
+    """Sessions by one of their keys: of the client's packets, or (`of_answers`) of the target's."""
 
     __slots__ = ("_of_answers", "_parts", "_seed")
 

@@ -79,7 +79,7 @@ class PacedHalf(CapturedHalf):
     """A captured half with its gate."""
 
     __slots__ = (
-        "answer_gap_ns",  # the longest pause that the target made within an answer, at most a second
+        "answer_gap_ns",  # the target's longest pause within an answer, at most a second
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet

@@ -9,6 +9,7 @@ cdef long long _MASK
 cdef long long _INITIAL_RTO
 cdef long long _MIN_RTO
 cdef long long _MAX_RTO
+cdef long long _PING_PONG
 cdef int _MAX_RANGES
 cdef int _ACK
 cdef int _PSH
@@ -47,6 +48,7 @@ cdef class SendHalf(Replayed):
     cdef public unsigned int timestamp_recent
     cdef public unsigned short port
     cdef public unsigned short target_port
+    cdef public unsigned char ping_pong
     cdef public unsigned char probing
     cdef public unsigned char recovering_by_timer
     cdef public unsigned char sack_permitted

@@ -3,7 +3,7 @@
 Most sessions wait for nothing but their idle time-out. They stand in slots of about a second, where
 putting one costs the same however many there are; so the heap holds what had traffic a moment ago,
 and a packet's work does not grow with the sessions that are open. An item knows its place, so
-moving it does not search. No walk over all sessions, ever: a slot is gone over once, when it is due.
+moving it does not search. No walk over all sessions, ever: a slot is gone over when it is due.
 """
 
 from __future__ import annotations
