@@ -22,7 +22,7 @@ cdef class FlowKey:
     cdef public bytes wide
 
     cdef void read(self, Segment segment, const unsigned char[::1] data) except *
-    cpdef void of(self, bytes source, int source_port, bytes destination, int port) except *
+    cpdef void of(self, bytes source, long long source_port, bytes destination, long long port) except *
     cpdef object name(self)
 
 cdef class _Part(Places):

@@ -19,6 +19,7 @@ from tcpcopy.demo.netns import LabError
 def _little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scale, "MEASURED", 300)
     monkeypatch.setattr(scale, "CHUNK", 40)
+    monkeypatch.setattr(scale, "OPENED_AT_ONCE", 30)
 
 
 def test_every_session_is_replayed_and_closed() -> None:
