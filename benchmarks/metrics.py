@@ -40,6 +40,9 @@ METRICS: Final[dict[str, Metric]] = {
     "tcpcopy_peak_mb": Metric("tcpcopy peak MB", 1, "the most resident memory there was"),
     "intercept_peak_mb": Metric("intercept peak MB", 1, "the most resident memory there was"),
     "drops": Metric("drops", 0, "packets that the kernel could not hand to tcpcopy"),
+    "intercept_drops": Metric(
+        "intercept drops", 0, "answers that the kernel could not hand to intercept"
+    ),
     "slowdown": Metric("online speed", 3, "online requests a second, by those without a copy"),
     "delay_p50_ms": Metric("delay p50 ms", 3, "arrival at online to arrival at the target"),
     "delay_p99_ms": Metric("delay p99 ms", 3, "arrival at online to arrival at the target"),
@@ -63,5 +66,9 @@ METRICS: Final[dict[str, Metric]] = {
     "scale_hot_request_ns": Metric("hot request ns", 0, "the same on a fixed set of 100"),
     "scale_hot_answer_ns": Metric("hot answer ns", 0, "the same on a fixed set of 100"),
     "scale_hot_timer_ns": Metric("hot timer ns", 0, "the same on a fixed set of 100"),
+    "packet_us": Metric("us/packet", 2, "CPU for each packet copied"),
+    "packet_user_us": Metric("of it user", 2, "its part in user mode (sampled by ticks)"),
+    "packet_sleeps": Metric("sleeps/packet", 3, "times it waited, for each packet"),
+    "send_errors": Metric("send errors", 0, "packets that the kernel did not take"),
     "seconds": Metric("s", 1, "seconds measured"),
 }

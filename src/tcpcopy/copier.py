@@ -24,6 +24,7 @@ from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.relay.client import RelayClient
 from tcpcopy.report.counters import RingCounts, Snapshot
@@ -45,9 +46,11 @@ class CopierConfig:
     engine: EngineConfig
     transfers: TransferTable
     devices: tuple[str, ...] = ()
+    capture_namespace: Namespace | None = None  # None: the one this process is in
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
+    promiscuous: bool = False
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -153,12 +156,14 @@ class Copier:
             self.loop.add_transport(self.transport)
         if not self.rings:
             try:
-                self.rings = open_rings(
-                    config.devices,
-                    program,
-                    buffer_bytes=config.buffer_bytes,
-                    snaplen=config.snaplen,
-                )
+                with inside(config.capture_namespace):
+                    self.rings = open_rings(
+                        config.devices,
+                        program,
+                        buffer_bytes=config.buffer_bytes,
+                        snaplen=config.snaplen,
+                        promiscuous=config.promiscuous,
+                    )
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:
@@ -226,6 +231,7 @@ class Copier:
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+            self._batch.largest = self.sender.largest
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():

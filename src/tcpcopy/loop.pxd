@@ -25,10 +25,8 @@ cdef class Loop:
     cdef public list places
     cdef public bint polled
     cdef public object relay
-    cdef public Py_ssize_t relay_place
     cdef public list rings
     cdef public object transport
-    cdef public Py_ssize_t transport_place
     cdef public Waiter waiter
 
     @cython.locals(handled=cython.Py_ssize_t)
@@ -40,7 +38,6 @@ cdef class Loop:
         deadline_ns=cython.longlong, timeout_ns=cython.longlong, left_ns=cython.longlong
     )
     cpdef void wait(self) except *
-    cdef bint _may_be_ready(self, Py_ssize_t place) except *
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )

@@ -16,6 +16,7 @@ cdef int _PSH
 cdef int _FIN
 cdef bytes _NOTHING
 cdef long long _HUGE
+cdef int _MOST_SEGMENTS
 
 cdef class SendHalf(Replayed):
     cdef public long long ack_deadline_ns
@@ -56,7 +57,7 @@ cdef class SendHalf(Replayed):
     cdef public unsigned char timestamps
 
     cpdef int receive_window(self) except -1
-    @cython.locals(context=Context, acknowledge=cython.longlong)
+    @cython.locals(context=Context, acknowledge=cython.longlong, cut=cython.Py_ssize_t)
     cpdef int emit(
         self,
         long long offset,
@@ -80,6 +81,8 @@ cdef class SendHalf(Replayed):
         length=cython.longlong,
     )
     cpdef int send_new(self, long long now_ns) except -1
+    @cython.locals(most=cython.longlong)
+    cdef long long _several(self, long long length, long long room) except -1
     cpdef int window_update(self, long long window) except -1
     cpdef int take_ack(self, long long offset, bint is_duplicate, long long now_ns) except -1
     @cython.locals(acknowledged=cython.longlong, data_end=cython.longlong)

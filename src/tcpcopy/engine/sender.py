@@ -39,6 +39,7 @@ _FIN = flags.FIN
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _NOTHING = b""
 _HUGE = 1 << 40
+_MOST_SEGMENTS = 64  # of one packet that is cut later: what every device's limit allows
 
 
 class SendHalf(Replayed):
@@ -149,8 +150,12 @@ class SendHalf(Replayed):
         length: int,
         now_ns: int,
     ) -> int:
-        """Write one segment into the batch; anything with an ACK settles the pending one."""
+        """Write one segment into the batch; anything with an ACK settles the pending one.
+
+        More than one MSS is cut into segments on its way, and counted as that many.
+        """
         context = self.context
+        cut = self.mss if length > self.mss else 0
         acknowledge = 0
         if segment_flags & _ACK:
             acknowledge = seqnum.add(self.irs + 1, self.received)
@@ -172,8 +177,9 @@ class SendHalf(Replayed):
             data,
             data_at,
             length,
+            cut,
         )
-        context.counts.segments_sent += 1
+        context.counts.segments_sent += (length + cut - 1) // cut if cut else 1
         return 0
 
     def emit_data(self, chunk: Chunk, offset: int, length: int, now_ns: int) -> int:
@@ -203,7 +209,7 @@ class SendHalf(Replayed):
                 break
             length = chunk.end - self.snd_nxt
             if length > self.mss:
-                length = self.mss
+                length = self._several(length, limit - self.snd_nxt)
             if self.snd_nxt + length > limit:
                 # Part of a segment only into an otherwise empty pipe (RFC 9293, 3.8.6.2.1).
                 if self.snd_nxt > self.snd_una or limit <= self.snd_nxt:
@@ -213,7 +219,7 @@ class SendHalf(Replayed):
             if now_ns - self.last_receive_ns < _PING_PONG:
                 self.ping_pong = 1
             if self.rtt_offset < 0:
-                self.rtt_offset = self.snd_nxt + length
+                self.rtt_offset = self.snd_nxt + min(length, self.mss)
                 self.rtt_started_ns = now_ns
             self.snd_nxt += length
         if (
@@ -232,6 +238,16 @@ class SendHalf(Replayed):
                 self.probing = 1
                 self.rto_deadline_ns = now_ns + self.rto_ns
         return 0
+
+    def _several(self, length: int, room: int) -> int:
+        """How much of `length` bytes, more than one segment, goes into one packet.
+
+        All of it or whole segments, no more than the windows have room for, if the device cuts.
+        """
+        most = min(self.context.batch.largest, _MOST_SEGMENTS * self.mss, room)
+        if most >= length:
+            return length
+        return most - most % self.mss if most > self.mss else self.mss
 
     def window_update(self, window: int) -> int:
         """The target announces `window` bytes; a probe in flight is taken back when it opens."""

@@ -10,6 +10,7 @@ from tcpcopy.engine.pacing import (
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
     SURPLUS_MIN_NS,
+    UNPUSHED_QUIET_NS,
     WAIT_FACTOR,
     WAIT_MIN_NS,
 )
@@ -110,7 +111,7 @@ def test_answer_without_a_push_must_be_quiet() -> None:
     gate = asked()
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 100, pushed=False)
-    gate.goes_at(11 * MS + QUIET_NS)
+    gate.goes_at(11 * MS + UNPUSHED_QUIET_NS)
 
 
 def test_silence_counts_from_the_newest_data() -> None:
@@ -118,7 +119,7 @@ def test_silence_counts_from_the_newest_data() -> None:
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 100, pushed=False)
     gate.answer(12 * MS, 1, pushed=False)
-    gate.goes_at(12 * MS + QUIET_NS)
+    gate.goes_at(12 * MS + UNPUSHED_QUIET_NS)
 
 
 @pytest.mark.parametrize("rtt_ns", [300 * US, 5 * MS, 50 * MS, 800 * MS])
@@ -130,10 +131,10 @@ def test_round_trip_time_is_put_back(rtt_ns: int) -> None:
 
 
 def test_round_trip_longer_than_the_quiet_time_covers_it() -> None:
-    gate = asked(rtt_ns=30 * MS)
+    gate = asked(rtt_ns=60 * MS)
     gate.turn(1 * SECOND, seen=100)
     gate.answer(2 * SECOND, 100, pushed=False)
-    gate.goes_at(2 * SECOND + 30 * MS)
+    gate.goes_at(2 * SECOND + 60 * MS)
 
 
 def test_many_turns_in_step() -> None:
@@ -310,11 +311,12 @@ def test_bound_is_many_times_what_the_online_answer_took() -> None:
 # --- longer answers ------------------------------------------------------------------------
 
 
-def test_longer_answer_goes_with_its_pushed_end() -> None:
+def test_longer_answer_goes_a_moment_after_its_pushed_end() -> None:
+    """Linux pushes a large answer more than once; how long this one is, nobody knows."""
     gate = asked()
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 130)
-    gate.goes(11 * MS)
+    gate.goes_at(11 * MS + FIRST_QUIET_NS)
     assert gate.counts.waits_expired == 0
 
 
@@ -338,7 +340,7 @@ def test_longer_greeting_is_no_answer_to_the_first_request() -> None:
     gate = Gate()
     gate.turn(0, seen=80)
     gate.answer(0, 100)
-    gate.goes(0)
+    gate.goes_at(FIRST_QUIET_NS)
     gate.turn(10 * MS, seen=90)
     assert gate.look(10 * MS) != 0
     gate.answer(20 * MS, 10)
@@ -360,7 +362,7 @@ def test_answer_that_came_before_its_question() -> None:
     gate = asked()
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 300)
-    gate.goes(11 * MS)
+    gate.goes_at(11 * MS + FIRST_QUIET_NS)
     gate.turn(20 * MS, seen=200)
     opens = gate.look(20 * MS)
     assert opens is not None and SURPLUS_MIN_NS <= opens - 11 * MS <= SURPLUS_MAX_NS
