@@ -20,6 +20,7 @@ TEST_PROGRAMS=(
     mariadbd:mariadb-server mariadb:mariadb-client
     "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib"
     wrk:wrk nft:nftables ethtool:ethtool curl:curl tcpdump:tcpdump
+    editcap:wireshark-common
 )
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_RETRIES=5 PIP_ROOT_USER_ACTION=ignore

@@ -59,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
         from tcpcopy.demo.main import main as demo_main
 
         return demo_main(arguments[1:])
+    if arguments[:1] == ["inspect"]:
+        from tcpcopy.inspect_cli import main as inspect_main
+
+        return inspect_main(arguments[1:])
     try:
         os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)

@@ -161,6 +161,8 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy inspect traffic.pcap
+      say what is in a capture file, and which -x would fit
   tcpcopy demo
       show both on hosts made of network namespaces"""
 
@@ -234,7 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     return make_parser(
         "tcpcopy",
         OPTIONS,
-        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n       tcpcopy demo [--help]",
+        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n"
+        "       tcpcopy inspect FILE... [--help]\n       tcpcopy demo [--help]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
     )
