@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ from benchmarks import builds, machine, tables
 from benchmarks.copier import Variant
 from benchmarks.floor.scenario import Floor
 from benchmarks.numbers import Run
+from benchmarks.scaling import Scale
 from benchmarks.scenarios import ALL as REPLAYS
 from benchmarks.scenarios import Scenario
 from benchmarks.site import Site
@@ -20,7 +22,7 @@ from tcpcopy.demo.netns import Lab, LabError, missing_requirement
 from tcpcopy.demo.processes import Interrupted, Interrupts
 from tcpcopy.errors import UsageError
 
-ALL: tuple[type[Scenario], ...] = (*REPLAYS, Floor)
+ALL: tuple[type[Scenario], ...] = (*REPLAYS, Floor, Scale)
 _JSON = machine.ROOT / "build" / "bench.json"
 
 
@@ -87,6 +89,9 @@ class Bench:
         for build in self.builds:
             if build.name == "pure" and not (scenario.pure or self.named):
                 continue
+            if scenario.modes:
+                found += [Variant(build, mode) for mode in scenario.modes if not build.is_c]
+                continue
             # The C pair is the reference of every mode asked for.
             modes = build.modes if build.is_c else [m for m in build.modes if m in self.modes]
             found += [Variant(build, mode) for mode in modes]
@@ -98,9 +103,12 @@ class Bench:
         rounds = self.options.rounds or scenario.rounds
         load = machine.load_average()
         runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
-        with Lab() as lab:
+        with ExitStack() as stack:
             options = self.options
-            site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
+            site = None
+            if not scenario.alone:
+                lab = stack.enter_context(Lab())
+                site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
             for number in range(rounds):
                 for variant in variants:
                     print(
@@ -110,6 +118,9 @@ class Bench:
                         flush=True,
                     )
                     self.interrupts.check()
+                    if site is None:
+                        runs[variant.name].append(scenario.run_alone(variant))
+                        continue
                     runs[variant.name].append(scenario.run(site, variant))
                     site.clear()
         print(end="\r\x1b[K", file=sys.stderr, flush=True)
@@ -163,16 +174,16 @@ def main(argv: Sequence[str]) -> int:
             for scenario in ALL:
                 say(f"{scenario.name:12} {scenario.title}")
             return 0
+        chosen = [s for s in ALL if not options.scenario or s.name in options.scenario]
         problem = missing_requirement()
-        if problem:
+        if problem and not all(scenario.alone for scenario in chosen):
             raise LabError(problem)
         interrupts = Interrupts()
         with interrupts.installed():
             bench = Bench(options, interrupts)
             try:
-                for scenario in ALL:
-                    if not options.scenario or scenario.name in options.scenario:
-                        bench.run(scenario())
+                for scenario in chosen:
+                    bench.run(scenario())
             finally:
                 bench.save()
             say(f"\nAll values: {options.json}")

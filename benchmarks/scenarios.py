@@ -58,6 +58,8 @@ class Scenario:
     rounds: ClassVar[int] = 2
     without_copy: ClassVar[bool] = False  # also measured: online alone
     pure: ClassVar[bool] = False  # the uncompiled package can bear it
+    modes: ClassVar[tuple[str, ...]] = ()  # variants of a build, instead of the modes it knows
+    alone: ClassVar[bool] = False  # `run_alone` is called: needs no hosts, and no root
     own_modes: ClassVar[tuple[str, ...]] = ()  # of the compiled build, instead of the usual ones
 
     def __init__(self) -> None:
@@ -66,6 +68,10 @@ class Scenario:
 
     def run(self, site: Site, variant: Variant) -> Run:
         """One run of one variant, from starting the servers to what was measured."""
+        raise NotImplementedError
+
+    def run_alone(self, variant: Variant) -> Run:
+        """The same for a scenario that needs no hosts."""
         raise NotImplementedError
 
 

@@ -65,11 +65,8 @@ def test_copies_are_exact(seed: int) -> None:
     def feed(packet: bytes, now_ns: int) -> None:
         original(packet, now_ns)
         for session in engine.live():
-            key = session.captured_key
-            if key:
-                size = (len(key) - 4) // 2
-                client = (key[:size], int.from_bytes(key[2 * size : 2 * size + 2], "big"))
-                owner[(session.mapped_address, session.mapped_port)] = for_plan[client]
+            if session.captured_ports:
+                owner[session.mapped_client()] = for_plan[session.captured_client()]
 
     engine.feed_captured = feed  # type: ignore[method-assign]
     result = harness.run(plans, engine, seed, conditions, identify=identify)

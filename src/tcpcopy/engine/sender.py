@@ -11,6 +11,8 @@ RFC 5827 (early retransmit), RFC 9293 (3.8.6.1, zero-window probes).
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
@@ -52,7 +54,7 @@ class SendHalf(Replayed):
         "address",  # mapped address, as the target sees the client
         "backoff",  # doublings of the timer since the last progress
         "context",
-        "cursor",  # chunk that holds snd_nxt, or the one sent last
+        "cursor",  # chunk that holds snd_nxt, or the one sent last; None when idle
         "cwnd",  # congestion window, bytes
         "duplicate_acks",
         "fin_offset",  # stream offset of our FIN once sent, -1 before
@@ -249,7 +251,7 @@ class SendHalf(Replayed):
 
     def window_update(self, window: int) -> int:
         """The target announces `window` bytes; a probe in flight is taken back when it opens."""
-        self.snd_wnd = window
+        self.snd_wnd = cython.cast(cython.uint, window)
         if self.probing and window > 0:
             self.probing = 0
             self.backoff = 0
@@ -277,6 +279,8 @@ class SendHalf(Replayed):
         acknowledged = offset - self.snd_una
         self.acknowledged_ns = now_ns
         self.snd_una = offset
+        if offset == self.snd_nxt:
+            self.cursor = None  # an idle connection holds no data
         self.duplicate_acks = 0
         self.backoff = 0
         self.probing = 0
@@ -336,7 +340,7 @@ class SendHalf(Replayed):
         self.ssthresh = max(in_flight // 2, 2 * self.mss)
         self.cwnd = self.mss if by_timer else self.ssthresh
         self.recover = self.snd_nxt
-        self.recovering_by_timer = by_timer
+        self.recovering_by_timer = cython.cast(cython.uchar, by_timer)
         self.retransmit_next = self.snd_una
         self.rtt_offset = -1  # Karn's rule
         self._retransmit_some(1, now_ns)

@@ -27,6 +27,7 @@ _CUT_LOOK = 20_000_000
 _RST = chunks.RST
 _FIN = chunks.FIN
 _NONE = 0
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _REPLAYED = int(Outcome.REPLAYED)
 _CLIENT_RESET = int(Outcome.CLIENT_RESET)
 _RESET = int(Outcome.RESET)
@@ -50,15 +51,17 @@ class Session(PacedHalf):
     """One captured connection and its replay."""
 
     __slots__ = (
-        "answer_key",  # the flow key that the target's packets carry, b"" with kernel sockets
-        "captured_key",  # the flow key of the client's packets
+        "answer_addresses",  # flow key of the target's packets (engine.flows), without what the
+        "answer_ports",  # replayed half knows of it (IPv6); 0 with kernel sockets
         "busy",  # counted in `Counts.busy`
+        "captured_addresses",  # flow key of the client's packets
+        "captured_ports",  # 0 once the session does not belong to its captured connection any more
+        "captured_wide",
         "copy",  # 0 for the first, 1.. for the copies of -n
         "cut",  # the capture has ended before the connection did
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
         "lingers",  # its outcome is counted, it only answers late packets
-        "mapped_address",  # as given by the allocator; b"": nothing to give back
-        "mapped_port",
+        "mapped_port",  # as given by the allocator; 0: nothing to give back
         "opens_ns",  # --rate: when it may connect, 0: it may
         "outcome",  # how it ended, 0: it has not
         "received_seen",  # server bytes that pacing knows of
@@ -69,16 +72,18 @@ class Session(PacedHalf):
         "target",  # the Transfer it is replayed to
     )
 
-    def __init__(self, context: Context, captured_key: bytes, copy: int, target: object) -> None:
+    def __init__(self, context: Context, copy: int, target: object) -> None:
         super().__init__(context)
-        self.answer_key = b""
+        self.answer_addresses = 0
+        self.answer_ports = 0
         self.busy = 0
-        self.captured_key = captured_key
+        self.captured_addresses = 0
+        self.captured_ports = 0
+        self.captured_wide: bytes | None = None
         self.copy = copy
         self.cut = 0
         self.gate_deadline_ns = 0
         self.lingers = 0
-        self.mapped_address = b""
         self.mapped_port = 0
         self.opens_ns = 0
         self.outcome = _NONE
@@ -211,6 +216,28 @@ class Session(PacedHalf):
 
     # --- endings ---------------------------------------------------------------------------
 
+    def end_of_capture(self, now_ns: int) -> int:
+        """Nothing more of this connection is captured; 0, or the outcome when that ends it."""
+        self.cut = int(self.captured_end == 0)
+        if self.stuck_since_ns:
+            return self.give_up(_CAPTURE_HOLE, now_ns)
+        return self.advance(now_ns)
+
+    def note_busy(self) -> int:
+        """Recorded: count the sessions that go on without anything more being captured."""
+        if not self.context.recorded:
+            return 0
+        busy = int(
+            self.head is not None  # not released, or not taken by the target
+            or self.captured_end != 0
+            or self.cut != 0
+            or not self.replayed.established
+        )
+        if busy != self.busy:
+            self.busy = busy
+            self.context.counts.busy += 1 if busy else -1
+        return 0
+
     def give_up(self, outcome: int, now_ns: int) -> int:
         """End the session from this side with `outcome`."""
         self.replayed.abort(now_ns)
@@ -246,3 +273,19 @@ class Session(PacedHalf):
         if how == endings.RESET_BY_TARGET:
             return _CLOSED_EARLY if half.target_closed else _RESET
         return _BY_ENDING[how]
+
+    # --- views -----------------------------------------------------------------------------
+
+    def captured_client(self) -> tuple[bytes, int]:
+        """Address and port of the client; only while it belongs to its captured connection."""
+        port = self.captured_ports >> 16
+        if self.captured_wide is not None:
+            return self.captured_wide[:16], port
+        return (self.captured_addresses >> 32).to_bytes(4, "big"), port
+
+    def mapped_client(self) -> tuple[bytes, int]:
+        """Address and port as the target sees them; only where they were handed out to it."""
+        if self.captured_wide is None:
+            return (self.answer_addresses & _MASK).to_bytes(4, "big"), self.mapped_port
+        half: Any = self.replayed
+        return half.address, self.mapped_port

@@ -140,8 +140,9 @@ class ZstdSource:
         self._error: type[Exception] = zstandard.ZstdError
         # Frames that want more than 128 MiB of window are refused: memory stays bounded.
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 27)
+        content: Any = _HeadThenRaw(raw, head)  # all of a file that it asks for
         self._reader: Any = decompressor.stream_reader(
-            _HeadThenRaw(raw, head), read_size=_CHUNK_BYTES, read_across_frames=True
+            content, read_size=_CHUNK_BYTES, read_across_frames=True
         )
         self.problem = ""
 
