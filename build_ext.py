@@ -30,6 +30,7 @@ from setuptools.command.build_py import build_py
 COMPILED_MODULES = [
     "tcpcopy.capture.backlog",
     "tcpcopy.capture.ring",
+    "tcpcopy.deliver.datagrams",
     "tcpcopy.deliver.link",
     "tcpcopy.deliver.raw",
     "tcpcopy.engine.captured",
@@ -37,7 +38,10 @@ COMPILED_MODULES = [
     "tcpcopy.engine.client",
     "tcpcopy.engine.context",
     "tcpcopy.engine.counts",
+    "tcpcopy.engine.datagram",
     "tcpcopy.engine.engine",
+    "tcpcopy.engine.flow",
+    "tcpcopy.engine.forged",
     "tcpcopy.engine.kernel",
     "tcpcopy.engine.opening",
     "tcpcopy.engine.pacing",

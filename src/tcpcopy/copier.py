@@ -14,13 +14,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tcpcopy.capture.backlog import Backlog
-from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
+from tcpcopy.capture.filters import (
+    REJECT_ALL,
+    compile_filter,
+    expression_for,
+    udp_expression_for,
+)
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.alarm import Alarm
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
@@ -30,8 +36,10 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay.client import RelayClient
 from tcpcopy.report.counters import RingCounts, Snapshot
+from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +79,8 @@ class CopierConfig:
     memory_bytes: int = 1024 * _MIB
     local_addresses: tuple[bytes, ...] = field(default=())
     share: tuple[int, int] = (0, 1)  # this worker, and how many there are
+    tcp: bool = True  # whether TCP is copied
+    udp: UdpConfig | None = None  # UDP as well, or alone
 
 
 class _NoSink(PacketSink):
@@ -98,6 +108,12 @@ class Copier:
         self._memory_bytes = 0
         self._closed = False
         self.engine = self._make_engine()
+        self.udp = self._make_udp()
+        self.handler: PacketHandler = self.engine  # takes what is captured
+        if self.udp is not None:
+            self.handler = self.udp.engine
+            if config.tcp:
+                self.handler = ProtocolSwitch(self.udp.engine, self.engine)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -139,6 +155,24 @@ class Copier:
         self._opener = opener
         return Engine(config.engine, context, opener, on_bug=_log_bug)
 
+    def _make_udp(self) -> UdpSide | None:
+        config = self.config
+        if config.udp is None:
+            return None
+        return UdpSide(
+            config.udp,
+            config.transfers,
+            pool=config.pool,
+            localhost_replacement=config.localhost_replacement,
+            factor=config.factor,
+            percentage=config.percentage,
+            gradual=config.gradual,
+            local_addresses=config.local_addresses,
+            share=config.share,
+            mtu=config.engine.mtu,
+            on_bug=_log_bug,
+        )
+
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
 
@@ -157,6 +191,8 @@ class Copier:
             self._open_classic()
         elif self.transport is not None:
             self._poll.register(self.transport.fileno(), select.EPOLLIN)
+        if self.udp is not None:
+            self._open_udp(self.udp)
         if not self.rings:
             try:
                 self.rings = open_rings(
@@ -170,6 +206,14 @@ class Copier:
         for ring in self.rings:
             self._poll.register(ring.fileno(), select.EPOLLIN)
         self._poll.register(self._alarm.fileno(), select.EPOLLIN)
+
+    def _open_udp(self, udp: UdpSide) -> None:
+        try:
+            udp.open(self.config.output_device)
+        except PermissionError:
+            raise no_privilege() from None
+        if udp.fileno() >= 0:
+            self._poll.register(udp.fileno(), select.EPOLLIN)
 
     def _open_classic(self) -> None:
         config = self.config
@@ -222,6 +266,8 @@ class Copier:
         engine.now_ns = now_ns
         if now_ns >= self._housekeeping_ns:
             self._housekeep(now_ns)
+        if self.udp is not None:
+            self.udp.begin(now_ns)
         handled = 0
         if self.relay is not None:
             handled += self._take_answers(self.relay, now_ns)
@@ -234,6 +280,8 @@ class Copier:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self._batch.flush()
+        if self.udp is not None:
+            handled += self.udp.end()
         if self.relay is not None:
             self.relay.flush(now_ns)
         return handled
@@ -250,13 +298,13 @@ class Copier:
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""
         backlog = self._backlog
-        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
+        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
         if backlog.held_bytes > self.config.memory_bytes // 4:
             return handled  # the ring is the last buffer left; what it drops, the kernel counts
         for ring in self.rings:
             taken = 0
             if not backlog.held_bytes:
-                taken = ring.drain(self.engine, _DRAIN_LIMIT)
+                taken = ring.drain(self.handler, _DRAIN_LIMIT)
                 handled += taken
             if backlog.held_bytes or taken == _DRAIN_LIMIT:
                 ring.drain(backlog, _OVERFLOW_LIMIT)
@@ -270,6 +318,9 @@ class Copier:
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+        if self.udp is not None:
+            short = self._opener.memory_is_short
+            self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
         for ring in self.rings:
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
@@ -277,6 +328,10 @@ class Copier:
     def wait(self) -> None:
         """Sleep until something has come or is due."""
         deadline_ns = self.engine.next_deadline_ns()
+        if self.udp is not None:
+            udp_ns = self.udp.engine.next_deadline_ns()
+            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
+                deadline_ns = max(udp_ns, 1)
         if self.relay is not None:
             relay_ns = self.relay.next_deadline_ns()
             if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
@@ -321,7 +376,9 @@ class Copier:
             tick(self.engine.now_ns)
             if self.engine.now_ns - looked_ns > 20_000_000:
                 looked_ns = self.engine.now_ns
-                if self.engine.unfinished() == 0:
+                if self.engine.unfinished() == 0 and not (
+                    self.udp and self.udp.engine.unfinished()
+                ):
                     break
             if handled < _BUSY_EVENTS:
                 self._alarm.set(self.engine.now_ns + 5_000_000)
@@ -329,6 +386,9 @@ class Copier:
         self.engine.now_ns = time.monotonic_ns()
         self.engine.close_all()
         self._batch.flush()
+        if self.udp is not None:
+            self.udp.begin(self.engine.now_ns)
+            self.udp.engine.close_all()
 
     def _left_in_rings(self) -> bool:
         poll = select.poll()
@@ -349,6 +409,8 @@ class Copier:
             self.transport.close_all()
         if self.sender is not None:
             self.sender.close()
+        if self.udp is not None:
+            self.udp.close()
         self._alarm.close()
         self._poll.close()
 
@@ -395,13 +457,19 @@ class Copier:
             ring_counts.dropped += dropped
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
+        if self.udp is not None:
+            self.udp.fill(snapshot)
         return snapshot
 
 
 def filter_program(config: CopierConfig) -> bytes:
     """The kernel's filter for what is to be captured. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    own = expression_for(config.transfers.sources(), config.transfers.targets())
+    sources, targets = config.transfers.sources(), config.transfers.targets()
+    expressions = [expression_for(sources, targets)] if config.tcp else []
+    if config.udp is not None:
+        expressions.append(udp_expression_for(sources, targets))
+    own = " or ".join(expressions)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")

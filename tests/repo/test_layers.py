@@ -12,7 +12,7 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 LAYERS: list[set[str]] = [
     {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
     {"supervisor", "workers"},
-    {"copier", "interceptor"},
+    {"copier", "interceptor", "udp_side"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
     {"errors", "version", "pure_cython"},

@@ -42,6 +42,7 @@ class LinkSender(PacketSink):
         "before",  # called before a batch is sent (announcements must go first), or None
         "device_index",
         "errors",  # errno -> packets not sent
+        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd",
         "hop_count",
         "hops",
@@ -68,6 +69,7 @@ class LinkSender(PacketSink):
         """
         self.before = before
         self.errors: dict[int, int] = {}
+        self.failures: list[tuple[int, int]] | None = None
         self.packets = 0
         self.hops = (
             NextHops(device, transfers) if tables is None else NextHops(device, transfers, tables)
@@ -129,6 +131,8 @@ class LinkSender(PacketSink):
             if code == errno.ENXIO:
                 code = errno.ENODEV  # what everyone else calls a device that is gone
             self.errors[code] = self.errors.get(code, 0) + 1
+            if self.failures is not None:
+                self.failures.append((index, code))
             index += 1
             waited = False
 
@@ -169,8 +173,10 @@ class LinkSender(PacketSink):
         address = packet[16:20] if is_v4 else packet[24:40]
         at = 22 if is_v4 else 42
         port = int.from_bytes(packet[at : at + 2], "big")
+        # A fragment has its ports elsewhere, or none at all: its address says enough.
+        is_part = packet[6] & 0x3F or packet[7] if is_v4 else packet[6] == 44
         for hop in self.hops.hops:
-            if hop.address == address and hop.port == port:
+            if hop.address == address and (is_part or hop.port == port):
                 break
         else:
             return -errno.EHOSTUNREACH

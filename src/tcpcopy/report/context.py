@@ -49,6 +49,7 @@ class Context:
     exit_wait_s: int = 0  # how long open sessions were waited for at exit
     version: str = ""
     is_compiled: bool = False
+    transport: str = "tcp"  # tcp, udp or both
 
     @property
     def needs_intercept(self) -> bool:
