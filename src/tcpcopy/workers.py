@@ -139,7 +139,7 @@ class Workers:
             raise no_privilege() from None
         try:
             for group in zip(*self._rings, strict=True):
-                join(group)
+                join(group, config.udp is not None)
         except OSError as error:
             raise UsageError(
                 "--workers",

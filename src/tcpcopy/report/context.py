@@ -54,7 +54,7 @@ class Context:
     @property
     def needs_intercept(self) -> bool:
         """Whether answers come back by a route to an assistant."""
-        return self.mode in (CLASSIC, LINK)
+        return self.mode in (CLASSIC, LINK) and self.transport != "udp"
 
     @property
     def targets(self) -> tuple[str, ...]:
