@@ -122,7 +122,7 @@ def join(rings: Sequence[Ring], defragment: bool = False) -> None:
     group = _UNIQUE_ID << 16  # the kernel finds a free number
     for index, ring in enumerate(rings):
         with socket.socket(fileno=os.dup(ring.fileno())) as shared:
-            shared.setsockopt(_SOL_PACKET, _PACKET_FANOUT, kind | group)
+            shared.setsockopt(_SOL_PACKET, _PACKET_FANOUT, struct.pack("@I", kind | group))
             if index:
                 continue
             group = shared.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF
