@@ -289,8 +289,7 @@ def parse(
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
-    if intercepts and transport != "udp":
-        _check_classic(words["transfer"], transfers)
+    _check_classic(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -386,7 +385,10 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_classic(word: Word, transfers: TransferTable) -> None:
+def _check_classic(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
+    if "intercept" not in words or transport == "udp":
+        return
+    word = words["transfer"]
     for transfer in transfers:
         if len(transfer.target_address) != IPV4_BYTES:
             raise UsageError(
