@@ -51,12 +51,14 @@ COMPILED_MODULES = [
     "tcpcopy.engine.seqnum",
     "tcpcopy.engine.session",
     "tcpcopy.engine.timers",
+    "tcpcopy.loop",
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
+    "tcpcopy.waiting",
 ]
 
 # Made by Cython: what the compiled modules have in common, which each would hold again otherwise.

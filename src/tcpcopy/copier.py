@@ -1,9 +1,4 @@
-"""One tcpcopy worker: capture, engine, delivery and relay joined by one loop.
-
-A turn of the loop: take what the relay brought, drain the capture rings, serve the kernel sockets,
-run due timers, send the batch. Then sleep until something comes or is due; when much came, nap
-first, because a wake-up for each packet costs more than the packet.
-"""
+"""One tcpcopy worker: what it is made of, opened, run and closed. `loop` has its turns."""
 
 from __future__ import annotations
 
@@ -13,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tcpcopy.capture.backlog import Backlog
+from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import (
     REJECT_ALL,
     compile_filter,
@@ -21,7 +16,6 @@ from tcpcopy.capture.filters import (
     udp_expression_for,
 )
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.deliver.alarm import Alarm
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
@@ -31,12 +25,12 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
+from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
-from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay.client import RelayClient
 from tcpcopy.report.counters import RingCounts, Snapshot
 from tcpcopy.udp_side import UdpConfig, UdpSide
@@ -44,14 +38,10 @@ from tcpcopy.udp_side import UdpConfig, UdpSide
 _log = logging.getLogger(__name__)
 
 EXIT_WAIT_NS = 10_000_000_000
-_DRAIN_LIMIT = 512
-_OVERFLOW_LIMIT = 1 << 20
-_RELAY_BACKLOG = 256  # so many records at once: there are more
-_RELAY_LIMIT = 16384
+_TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
+_LOOK_NS = 20_000_000
+_PAUSE_NS = 5_000_000
 _BUSY_EVENTS = 8
-_NAP_SECONDS = 0.0005
-_HOUSEKEEPING_NS = 1_000_000_000
-_LONGEST_SLEEP_S = 1.0
 _MIB = 1 << 20
 
 
@@ -99,21 +89,22 @@ class Copier:
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
-        self._backlog = Backlog()
-        self._poll = select.epoll()
-        self._alarm = Alarm()
-        self._housekeeping_ns = 0
+        self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._memory_bytes = 0
         self._closed = False
         self.engine = self._make_engine()
+        self.loop = Loop(
+            self.engine,
+            self._batch,
+            backlog_limit=config.memory_bytes // 4,
+            housekeep=self._housekeep,
+        )
         self.udp = self._make_udp()
-        self.handler: PacketHandler = self.engine  # takes what is captured
         if self.udp is not None:
-            self.handler = self.udp.engine
-            if config.tcp:
-                self.handler = ProtocolSwitch(self.udp.engine, self.engine)
+            both = ProtocolSwitch(self.udp.engine, self.engine)
+            self.loop.handler = both if config.tcp else self.udp.engine
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -190,7 +181,7 @@ class Copier:
         if config.intercepts:
             self._open_classic()
         elif self.transport is not None:
-            self._poll.register(self.transport.fileno(), select.EPOLLIN)
+            self.loop.add_transport(self.transport)
         if self.udp is not None:
             self._open_udp(self.udp)
         if not self.rings:
@@ -204,16 +195,21 @@ class Copier:
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:
-            self._poll.register(ring.fileno(), select.EPOLLIN)
-        self._poll.register(self._alarm.fileno(), select.EPOLLIN)
+            self.loop.add_ring(ring)
+        if config.filter is None and config.tcp:
+            self._ack_filter = AckFilter(
+                self.rings,
+                filter_program(config),
+                filter_program(config, pure_acks=False),
+                far_matters=not config.engine.rtt_ns,
+            )
 
     def _open_udp(self, udp: UdpSide) -> None:
         try:
             udp.open(self.config.output_device)
         except PermissionError:
             raise no_privilege() from None
-        if udp.fileno() >= 0:
-            self._poll.register(udp.fileno(), select.EPOLLIN)
+        self.loop.add_udp(udp)
 
     def _open_classic(self) -> None:
         config = self.config
@@ -242,7 +238,7 @@ class Copier:
             )
         for server in unreachable:
             _log.warning("intercept %s: %s; trying on (-L)", server.server, server.problem)
-        self._poll.register(relay.fileno(), select.EPOLLIN)
+        self.loop.add_relay(relay)
 
     def _make_sender(self) -> RawSender | LinkSender:
         config = self.config
@@ -257,61 +253,13 @@ class Copier:
         if self.relay is not None:
             self.relay.flush(self.engine.now_ns)
 
-    # --- the loop --------------------------------------------------------------------------
-
-    def step(self, capture: bool = True) -> int:
-        """One turn; the number of packets and events handled."""
-        now_ns = time.monotonic_ns()
-        engine = self.engine
-        engine.now_ns = now_ns
-        if now_ns >= self._housekeeping_ns:
-            self._housekeep(now_ns)
-        if self.udp is not None:
-            self.udp.begin(now_ns)
-        handled = 0
-        if self.relay is not None:
-            handled += self._take_answers(self.relay, now_ns)
-            deadline_ns = self.relay.next_deadline_ns()
-            if deadline_ns is not None and deadline_ns <= now_ns:
-                self.relay.run_timers(now_ns)
-        if capture:
-            handled += self._capture()
-        if self.transport is not None:
-            handled += self.transport.service(now_ns)
-        engine.run_timers()
-        self._batch.flush()
-        if self.udp is not None:
-            handled += self.udp.end()
-        if self.relay is not None:
-            self.relay.flush(now_ns)
-        return handled
-
-    def _take_answers(self, relay: RelayClient, now_ns: int) -> int:
-        """Take what the relay brought: all of it, or timers would run out over answers unread."""
-        timestamp_ns = now_ns + self.engine.clock_offset_ns
-        records = total = relay.service(now_ns, timestamp_ns)
-        while records >= _RELAY_BACKLOG and total < _RELAY_LIMIT:
-            records = relay.service(now_ns, timestamp_ns)
-            total += records
-        return total
-
-    def _capture(self) -> int:
-        """Take captured packets; what one turn should not work on is moved to the backlog."""
-        backlog = self._backlog
-        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
-        if backlog.held_bytes > self.config.memory_bytes // 4:
-            return handled  # the ring is the last buffer left; what it drops, the kernel counts
-        for ring in self.rings:
-            taken = 0
-            if not backlog.held_bytes:
-                taken = ring.drain(self.handler, _DRAIN_LIMIT)
-                handled += taken
-            if backlog.held_bytes or taken == _DRAIN_LIMIT:
-                ring.drain(backlog, _OVERFLOW_LIMIT)
-        return handled
+    # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        self._housekeeping_ns = now_ns + _HOUSEKEEPING_NS
+        if self._ack_filter is not None:
+            counts = self.engine.context.counts
+            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
+            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
         self._memory_bytes = resident_bytes()
@@ -322,72 +270,52 @@ class Copier:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
         for ring in self.rings:
+            ring.check_device()
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
-
-    def wait(self) -> None:
-        """Sleep until something has come or is due."""
-        deadline_ns = self.engine.next_deadline_ns()
-        if self.udp is not None:
-            udp_ns = self.udp.engine.next_deadline_ns()
-            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
-                deadline_ns = max(udp_ns, 1)
-        if self.relay is not None:
-            relay_ns = self.relay.next_deadline_ns()
-            if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
-                deadline_ns = max(relay_ns, 1)
-        self._alarm.set(deadline_ns if deadline_ns > 0 else 0)
-        for fd, _ in self._poll.poll(_LONGEST_SLEEP_S):
-            if fd == self._alarm.fileno():
-                self._alarm.quiet()
 
     def run(
         self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
     ) -> None:
-        """Copy until `stopping()`; `tick` is called with the time after each turn."""
-        self._poll.register(stop_fd, select.EPOLLIN)
+        """Copy until `stopping()`; `tick` is called with the time now and then.
+
+        `stop_fd` polls readable when `stopping` may have changed.
+        """
+        place = self.loop.waiter.add(stop_fd)
         while not stopping():
-            handled = self.step()
+            self.loop.run(time.monotonic_ns() + _TICK_NS, place)
             tick(self.engine.now_ns)
-            if self._backlog.held_bytes:
-                continue
-            if handled >= _BUSY_EVENTS:
-                time.sleep(_NAP_SECONDS)
-            else:
-                self.wait()
-        self._poll.unregister(stop_fd)
+        self.loop.waiter.remove(place)
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
+        loop, engine = self.loop, self.engine
+        self._ack_filter = None
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
-        self.step()
-        while self._backlog.held_bytes or self._left_in_rings():
-            self.step()
-            if urgent() or self.engine.now_ns >= until_ns:
-                _log.warning("%d captured packets were left unread", len(self._backlog))
+        loop.turn()
+        while loop.backlog.held_bytes or self._left_in_rings():
+            loop.turn()
+            if urgent() or engine.now_ns >= until_ns:
+                _log.warning("%d captured packets were left unread", len(loop.backlog))
                 break
-        for ring in self.rings:
-            self._poll.unregister(ring.fileno())
+        loop.remove_rings()
         looked_ns = 0
-        while not urgent() and self.engine.now_ns < until_ns:
-            handled = self.step(capture=False)
-            tick(self.engine.now_ns)
-            if self.engine.now_ns - looked_ns > 20_000_000:
-                looked_ns = self.engine.now_ns
-                if self.engine.unfinished() == 0 and not (
-                    self.udp and self.udp.engine.unfinished()
-                ):
+        while not urgent() and engine.now_ns < until_ns:
+            handled = loop.turn()
+            tick(engine.now_ns)
+            if engine.now_ns - looked_ns > _LOOK_NS:
+                looked_ns = engine.now_ns
+                if engine.unfinished() == 0 and not (self.udp and self.udp.engine.unfinished()):
                     break
             if handled < _BUSY_EVENTS:
-                self._alarm.set(self.engine.now_ns + 5_000_000)
-                self._poll.poll(0.005)
-        self.engine.now_ns = time.monotonic_ns()
-        self.engine.close_all()
+                loop.waiter.wait(_PAUSE_NS)
+        engine.now_ns = time.monotonic_ns()
+        engine.close_all()
         self._batch.flush()
         if self.udp is not None:
-            self.udp.begin(self.engine.now_ns)
+            self.udp.begin(engine.now_ns)
             self.udp.engine.close_all()
 
     def _left_in_rings(self) -> bool:
@@ -411,8 +339,6 @@ class Copier:
             self.sender.close()
         if self.udp is not None:
             self.udp.close()
-        self._alarm.close()
-        self._poll.close()
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -462,11 +388,11 @@ class Copier:
         return snapshot
 
 
-def filter_program(config: CopierConfig) -> bytes:
-    """The kernel's filter for what is to be captured. Raises: UsageError."""
+def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
+    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
     sources, targets = config.transfers.sources(), config.transfers.targets()
-    expressions = [expression_for(sources, targets)] if config.tcp else []
+    expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
     if config.udp is not None:
         expressions.append(udp_expression_for(sources, targets))
     own = " or ".join(expressions)

@@ -8,9 +8,7 @@ the tcpcopies announce is taken first, then packets, then records are sent.
 from __future__ import annotations
 
 import logging
-import select
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
 from tcpcopy.report.outcome import Drop
+from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 _log = logging.getLogger("tcpcopy.intercept")
 _MS: Final = 1_000_000
@@ -35,7 +34,7 @@ _FRAME_BYTES: Final = 512  # a ring frame: that, and what the kernel puts before
 _DRAIN_LIMIT: Final = 512
 # A wake-up for each packet costs more than the packet: nap when a drain brought this many.
 _BUSY_PACKETS: Final = 4
-_NAP_SECONDS: Final = 0.0005
+_NAP_NS: Final = 500_000
 _HOUSEKEEPING_NS: Final = 250 * _MS
 _REPORT_NS: Final = 60 * _SECOND_NS
 _INSTRUCTION: Final = struct.Struct("=HBBI")
@@ -84,8 +83,11 @@ class Interceptor:
             protected=config.protected,
         )
         self.rings: list[Ring] = []
-        self._poll = select.epoll()
+        self._places: list[int] = []  # of the rings, with the waiter
+        self._waiter = Waiter()
+        self._closed = False
         self._kernel_dropped = 0
+        self._server_place = -1
         self._reported: tuple[int, ...] = ()
 
     @property
@@ -103,7 +105,7 @@ class Interceptor:
             compile_filter(self.filter_expression)  # complains of what was typed, not of the below
             program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
             devices.check_privilege()
-            self.server.open()
+            self.listen()
             for name in names or [None]:
                 protocol = IPV4 if name is None else ALL_PROTOCOLS
                 ring = Ring(
@@ -114,12 +116,20 @@ class Interceptor:
                     protocol=protocol,
                     frame_bytes=_FRAME_BYTES,
                 )
-                self.rings.append(ring)
-                self._poll.register(ring.fileno(), select.EPOLLIN)
-            self._poll.register(self.server.fileno(), select.EPOLLIN)
+                self.add_ring(ring)
         except BaseException:
             self.close()
             raise
+
+    def listen(self) -> None:
+        """Let tcpcopies connect. Raises: UsageError."""
+        self.server.open()
+        self._server_place = self._waiter.add(self.server.fileno())
+
+    def add_ring(self, ring: Ring) -> None:
+        """Take answers from this ring, too."""
+        self.rings.append(ring)
+        self._places.append(self._waiter.add(ring.fileno()))
 
     def log_start(self) -> None:
         """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
@@ -135,30 +145,41 @@ class Interceptor:
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
-        self._poll.register(stop_fd, select.EPOLLIN)
-        housekeeping_ns = report_ns = time.monotonic_ns()
+        stop_place = self._waiter.add(stop_fd)
+        housekeeping_ns = report_ns = monotonic_ns()
         report_ns += _REPORT_NS
+        handed = 0
         while not stopping():
-            self._poll.poll(_HOUSEKEEPING_NS / 1e9)
-            now_ns = time.monotonic_ns()
-            handed = self.step(now_ns)
+            if _BUSY_PACKETS <= handed < _DRAIN_LIMIT:
+                nap(_NAP_NS)
+                polled = False
+            else:
+                self._waiter.wait(_HOUSEKEEPING_NS if handed < _DRAIN_LIMIT else 0)
+                polled = True
+            now_ns = monotonic_ns()
+            handed = self.step(now_ns, polled)
             if now_ns >= housekeeping_ns:
                 housekeeping_ns = now_ns + _HOUSEKEEPING_NS
                 self._housekeeping(now_ns)
             if now_ns >= report_ns:
                 report_ns = now_ns + _REPORT_NS
                 self.report()
-            if _BUSY_PACKETS <= handed < _DRAIN_LIMIT:
-                time.sleep(_NAP_SECONDS)
-        self._poll.unregister(stop_fd)
+        self._waiter.remove(stop_place)
 
-    def step(self, now_ns: int) -> int:
-        """Take announcements, then packets, then send; returns the packets handed on."""
+    def step(self, now_ns: int, polled: bool = False) -> int:
+        """Take announcements, then packets, then send; returns the packets handed on.
+
+        `polled`: the waiter knows what is ready.
+        """
         self.router.now_ns = now_ns
-        self.server.service(now_ns)
+        if not polled or self._waiter.is_ready(self._server_place):
+            self.server.service(now_ns)
         handed = 0
-        for ring in self.rings:
-            handed += ring.drain(self.router, _DRAIN_LIMIT)
+        for ring, place in zip(self.rings, self._places, strict=True):
+            taken = ring.drain(self.router, _DRAIN_LIMIT)
+            handed += taken
+            if taken == 0 and polled and self._waiter.is_ready(place):
+                ring.check_device()
         self.server.flush()
         return handed
 
@@ -166,8 +187,8 @@ class Interceptor:
         """Close everything; may be called twice."""
         for ring in self.rings:
             ring.close()
-        if not self._poll.closed:
-            self._poll.close()
+        if not self._closed:
+            self._closed = True
             self.server.close()
         self.router.clear()
 
@@ -219,6 +240,7 @@ class Interceptor:
         self.router.sweep(now_ns)
         self.server.run_timers(now_ns)
         for ring in self.rings:
+            ring.check_device()
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
         dropped = self.kernel_dropped()

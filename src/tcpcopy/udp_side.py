@@ -116,14 +116,18 @@ class UdpSide:
         self.engine.now_ns = now_ns
         self._output.now_ns = now_ns
 
-    def end(self) -> int:
-        """The turn ends: send, take answers, run timers; events handled."""
+    def end(self, is_answered: bool) -> int:
+        """The turn ends: send, take answers if there may be some, run timers; events handled."""
         self.engine.flush()
         handled = 0
-        if self.sockets is not None:
+        if is_answered and self.sockets is not None:
             handled = self.sockets.service()
         self.engine.run_timers()
         return handled
+
+    def next_deadline_ns(self) -> int:
+        """When a turn is wanted next, -1: not by itself."""
+        return self.engine.next_deadline_ns()
 
     def housekeep(self, now_ns: int, clock_offset_ns: int, memory_is_short: bool) -> None:
         """To be called every second."""

@@ -491,6 +491,7 @@ def test_device_that_goes_down_and_comes_back(lab: tuple[str, str]) -> None:
         _ip("-n", lab[0], "link", "set", "vs", "down")
         assert select.select(rings, [], [], 1)[0] == rings
         assert one.drain(Recorder(), 8) == 0
+        one.check_device()
         assert (one.device_downs, one.failed) == (1, None)
         assert select.select(rings, [], [], 0.05)[0] == []
         _ip("-n", lab[0], "link", "set", "vs", "up")
@@ -511,10 +512,10 @@ def test_device_that_goes_away_and_is_made_anew(lab: tuple[str, str], down_first
         one = rings[0]
         if down_first:
             _ip("-n", lab[0], "link", "set", "p0", "down")
-            one.drain(Recorder(), 8)
+            one.check_device()
             assert one.failed is None
         _ip("-n", lab[0], "link", "del", "p0")
-        one.drain(Recorder(), 8)
+        one.check_device()
         assert one.failed == "device p0 is gone"
         assert one.device_downs == 1
         with _inside(lab[0]):

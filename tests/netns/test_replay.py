@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import time
 
 import pytest
 
@@ -80,6 +81,25 @@ def test_short_connections_at_full_speed(scenario: Scenario, mode: str) -> None:
         scenario.load("--connections 20000 --concurrency 100", timeout=120)
         scenario.wait_for_target(20000, 60)
     check(scenario, replay, 20000)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("greeting", [False, True], ids=["client first", "server first"])
+def test_pure_acknowledgements_are_captured_where_they_matter(
+    scenario: Scenario, mode: str, greeting: bool
+) -> None:
+    """Near clients that speak first: the kernel drops them, and every stream still arrives."""
+    scenario.servers("--greeting 50" if greeting else "")
+    load = "--connections {} --concurrency 20 --requests 2" + " --greeting" * greeting
+    with scenario.replay(mode) as replay:
+        scenario.load(load.format(100))
+        time.sleep(2.5)  # the evidence is looked at once a second
+        scenario.load(load.format(1500))
+        scenario.wait_for_target(1600, 60)
+    check(scenario, replay, 1600)
+    captured = replay.report["packets"]["captured"]
+    # SYN, two requests, FIN; and at least the acknowledgements that end handshake and connection.
+    assert (captured >= 1600 * 6) if greeting else (captured <= 100 * 12 + 1500 * 5)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -66,11 +66,10 @@ def start(scenario: Scenario, mode: str, *arguments: object, transfer: str = "")
 def reach(host: Host, address: str) -> None:
     """Return when `host` knows the way to `address`, a neighbour: a kernel keeps few packets for
     one that is not found yet, and its own address is not to be used in the first second."""
-    probe = (
-        "import socket, sys\n"
-        f"sys.exit(socket.create_connection(('{address}', 9), 5) and 0)"
+    probe = f"import socket, sys\nsys.exit(socket.create_connection(('{address}', 9), 5) and 0)"
+    assert wait_until(
+        lambda: "refused" in host.run("sh", "-c", f'python3 -c "{probe}" 2>&1 || :'), 10
     )
-    assert wait_until(lambda: "refused" in host.run("sh", "-c", f'python3 -c "{probe}" 2>&1 || :'), 10)
 
 
 def check_counts(report: dict[str, Any]) -> None:
@@ -85,7 +84,9 @@ def check_counts(report: dict[str, Any]) -> None:
     )
 
 
-def check(scenario: Scenario, replay: Replay, online: Record, target: Record, copies: int = 1) -> None:
+def check(
+    scenario: Scenario, replay: Replay, online: Record, target: Record, copies: int = 1
+) -> None:
     """Everything arrived, and the report says so."""
     assert replay.stop() == 0, replay.output
     fault = differences(online, target, copies)
@@ -119,7 +120,9 @@ def run(
 @pytest.mark.parametrize("mode", ["socket", "packet"])
 def test_many_flows(scenario: Scenario, mode: str) -> None:
     """20,000 datagrams of 1,000 flows."""
-    online, target = run(scenario, mode, "--flows 1000 --datagrams 20000 --source 10.66.1.1-10.66.1.50")
+    online, target = run(
+        scenario, mode, "--flows 1000 --datagrams 20000 --source 10.66.1.1-10.66.1.50"
+    )
     assert len(online) == 1000
     if mode == "packet":
         assert online.keys() == target.keys(), "clients keep their addresses and ports"
@@ -241,7 +244,9 @@ def test_datagrams_keep_their_times(scenario: Scenario) -> None:
     load(scenario, "--flows 1 --datagrams 100 --rate 100")
     replay.stop()
     online, target = (next(iter(server.stop().values())) for server in servers)
-    delays = sorted(there - here for (_, _, here), (_, _, there) in zip(online, target, strict=True))
+    delays = sorted(
+        there - here for (_, _, here), (_, _, there) in zip(online, target, strict=True)
+    )
     assert delays[len(delays) // 2] < 5_000_000, delays
     assert delays[-1] < 100_000_000, delays
 

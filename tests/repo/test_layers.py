@@ -12,10 +12,11 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 LAYERS: list[set[str]] = [
     {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
     {"supervisor", "workers"},
-    {"copier", "interceptor", "udp_side"},
+    {"copier", "interceptor"},
+    {"loop", "udp_side"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython"},
+    {"errors", "version", "pure_cython", "waiting"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

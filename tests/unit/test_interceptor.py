@@ -29,6 +29,10 @@ class FakeRing:
         self.device = "fake0"
         self.rebinds = 0
         self.closed = False
+        self.descriptor = os.eventfd(0)
+
+    def fileno(self) -> int:
+        return self.descriptor
 
     def drain(self, handler: PacketHandler, limit: int) -> int:
         now, self.packets = self.packets[:limit], self.packets[limit:]
@@ -39,12 +43,17 @@ class FakeRing:
     def statistics(self) -> tuple[int, int]:
         return 0, self.dropped
 
+    def check_device(self) -> None:
+        pass  # it is there
+
     def rebind(self) -> bool:
         self.rebinds += 1
         self.failed = None
         return True
 
     def close(self) -> None:
+        if not self.closed:
+            os.close(self.descriptor)
         self.closed = True
 
 
@@ -57,8 +66,8 @@ def ring() -> FakeRing:
 def interceptor(ring: FakeRing) -> Iterator[Interceptor]:
     """Listens on loopback, captures from the fake ring."""
     interceptor = Interceptor(InterceptConfig(host="127.0.0.1", port=0))
-    interceptor.server.open()
-    interceptor.rings.append(ring)  # type: ignore[arg-type]
+    interceptor.listen()
+    interceptor.add_ring(ring)  # type: ignore[arg-type]
     yield interceptor
     interceptor.close()
 
@@ -199,7 +208,7 @@ def test_report_tells_counts_and_losses_once(
 
 def test_close_closes_the_rings(ring: FakeRing) -> None:
     interceptor = Interceptor(InterceptConfig())
-    interceptor.rings.append(ring)  # type: ignore[arg-type]
+    interceptor.add_ring(ring)  # type: ignore[arg-type]
     interceptor.close()
     interceptor.close()
     assert ring.closed

@@ -253,9 +253,7 @@ class Ring:
                 self.next_frame += 1
                 if self.next_frame == self.frame_count:
                     self.next_frame = 0
-        if handed == 0:
-            self._check_device()
-        else:
+        if handed:
             self.down = False
         return handed
 
@@ -481,8 +479,12 @@ class Ring:
                 oldest_ns = timestamp_ns
         self.adrift = False
 
-    def _check_device(self) -> None:
-        """Take note of a pending error of the socket, which would else poll ready for ever."""
+    def check_device(self) -> None:
+        """Look whether the device is still there; sets `failed` if not.
+
+        Call now and then, and when the descriptor polls ready and `drain` finds nothing: then an
+        error of the socket is pending, which would else poll ready for ever.
+        """
         if self.frame_count:
             code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:

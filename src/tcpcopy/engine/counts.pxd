@@ -8,7 +8,9 @@ cdef class Counts:
     cdef public Histogram answer_time
     cdef long long[::1] capture_drops
     cdef public Histogram capture_lag
+    cdef public long long client_first
     cdef public long long established
+    cdef public long long far
     cdef public long long packets_answered
     cdef public long long packets_captured
     cdef public long long peak
@@ -19,6 +21,7 @@ cdef class Counts:
     cdef public long long queued_bytes
     cdef public long long retransmitted
     cdef public long long segments_sent
+    cdef public long long server_first
     cdef public long long sessions
     cdef public long long turns_captured
     cdef public long long turns_replayed

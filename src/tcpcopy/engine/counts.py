@@ -18,7 +18,9 @@ class Counts:
         "bytes_delivered",  # of it, acknowledged by the targets
         "answer_time",  # histogram: a turn released to the first byte of its answer, ns
         "capture_drops",  # array by Drop; slot 0 counts captured packets used
+        "client_first",  # connections seen from their SYN whose client spoke first
         "capture_lag",  # histogram: a turn captured to the same turn released, ns
+        "far",  # connections whose round-trip time is put back
         "established",  # sessions that the target accepted
         "live",  # sessions open now
         "outcomes",  # array by Outcome
@@ -29,6 +31,7 @@ class Counts:
         "queued_bytes",  # payload held now, by all sessions; 0 when idle
         "retransmitted",  # segments sent again
         "segments_sent",
+        "server_first",  # connections seen from their SYN whose server spoke first
         "sessions",  # captured connections, times copies and targets
         "turns_captured",
         "turns_late",  # turns released later than captured, because the target was slower
@@ -45,7 +48,9 @@ class Counts:
         self.answer_bytes = 0
         self.bytes_captured = 0
         self.bytes_delivered = 0
+        self.client_first = 0
         self.established = 0
+        self.far = 0
         self.live = 0
         self.packets_answered = 0
         self.packets_captured = 0
@@ -54,6 +59,7 @@ class Counts:
         self.queued_bytes = 0
         self.retransmitted = 0
         self.segments_sent = 0
+        self.server_first = 0
         self.sessions = 0
         self.turns_captured = 0
         self.turns_late = 0

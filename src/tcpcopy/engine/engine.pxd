@@ -1,5 +1,6 @@
 import cython
 
+from tcpcopy.engine cimport seqnum
 from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
@@ -50,6 +51,7 @@ cdef class Engine(PacketHandler):
     cdef public long long now_ns
     cdef public object on_bug
     cdef public Opener opener
+    cdef public bint pure_acks
     cdef public Segment segment
 
     @cython.locals(
@@ -80,6 +82,7 @@ cdef class Engine(PacketHandler):
     cdef int _hole_or_shed(self, Session session, int reason) except -1
     @cython.locals(chunk=Chunk)
     cdef void _note_turns(self, Session session, Chunk before) except *
+    cdef void _note_who_speaks_first(self, Session session) except *
     @cython.locals(rtt=cython.longlong)
     cdef void _note_round_trip(self, Session session, long long captured_ns) except *
     @cython.locals(segment=Segment, closed=cython.int, ended=cython.longlong)

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.kernel import KernelClient
@@ -85,6 +86,7 @@ class Engine(PacketHandler):
         "now_ns",
         "on_bug",  # called with the text of a trace when a session trips over our own bug
         "opener",
+        "pure_acks",  # they are captured; the owner says when not
         "segment",  # the segment being looked at
     )
 
@@ -98,6 +100,7 @@ class Engine(PacketHandler):
     ) -> None:
         self.context = context
         self.opener = opener
+        self.pure_acks = True
         self.on_bug = on_bug
         self.max_queued_bytes = config.max_queued_bytes
         self.answers = AnswerFeed(self)
@@ -161,6 +164,8 @@ class Engine(PacketHandler):
             ack = segment.ack if segment.flags & _ACK else -1
             reason = session.take_rst(segment.seq, ack, captured_ns)
         elif length > 0:
+            if session.captured_rcv_offset == 0 and session.server_base >= 0:
+                self._note_who_speaks_first(session)
             reason = session.take_data(segment.seq, segment.ack, data, captured_ns)
         elif not segment.flags & _FIN:
             session.acknowledged_by_client(segment.ack)
@@ -202,11 +207,21 @@ class Engine(PacketHandler):
         """The first segment after the SYN tells the client's round-trip time."""
         rtt = captured_ns - session.syn_ns
         session.syn_ns = 0
+        if not self.pure_acks:
+            return  # this is a request, after who knows how long a thought
         if 250_000 <= rtt <= _MAX_RTT:
             session.client_rtt_ns = rtt
+            self.context.counts.far += 1
             if session.rtt_ns == 0:  # not -R
                 session.rtt_ns = rtt
                 self.opener.set_round_trip(session.replayed, rtt)
+
+    def _note_who_speaks_first(self, session: Session) -> None:
+        """The client's first data, and how its handshake ended was seen."""
+        if seqnum.difference(self.segment.ack, session.server_base) > 0:
+            self.context.counts.server_first += 1
+        else:
+            self.context.counts.client_first += 1
 
     # --- the first packet of a connection --------------------------------------------------
 
@@ -256,7 +271,7 @@ class Engine(PacketHandler):
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
             session.last_captured_ns = self.now_ns
-            if is_syn:
+            if is_syn and self.pure_acks:
                 session.syn_ns = captured_ns
             if session.answer_key:
                 self.by_answer[session.answer_key] = session

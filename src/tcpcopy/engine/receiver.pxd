@@ -6,6 +6,8 @@ from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.sender cimport SendHalf
 
 cdef long long _ACK_DELAY
+cdef long long _DELAYED_ACK
+cdef long long _DELAYED_ACK_GRID
 cdef int _MAX_EARLY
 cdef long long _WINDOW
 cdef int _ACK
@@ -29,7 +31,7 @@ cdef class ReceiveHalf(SendHalf):
     cdef void _receive_to(self, long long end) noexcept
     cdef void _hold(self, long long start, long long end) except *
     cdef void _take_early(self) except *
-    @cython.locals(delay=cython.longlong)
+    @cython.locals(due=cython.longlong)
     cpdef int schedule_ack(self, long long now_ns) except -1
     cpdef int send_ack(self, long long now_ns) except -1
     @cython.locals(later=cython.longlong)

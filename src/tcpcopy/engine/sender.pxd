@@ -9,6 +9,7 @@ cdef long long _MASK
 cdef long long _INITIAL_RTO
 cdef long long _MIN_RTO
 cdef long long _MAX_RTO
+cdef long long _PING_PONG
 cdef int _MAX_RANGES
 cdef int _ACK
 cdef int _PSH
@@ -30,6 +31,7 @@ cdef class SendHalf(Replayed):
     cdef public long long iss
     cdef public int mss
     cdef public int port
+    cdef public bint ping_pong
     cdef public bint probing
     cdef public ChunkQueue queue
     cdef public long long recover

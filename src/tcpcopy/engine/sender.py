@@ -24,9 +24,12 @@ MAX_RTO_NS = 60_000_000_000
 INITIAL_WINDOW_SEGMENTS = 10  # RFC 6928
 MAX_SACKED_RANGES = 64
 
+PING_PONG_NS = 40_000_000  # Linux: the least time-out of its delayed acknowledgements
+
 _INITIAL_RTO = INITIAL_RTO_NS
 _MIN_RTO = MIN_RTO_NS
 _MAX_RTO = MAX_RTO_NS
+_PING_PONG = PING_PONG_NS
 _MAX_RANGES = MAX_SACKED_RANGES
 _ACK = flags.ACK
 _PSH = flags.PSH
@@ -56,6 +59,7 @@ class SendHalf(Replayed):
         "iss",
         "mss",  # largest payload of a segment we send
         "port",  # mapped port
+        "ping_pong",  # data was sent soon after some was received: the client reacts to answers
         "probing",  # the target's window is closed and the timer is the probe timer
         "queue",  # the session's chunks
         "recover",  # recovery ends when this offset is acknowledged, -1: not recovering
@@ -107,6 +111,7 @@ class SendHalf(Replayed):
         self.irs = 0
         self.iss = 0
         self.mss = 536
+        self.ping_pong = 0
         self.probing = 0
         self.recover = -1
         self.recovering_by_timer = 0
@@ -203,6 +208,8 @@ class SendHalf(Replayed):
                     break
                 length = limit - self.snd_nxt
             self.emit_data(chunk, self.snd_nxt, length, now_ns)
+            if now_ns - self.last_receive_ns < _PING_PONG:
+                self.ping_pong = 1
             if self.rtt_offset < 0:
                 self.rtt_offset = self.snd_nxt + length
                 self.rtt_started_ns = now_ns

@@ -41,6 +41,8 @@ cdef class Session(PacedHalf):
         half=Replayed, context=Context, opens=cython.longlong, complete=cython.bint
     )
     cpdef int run_timers(self, long long now_ns) except -1
+    @cython.locals(answered=cython.longlong)
+    cdef long long _last_active_ns(self) except -1
     @cython.locals(since=cython.longlong)
     cdef long long _answer_deadline_ns(self) except -1
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)

@@ -106,10 +106,15 @@ class Session(PacedHalf):
             opens = self.gate_opens_ns(half, now_ns)
             if opens != _OPEN:
                 return self.give_up(_ANSWER_TIMEOUT, now_ns)
-        if now_ns - self.last_captured_ns >= context.idle_timeout_ns:
+        if now_ns - self._last_active_ns() >= context.idle_timeout_ns:
             complete = self.is_delivered()
             return self.give_up(_IDLE_COMPLETE if complete else _IDLE_TIMEOUT, now_ns)
         return self.advance(now_ns)
+
+    def _last_active_ns(self) -> int:
+        """When either side did something; a client that only reads is seen by what it is sent."""
+        answered = self.replayed.last_receive_ns
+        return answered if answered > self.last_captured_ns else self.last_captured_ns
 
     def _answer_deadline_ns(self) -> int:
         """When waiting for an answer has taken too long."""
@@ -123,7 +128,7 @@ class Session(PacedHalf):
     def next_deadline_ns(self) -> int:
         """When `run_timers` is wanted next; always something, the idle time-out at least."""
         context = self.context
-        earliest = self.last_captured_ns + context.idle_timeout_ns
+        earliest = self._last_active_ns() + context.idle_timeout_ns
         deadline = self.replayed.deadline_ns()
         if deadline and deadline < earliest:
             earliest = deadline

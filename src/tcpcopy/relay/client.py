@@ -39,7 +39,6 @@ _ATTEMPT_NS = 500 * _MS
 # A connection that lived this long was no accident: the next retry is quick again.
 _SETTLED_NS = 1_000 * _MS
 _CHUNK = 512  # sessions announced again in one go
-_READS = 8  # of a buffer each, in one go and from one connection
 
 #: A live session: mapped address and port, target address and port.
 LiveSession = tuple[bytes, int, bytes, int]
@@ -137,6 +136,7 @@ class RelayClient:
         self._by_fd: dict[int, _Connection] = {}
         self._unsent: list[_Connection] = []  # have something in `out` that the kernel may take
         self._deadline_ns: int | None = None
+        self._resuming = False  # a server has live sessions to be announced again
         self.faults = [0] * len(RelayFault)  # connections given up, by RelayFault
 
     # --- what the loop calls ------------------------------------------------------------------
@@ -173,7 +173,7 @@ class RelayClient:
         return self._poll.fileno()
 
     def service(self, now_ns: int, timestamp_ns: int) -> int:
-        """Read and write what is possible now; returns how many records were handed on.
+        """Read and write what is possible now; returns how many records came.
 
         `timestamp_ns` (CLOCK_REALTIME) is given to the handler with each.
         """
@@ -203,9 +203,13 @@ class RelayClient:
 
     def flush(self, now_ns: int) -> None:
         """Hand what is queued to the kernel, as far as it takes it; never blocks."""
-        for server in self._servers:
-            if server.resumed is not None:
-                self._announce_again(server)
+        if self._resuming:
+            for server in self._servers:
+                if server.resumed is not None:
+                    self._announce_again(server)
+            self._resuming = any(server.resumed is not None for server in self._servers)
+        if not self._unsent:
+            return
         unsent = self._unsent
         self._unsent = []
         for connection in unsent:
@@ -214,7 +218,7 @@ class RelayClient:
 
     def next_deadline_ns(self) -> int | None:
         """When `run_timers` is due; None while there is nothing to wait for."""
-        for server in self._servers:
+        for server in self._servers if self._resuming else ():
             # Without room for more, the socket that takes what is queued wakes the loop.
             if server.resumed is not None and self._with_room(server) is not None:
                 return 0
@@ -290,6 +294,7 @@ class RelayClient:
     def _resume(self, server: _Server) -> None:
         """Start to announce all live sessions again."""
         server.resumed = iter(self._live_sessions())
+        self._resuming = True
 
     def _announce_again(self, server: _Server) -> None:
         """The next few of the live sessions, as long as there is room for new ones beside them."""
@@ -382,34 +387,19 @@ class RelayClient:
         decoder = connection.decoder
         assert decoder is not None and connection.socket is not None
         counts = connection.server.counts
-        handed = 0
-        problem = ""
         records_before, malformed_before = decoder.records, decoder.malformed
-        for _ in range(_READS):
-            with decoder.space() as space:
-                room = len(space)
-                try:
-                    count = connection.socket.recv_into(space)
-                except (BlockingIOError, InterruptedError):
-                    break
-                except OSError as error:
-                    problem = error.strerror or str(error)
-                    break
-            if count == 0:
-                problem = "closed by it"
-                break
-            handed += decoder.received(count, timestamp_ns)
-            if decoder.fault:
-                fault = RelayFault(decoder.fault)
-                self.faults[fault] += 1
-                problem = fault.description
-                break
-            if count < room:
-                break
-        counts.records += decoder.records - records_before
+        state = decoder.read(connection.socket.fileno(), timestamp_ns)
+        handed = decoder.records - records_before
+        counts.records += handed
         counts.malformed += decoder.malformed - malformed_before
-        if problem:
-            self._lose(connection, now_ns, problem)
+        if decoder.fault:
+            fault = RelayFault(decoder.fault)
+            self.faults[fault] += 1
+            self._lose(connection, now_ns, fault.description)
+        elif state == 0:
+            self._lose(connection, now_ns, "closed by it")
+        elif state < 0:
+            self._lose(connection, now_ns, os.strerror(-state))
         return handed
 
     def _send(self, connection: _Connection, now_ns: int) -> None:

@@ -1,6 +1,25 @@
+from tcpcopy.packet.handler cimport PacketHandler
+
 import cython
 
-from tcpcopy.packet.handler cimport PacketHandler
+cdef extern from *:
+    """
+    #include <Python.h>
+    #include <errno.h>
+    #include <sys/socket.h>
+
+    static Py_ssize_t tcpcopy_read_into(int descriptor, unsigned char *at, Py_ssize_t room) {
+        Py_ssize_t count = recv(descriptor, at, (size_t)room, MSG_DONTWAIT);
+        return count < 0 ? -errno : count;
+    }
+    """
+    Py_ssize_t read_into "tcpcopy_read_into"(
+        int descriptor, unsigned char *at, Py_ssize_t room
+    ) noexcept
+
+cdef Py_ssize_t _EAGAIN
+cdef Py_ssize_t _EINTR
+cdef int _READS
 
 cdef Py_ssize_t _RECORD_BYTES
 cdef Py_ssize_t _PAYLOAD_RECORD_BYTES
@@ -32,8 +51,12 @@ cdef class RecordDecoder:
     cdef readonly long long malformed
     cdef readonly long long records
 
-    @cython.locals(unread=cython.Py_ssize_t)
     cpdef object space(self)
+    @cython.locals(unread=cython.Py_ssize_t)
+    cdef void _compact(self) except *
+    @cython.locals(room=cython.Py_ssize_t, count=cython.Py_ssize_t, _=cython.int)
+    cpdef Py_ssize_t read(self, int descriptor, long long timestamp_ns) except? -9999
+    cdef Py_ssize_t _read_once(self, int descriptor, Py_ssize_t room) except? -9999
     cpdef Py_ssize_t received(self, Py_ssize_t count, long long timestamp_ns) except -1
     @cython.locals(handed=cython.Py_ssize_t, needed=cython.Py_ssize_t)
     cdef Py_ssize_t _unpack(self, long long timestamp_ns) except -1

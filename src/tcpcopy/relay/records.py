@@ -12,6 +12,8 @@ Source: TCPCopy 1.3.0 (`tc_router.c: router_update`, `tc_combine.c`, `tc_socket.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import cython
@@ -34,6 +36,9 @@ _MAX_BATCH = MAX_BATCH
 _MAX_PAYLOAD_BATCH = MAX_PAYLOAD_BATCH
 _MAX_TRANSPORT_BYTES = MAX_TRANSPORT_BYTES
 _MAX_PAYLOAD_BYTES = MAX_PAYLOAD_BYTES
+_EAGAIN = errno.EAGAIN
+_EINTR = errno.EINTR
+_READS = 8  # buffers in one go: other connections wait
 _NONE = int(RelayFault.NONE)
 _BATCH_COUNT = int(RelayFault.BATCH_COUNT)
 _NOT_A_RECORD = int(RelayFault.NOT_A_RECORD)
@@ -106,12 +111,16 @@ class RecordDecoder:
 
     def space(self) -> memoryview:
         """The free end of the buffer, never empty: receive into it, then call `received`."""
+        self._compact()
+        return memoryview(self._buffer)[self._filled :]
+
+    def _compact(self) -> None:
         if self._start:
             unread = self._filled - self._start
-            self._buffer[:unread] = self._buffer[self._start : self._filled]
+            if unread:
+                self._buffer[:unread] = self._buffer[self._start : self._filled]
             self._start = 0
             self._filled = unread
-        return memoryview(self._buffer)[self._filled :]
 
     def received(self, count: int, timestamp_ns: int) -> int:
         """Unpack what `count` bytes put into `space()` complete; return the records handed on.
@@ -122,6 +131,35 @@ class RecordDecoder:
             return 0
         self._filled += count
         return self._unpack(timestamp_ns)
+
+    def read(self, descriptor: int, timestamp_ns: int) -> int:
+        """Read what a socket that does not block has, and unpack it; a bounded number of buffers.
+
+        Returns 1 when there may be more later, 0 at its end, or a negative errno that says that
+        the connection is broken. Look at `fault` afterwards, and at the counts.
+        """
+        for _ in range(_READS):
+            self._compact()
+            room = len(self._buffer) - self._filled
+            count = self._read_once(descriptor, room)
+            if count <= 0:
+                if count == -_EAGAIN or count == -_EINTR:
+                    return 1
+                return count
+            self.received(count, timestamp_ns)
+            if count < room or self.fault:
+                break
+        return 1
+
+    def _read_once(self, descriptor: int, room: int) -> int:
+        if cython.compiled:
+            return read_into(  # type: ignore[name-defined,no-any-return]  # noqa: F821
+                descriptor, cython.address(self._view[self._filled]), room
+            )
+        try:
+            return os.readv(descriptor, [memoryview(self._buffer)[self._filled :]])
+        except OSError as error:
+            return -(error.errno or errno.EIO)
 
     def feed(self, data: Any, timestamp_ns: int) -> int:
         """Unpack from a buffer of any length; return the records handed on."""

@@ -6,9 +6,15 @@ import pytest
 
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.outcome import Drop
-from tcpcopy.engine.receiver import ACK_DELAY_NS, MAX_EARLY_RANGES
+from tcpcopy.engine.receiver import (
+    ACK_DELAY_NS,
+    DELAYED_ACK_GRID_NS,
+    DELAYED_ACK_NS,
+    MAX_EARLY_RANGES,
+)
+from tcpcopy.engine.sender import PING_PONG_NS
 from tcpcopy.engine.states import State
-from tests.unit.engine.rig import MS, SECOND, Bench, established
+from tests.unit.engine.rig import MS, SECOND, START, US, Bench, established
 
 DUPLICATE = int(Drop.DUPLICATE)
 OUT_OF_WINDOW = int(Drop.OUT_OF_WINDOW)
@@ -80,6 +86,68 @@ def test_round_trip_below_the_delay_is_the_delay(rtt_ns: int) -> None:
     bench = established(rtt_ns=rtt_ns)
     bench.hear("PA", 0, 10)
     bench.expect_at(ACK_DELAY_NS, ["A 0 a10"])
+
+
+def ping_pong(rtt_ns: int = 0) -> Bench:
+    """A session whose client has reacted to what it received."""
+    bench = established(rtt_ns=rtt_ns)
+    bench.say(5)
+    assert bench.sent() == ["PA 0+5 a0"]
+    bench.hear("A", 0, ack=5)
+    return bench
+
+
+def test_client_that_reacts_quickly_delays_its_acknowledgements() -> None:
+    bench = ping_pong()
+    bench.run_to(10 * MS)
+    bench.hear("PA", 0, 100, ack=5)
+    deadline = bench.client.deadline_ns() - START
+    assert 10 * MS + DELAYED_ACK_NS <= deadline <= 10 * MS + DELAYED_ACK_NS + DELAYED_ACK_GRID_NS
+    bench.expect_at(deadline, ["A 5 a100"])
+
+
+def test_delayed_acknowledgements_of_many_sessions_fall_together() -> None:
+    deadlines = set()
+    for at in range(0, 8 * MS, 100 * US):
+        bench = ping_pong()
+        bench.run_to(at)
+        bench.hear("PA", 0, 100, ack=5)
+        deadlines.add(bench.client.deadline_ns())
+    assert len(deadlines) <= 2
+
+
+def test_client_that_takes_its_time_acknowledges_soon() -> None:
+    """Its kernel would be in no hurry to delay: nothing shows that a request follows."""
+    bench = established()
+    bench.run_to(PING_PONG_NS)
+    bench.say(5)
+    bench.hear("PA", 0, 100, ack=5)
+    assert bench.sent() == ["PA 0+5 a0"]
+    bench.expect_at(PING_PONG_NS + ACK_DELAY_NS, ["A 5 a100"])
+
+
+def test_second_segment_and_fin_end_the_delay() -> None:
+    bench = ping_pong()
+    bench.hear("PA", 0, MSS, ack=5)
+    bench.hear("A", MSS, MSS, ack=5)
+    assert bench.sent() == [f"A 5 a{2 * MSS}"]
+    bench.hear("PA", 2 * MSS, 100, ack=5)
+    assert bench.sent() == []
+    bench.hear("FA", 2 * MSS + 100, ack=5)
+    assert bench.sent() == [f"A 5 a{2 * MSS + 101}"]
+
+
+def test_long_round_trip_is_the_delay() -> None:
+    bench = ping_pong(rtt_ns=70 * MS)
+    bench.hear("PA", 0, 100, ack=5)
+    bench.expect_at(70 * MS, ["A 5 a100"])
+
+
+def test_early_segment_does_not_wait_for_the_delay() -> None:
+    bench = ping_pong(rtt_ns=5 * MS)
+    bench.hear("PA", 0, 100, ack=5)
+    bench.hear("PA", 200, 100, ack=5)
+    bench.expect_at(5 * MS, ["A 5 a100"])
 
 
 # --- out of order --------------------------------------------------------------------------

@@ -165,3 +165,41 @@ def test_peak_and_live(copies: int) -> None:
     assert world.counts.live == 0
     assert world.counts.peak == 5 * copies
     world.check_ended()
+
+
+# --- what tells whether pure acknowledgements are needed ------------------------------------
+
+
+def test_who_speaks_first_is_counted_where_the_handshake_was_seen() -> None:
+    world = World()
+    for port, seen in ((1001, 0), (1002, 0), (1003, 30)):
+        caller = Caller(world, port)
+        caller.connect()
+        caller.say("request", seen=seen)
+        caller.say("another", seen=seen + 100)
+    half_seen = Caller(world, 1004)  # its handshake ended outside the capture
+    half_seen.syn()
+    half_seen.say("request", seen=30)
+    Caller(world, 1005).say("picked up in mid-stream", seen=30)
+    assert (world.counts.client_first, world.counts.server_first) == (2, 1)
+
+
+def test_far_clients_are_counted() -> None:
+    world = World()
+    for port, rtt_ns in ((1001, 249_000), (1002, 250_000), (1003, 80 * MS)):
+        caller = Caller(world, port)
+        caller.syn()
+        world.run_to(world.now + rtt_ns)
+        caller.give("A")
+    assert world.counts.far == 2
+
+
+def test_no_round_trip_time_is_read_off_a_request_when_acknowledgements_are_not_captured() -> None:
+    world = World()
+    world.engine.pure_acks = False
+    caller = Caller(world)
+    caller.syn()
+    world.run_to(70 * MS)
+    caller.say("request")
+    (session,) = world.sessions()
+    assert (session.client_rtt_ns, world.counts.far) == (0, 0)

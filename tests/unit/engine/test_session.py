@@ -232,7 +232,7 @@ def test_gate_that_opens_by_time_is_a_deadline() -> None:
     caller.say("two", seen=3)
     (session,) = world.sessions()
     assert session.gate_deadline_ns == START + 100 * MS
-    world.run_to(1 * MS)
+    world.run_to(50 * MS)
     assert world.lines() == [f"{CLIENT_PORT} A"]
     assert session.next_deadline_ns() == START + 100 * MS
     world.run_to(100 * MS - 1)

@@ -1,0 +1,62 @@
+import cython
+
+from tcpcopy.capture.backlog cimport Backlog
+from tcpcopy.capture.ring cimport Ring
+from tcpcopy.engine.engine cimport Engine
+from tcpcopy.packet.batch cimport PacketBatch
+from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.waiting cimport Waiter, monotonic_ns, nap
+
+cdef Py_ssize_t _DRAIN_LIMIT
+cdef Py_ssize_t _OVERFLOW_LIMIT
+cdef Py_ssize_t _RELAY_BACKLOG
+cdef Py_ssize_t _RELAY_LIMIT
+cdef Py_ssize_t _BUSY_EVENTS
+cdef long long _NAP_NS
+cdef long long _HOUSEKEEPING_NS
+cdef long long _LONGEST_SLEEP_NS
+
+cdef class Loop:
+    cdef public Backlog backlog
+    cdef public long long backlog_limit
+    cdef public PacketBatch batch
+    cdef public Engine engine
+    cdef public PacketHandler handler
+    cdef public object housekeep
+    cdef public long long housekeeping_ns
+    cdef public list places
+    cdef public bint polled
+    cdef public object relay
+    cdef public Py_ssize_t relay_place
+    cdef public list rings
+    cdef public object transport
+    cdef public Py_ssize_t transport_place
+    cdef public object udp
+    cdef public Py_ssize_t udp_place
+    cdef public Waiter waiter
+
+    @cython.locals(handled=cython.Py_ssize_t)
+    cpdef void run(self, long long until_ns, Py_ssize_t stop_place) except *
+    cdef bint waited_long(self) except *
+    @cython.locals(now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t)
+    cpdef Py_ssize_t turn(self) except -1
+    @cython.locals(
+        deadline_ns=cython.longlong,
+        timeout_ns=cython.longlong,
+        left_ns=cython.longlong,
+        udp_ns=cython.longlong,
+    )
+    cpdef void wait(self) except *
+    cdef bint _may_be_ready(self, Py_ssize_t place) except *
+    @cython.locals(
+        timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
+    )
+    cdef Py_ssize_t _take_answers(self, object relay, long long now_ns) except -1
+    @cython.locals(
+        backlog=Backlog,
+        handled=cython.Py_ssize_t,
+        taken=cython.Py_ssize_t,
+        index=cython.Py_ssize_t,
+        ring=Ring,
+    )
+    cdef Py_ssize_t _capture(self) except -1

@@ -1,0 +1,218 @@
+"""The loop of one tcpcopy worker: capture, engine, delivery and relay, turn by turn.
+
+A turn: take what the relay brought, drain the capture rings, serve the kernel sockets, run due
+timers, send the batch. Then sleep until something comes or is due; when much came, nap instead,
+because a wake-up for each packet costs more than the packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tcpcopy.capture.backlog import Backlog
+from tcpcopy.capture.ring import Ring
+from tcpcopy.engine.engine import Engine
+from tcpcopy.packet.batch import PacketBatch
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.waiting import Waiter, monotonic_ns, nap
+
+if TYPE_CHECKING:
+    from tcpcopy.deliver.sockets import SocketTransport
+    from tcpcopy.relay.client import RelayClient
+    from tcpcopy.udp_side import UdpSide
+
+_DRAIN_LIMIT = 512
+_OVERFLOW_LIMIT = 1 << 20
+_RELAY_BACKLOG = 256  # so many records at once: there are more
+_RELAY_LIMIT = 16384
+_BUSY_EVENTS = 8
+_NAP_NS = 500_000
+_HOUSEKEEPING_NS = 1_000_000_000
+_LONGEST_SLEEP_NS = 1_000_000_000
+
+
+class Loop:
+    """Drives what its owner has opened. Not thread-safe."""
+
+    __slots__ = (
+        "backlog",
+        "backlog_limit",  # bytes in the backlog above which packets stay in the rings
+        "batch",
+        "engine",
+        "handler",  # takes what is captured: the engine, unless its owner puts another here
+        "housekeep",  # called with the time about once a second
+        "housekeeping_ns",  # when it is called next
+        "places",  # of the rings in `waiter`
+        "polled",  # the waiter knows what is ready: nothing has been looked at since it returned
+        "relay",  # None: none
+        "relay_place",
+        "rings",
+        "transport",  # of socket mode, else None
+        "transport_place",
+        "udp",  # the UDP half, None: none
+        "udp_place",  # -1: there is nothing to wait for
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: PacketBatch,
+        *,
+        backlog_limit: int,
+        housekeep: Callable[[int], object],
+    ) -> None:
+        self.backlog = Backlog()
+        self.backlog_limit = backlog_limit
+        self.batch = batch
+        self.engine = engine
+        self.handler: PacketHandler = engine
+        self.housekeep = housekeep
+        self.housekeeping_ns = 0
+        self.places: list[int] = []
+        self.polled = False
+        self.relay: RelayClient | None = None
+        self.relay_place = -1
+        self.rings: list[Ring] = []
+        self.transport: SocketTransport | None = None
+        self.transport_place = -1
+        self.udp: UdpSide | None = None
+        self.udp_place = -1
+        self.waiter = Waiter()
+
+    # --- what it drives --------------------------------------------------------------------
+
+    def add_relay(self, relay: RelayClient) -> None:
+        """Take answers from it, and let it send."""
+        self.relay = relay
+        self.relay_place = self.waiter.add(relay.fileno())
+
+    def add_transport(self, transport: SocketTransport) -> None:
+        """Serve its sockets."""
+        self.transport = transport
+        self.transport_place = self.waiter.add(transport.fileno())
+
+    def add_udp(self, udp: UdpSide) -> None:
+        """Drive it as well; packets come to it by `handler`."""
+        self.udp = udp
+        if udp.fileno() >= 0:
+            self.udp_place = self.waiter.add(udp.fileno())
+
+    def add_ring(self, ring: Ring) -> None:
+        """Capture from it."""
+        self.rings.append(ring)
+        self.places.append(self.waiter.add(ring.fileno()))
+
+    def remove_rings(self) -> None:
+        """Capture no more."""
+        for place in self.places:
+            self.waiter.remove(place)
+        self.places = []
+        self.rings = []
+
+    # --- turns -----------------------------------------------------------------------------
+
+    def run(self, until_ns: int, stop_place: int) -> None:
+        """Turn until that time has passed, or the descriptor at `stop_place` has been ready.
+
+        Without traffic it comes back once a second at the latest.
+        """
+        while True:
+            handled = self.turn()
+            if self.engine.now_ns >= until_ns:
+                return
+            if self.backlog.held_bytes:
+                continue
+            if handled >= _BUSY_EVENTS:
+                nap(_NAP_NS)
+                continue
+            self.wait()
+            if self.waiter.is_ready(stop_place) or self.waited_long():
+                return
+
+    def waited_long(self) -> bool:
+        """Whether nothing came in the sleep just ended."""
+        return monotonic_ns() - self.engine.now_ns >= _LONGEST_SLEEP_NS
+
+    def turn(self) -> int:
+        """One turn; the number of packets and events handled."""
+        now_ns = monotonic_ns()
+        engine = self.engine
+        engine.now_ns = now_ns
+        if now_ns >= self.housekeeping_ns:
+            self.housekeeping_ns = now_ns + _HOUSEKEEPING_NS
+            self.housekeep(now_ns)
+        udp: Any = self.udp
+        if udp is not None:
+            udp.begin(now_ns)
+        handled = 0
+        relay: Any = self.relay
+        if relay is not None:
+            handled += self._take_answers(relay, now_ns)
+        handled += self._capture()
+        if self.transport is not None and self._may_be_ready(self.transport_place):
+            handled += self.transport.service(now_ns)
+        engine.run_timers()
+        self.batch.flush()
+        if udp is not None:
+            handled += udp.end(self.udp_place >= 0 and self._may_be_ready(self.udp_place))
+        if relay is not None:
+            relay.flush(now_ns)
+        self.polled = False
+        return handled
+
+    def wait(self) -> None:
+        """Sleep until something has come or is due."""
+        deadline_ns = self.engine.next_deadline_ns()
+        if self.relay is not None:
+            relay_ns = self.relay.next_deadline_ns()
+            if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
+                deadline_ns = relay_ns
+        if self.udp is not None:
+            udp_ns = self.udp.next_deadline_ns()
+            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
+                deadline_ns = udp_ns
+        timeout_ns = _LONGEST_SLEEP_NS
+        if deadline_ns >= 0:
+            left_ns = deadline_ns - monotonic_ns()
+            if left_ns < timeout_ns:
+                timeout_ns = left_ns if left_ns > 0 else 0
+        self.waiter.wait(timeout_ns)
+        self.polled = True
+
+    def _may_be_ready(self, place: int) -> bool:
+        return not self.polled or self.waiter.is_ready(place)
+
+    def _take_answers(self, relay: Any, now_ns: int) -> int:
+        """Take what the relay brought: all of it, or timers would run out over answers unread."""
+        deadline = relay.next_deadline_ns()
+        if deadline is not None and deadline <= now_ns:
+            relay.run_timers(now_ns)
+        if not self._may_be_ready(self.relay_place):
+            return 0
+        timestamp_ns = now_ns + self.engine.clock_offset_ns
+        records: int = relay.service(now_ns, timestamp_ns)
+        total = records
+        while records >= _RELAY_BACKLOG and total < _RELAY_LIMIT:
+            records = relay.service(now_ns, timestamp_ns)
+            total += records
+        return total
+
+    def _capture(self) -> int:
+        """Take captured packets; what one turn should not work on is moved to the backlog."""
+        backlog = self.backlog
+        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
+        if backlog.held_bytes > self.backlog_limit:
+            return handled  # the ring is the last buffer left; what it drops, the kernel counts
+        for index in range(len(self.rings)):
+            ring: Ring = self.rings[index]
+            taken = 0
+            if not backlog.held_bytes:
+                taken = ring.drain(self.handler, _DRAIN_LIMIT)
+                handled += taken
+                if taken == 0 and self.polled and self.waiter.is_ready(self.places[index]):
+                    ring.check_device()
+            if backlog.held_bytes or taken == _DRAIN_LIMIT:
+                ring.drain(backlog, _OVERFLOW_LIMIT)
+        return handled
