@@ -1,4 +1,4 @@
-"""UDP load and a UDP server that keeps a record of every datagram, and the comparison of two records.
+"""UDP load, a UDP server that keeps a record of every datagram, and two records compared.
 
 python -m tests.lab.datagrams serve --port 8080 --records FILE      until SIGTERM: writes FILE
 python -m tests.lab.datagrams send 10.66.0.2 8080 --flows 100 --datagrams 2000
@@ -17,7 +17,6 @@ import random
 import select
 import signal
 import socket
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -196,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,9 +82,7 @@ def check_counts(report: dict[str, Any]) -> None:
     )
 
 
-def check(
-    scenario: Scenario, replay: Replay, online: Record, target: Record, copies: int = 1
-) -> None:
+def check(replay: Replay, online: Record, target: Record, copies: int) -> None:
     """Everything arrived, and the report says so."""
     assert replay.stop() == 0, replay.output
     fault = differences(online, target, copies)
@@ -98,9 +94,14 @@ def check(
 
 
 def run(
-    scenario: Scenario, mode: str, load_words: str, *arguments: object, copies: int = 1, to: str = "",
+    scenario: Scenario,
+    mode: str,
+    load_words: str,
+    *arguments: object,
+    copies: int = 1,
+    to: str = "",
     transfer: str = "",
-) -> tuple[Record, Record]:  # fmt: skip
+) -> tuple[Record, Record]:
     """Servers, load, replay, comparison."""
     servers = UdpServer(scenario, scenario.lab.online), UdpServer(scenario, scenario.lab.target)
     replay = start(scenario, mode, *arguments, transfer=transfer)
@@ -109,7 +110,7 @@ def run(
     time.sleep(0.2)
     online, target = servers[0].stop(), servers[1].stop()
     assert sum(map(len, online.values())) == totals["sent"], "the online server lost some itself"
-    check(scenario, replay, online, target, copies)
+    check(replay, online, target, copies)
     if mode == "socket":
         answers = replay.report["udp"]["answers"]
         assert answers["received"] == totals["sent"] * copies
@@ -311,10 +312,20 @@ def test_filter_narrows(scenario: Scenario) -> None:
                for peer, datagrams_ in online.items() if peer in target)  # fmt: skip
 
 
-def test_workers(scenario: Scenario) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_workers(scenario: Scenario, family: int) -> None:
     """--workers 2: flows are shared out, fragments find the worker of their flow."""
-    words = "--flows 100 --datagrams 2000 --rate 2000 --sizes 10,1472,3000 --source 10.66.1.1-10.66.1.50"
-    run(scenario, "packet", words, "--workers", 2)
+    lab = scenario.lab
+    source = "10.66.1.1-10.66.1.50" if family == 4 else "fd66:1::1-fd66:1::50"
+    run(
+        scenario,
+        "packet",
+        f"--flows 100 --datagrams 2000 --rate 2000 --sizes 10,1472,3000 --source {source}",
+        "--workers",
+        2,
+        to=lab.online.v6 if family == 6 else "",
+        transfer=f"{PORT}-[{lab.target.v6}]:{PORT}" if family == 6 else "",
+    )
 
 
 def test_memory_is_bounded(scenario: Scenario) -> None:
@@ -335,10 +346,8 @@ for number in range(300000):
     (scenario.lab.directory / "flood.py").write_text(flood)
     for host in (scenario.lab.online, scenario.lab.target):
         host.ip("route add 0.0.0.0/0 dev lo")  # answers to nobody
-    program = scenario.lab.client.start(
-        python("runpy") if False else ["python3", str(scenario.lab.directory / "flood.py")],
-        name="flood",
-    )
+    script = str(scenario.lab.directory / "flood.py")
+    program = scenario.lab.client.start(["python3", script], name="flood")
     assert program.wait(60) == 0, program.output()
     assert wait_until(lambda: replay.tcpcopy.alive, 1)
     time.sleep(1)
@@ -346,6 +355,3 @@ for number in range(300000):
     check_counts(replay.report)
     assert replay.report["memory_bytes"] < 130 << 20
     assert replay.report["udp"]["flows"]["captured"] > 100_000
-
-
-_unused = (Counter, Path)
