@@ -205,10 +205,11 @@ def _errors(snapshot: Snapshot) -> str:
 
 
 def _mends(snapshot: Snapshot, context: Context) -> tuple[str, ...]:
-    return tuple(
+    steps = tuple(
         f"{remedies.errno_name(code)}: {remedies.send_error(code, context)}"
         for code in sorted(snapshot.udp_errors)
     )
+    return steps or ("see the log for the first one",)
 
 
 def _shed_memory(snapshot: Snapshot, context: Context) -> _Explained:

@@ -29,7 +29,7 @@ def packets(data: bytes, *, v6: bool = False, mtu: int = 1500, number: int = 0) 
 
 def sum_of(data: bytes) -> int:
     """RFC 1071; 0xFFFF where everything with its checksum is right."""
-    total = sum(word for (word,) in struct.iter_unpack("!H", data + bytes(len(data) % 2)))
+    total: int = sum(word for (word,) in struct.iter_unpack("!H", data + bytes(len(data) % 2)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total
