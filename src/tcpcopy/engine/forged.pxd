@@ -7,8 +7,8 @@ cdef int _NO_ADDRESS
 
 cdef class PacketOutput(DatagramOutput):
     cdef list _legs
-    cdef object _lengths
-    cdef object _starts
+    cdef int[::1] _lengths
+    cdef int[::1] _starts
     cdef public PacketBatch batch
     cdef public DatagramCounts counts
     cdef public list failures
@@ -17,7 +17,7 @@ cdef class PacketOutput(DatagramOutput):
     cdef public long long now_ns
     cdef public long long packets
 
-    @cython.locals(batch=PacketBatch, needed=cython.Py_ssize_t)
+    @cython.locals(batch=PacketBatch, needed=cython.Py_ssize_t, number=cython.Py_ssize_t)
     cpdef int send(
         self, Leg leg, const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t length
     ) except? -9999

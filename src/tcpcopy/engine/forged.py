@@ -25,8 +25,8 @@ class PacketOutput(DatagramOutput):
 
     __slots__ = (
         "_legs",  # by place in the batch, of the datagrams in it
-        "_lengths",  # of their payloads
-        "_starts",  # the place of each one's first packet
+        "_lengths",  # of their payloads; as many are in use as there are legs
+        "_starts",  # the place of each one's first packet, likewise
         "batch",
         "counts",
         "failures",  # (place, errno) of packets that the sender could not send, for `flush`
@@ -49,8 +49,8 @@ class PacketOutput(DatagramOutput):
         self.packets = 0
         self.failures: list[tuple[int, int]] = []
         self._legs: list[Leg] = []
-        self._starts = array("i", [])
-        self._lengths = array("i", [])
+        self._starts = array("i", bytes(4 * batch.capacity))
+        self._lengths = array("i", bytes(4 * batch.capacity))
 
     def open(self, leg: Leg, client_address: bytes, client_port: int, copy: int) -> int:
         """Give the leg the address and port that it shows to its target."""
@@ -73,9 +73,10 @@ class PacketOutput(DatagramOutput):
         needed = datagram_packets(len(leg.address), length, self.mtu)
         if batch.count + needed > batch.capacity:
             self.flush()
+        number = len(self._legs)
+        self._starts[number] = batch.count
+        self._lengths[number] = length
         self._legs.append(leg)
-        self._starts.append(batch.count)
-        self._lengths.append(length)
         leg.queued += 1
         self.packets += batch.udp(
             leg.address,
@@ -98,22 +99,21 @@ class PacketOutput(DatagramOutput):
         if self.failures:
             failed = self._failed_datagrams()
         counts = self.counts
-        for number, leg in enumerate(self._legs):
+        for number in range(len(self._legs)):
+            leg: Leg = self._legs[number]
             leg.queued = 0
             if failed and number in failed:
                 counts.failed(leg, failed[number])
             else:
                 counts.sent(leg, self._lengths[number], self.now_ns)
         self._legs.clear()
-        del self._starts[:]
-        del self._lengths[:]
 
     def _failed_datagrams(self) -> dict[int, int]:
         """The datagrams with a packet that was not sent, with the errno."""
         failed: dict[int, int] = {}
         number = 0
         for place, error in self.failures:
-            while number + 1 < len(self._starts) and self._starts[number + 1] <= place:
+            while number + 1 < len(self._legs) and self._starts[number + 1] <= place:
                 number += 1
             failed[number] = error
         self.failures.clear()
