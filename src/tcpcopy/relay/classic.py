@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 DEFAULT_PORT: Final = 36524
 #: What the first message on a connection announces.
@@ -28,6 +28,7 @@ MAX_PAYLOAD_BYTES: Final = 128
 
 _MESSAGE: Final = struct.Struct("!4sHH4sH")
 _NO_ADDRESS: Final = bytes(4)
+_TYPES: Final = b"\x01\x02"  # of MessageType
 
 
 class MessageType(IntEnum):
@@ -83,16 +84,6 @@ class RelayFault(IntEnum):
     NOT_A_RECORD = (5, "no IPv4 header where a record should start")
 
 
-class Message(NamedTuple):
-    """One message after the version: ADD or REMOVE of a session."""
-
-    type: MessageType
-    client: bytes  # mapped address, 4 bytes
-    client_port: int
-    target: bytes  # 4 bytes
-    target_port: int
-
-
 def encode_version(version: int = VERSION) -> bytes:
     """The message that opens a connection."""
     return _MESSAGE.pack(_NO_ADDRESS, 0, version, _NO_ADDRESS, 0)
@@ -122,33 +113,30 @@ class MessageDecoder:
         self.fault = RelayFault.NONE
         self.version = 0
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take bytes as they came; return the messages that they complete.
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they came; return the messages that they complete, ADD and REMOVE only.
 
         Versions above 6 are taken as well: their tcpcopy goes on in classic when nothing answers.
         Messages before a fault are returned, what follows it is discarded.
         """
         if self.fault:
-            return []
+            return b""
         data = self._held + data
         whole = len(data) - len(data) % MESSAGE_BYTES
-        messages: list[Message] = []
-        position = 0
+        self._held = data[whole:]
+        start = 0
         if self.version == 0 and whole:
             self._take_version(data)
-            position = MESSAGE_BYTES
-        while position < whole and not self.fault:
-            client, client_port, kind, target, target_port = _MESSAGE.unpack_from(data, position)
-            position += MESSAGE_BYTES
-            if kind == 1:
-                messages.append(Message(MessageType.ADD, client, client_port, target, target_port))
-            elif kind == 2:
-                messages.append(
-                    Message(MessageType.REMOVE, client, client_port, target, target_port)
-                )
-            else:
-                self.fault = RelayFault.MESSAGE_TYPE
-        self._held = b"" if self.fault else data[whole:]
+            start = MESSAGE_BYTES
+            if self.fault:
+                self._held = b""
+                return b""
+        messages = data[start:whole]
+        # The type is the second of two bytes; every message has them at the same place.
+        if messages[6::MESSAGE_BYTES].strip(b"\0") or messages[7::MESSAGE_BYTES].strip(_TYPES):
+            messages = messages[: _first_unknown(messages)]
+            self.fault = RelayFault.MESSAGE_TYPE
+            self._held = b""
         return messages
 
     def _take_version(self, data: bytes) -> None:
@@ -159,3 +147,11 @@ class MessageDecoder:
             self.fault = RelayFault.OLD_VERSION
         else:
             self.version = version
+
+
+def _first_unknown(messages: bytes) -> int:
+    """Where the first message of an unknown type starts."""
+    for start in range(0, len(messages), MESSAGE_BYTES):
+        if messages[start + 6] or messages[start + 7] not in _TYPES:
+            return start
+    return len(messages)

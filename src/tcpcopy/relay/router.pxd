@@ -10,6 +10,8 @@ cdef int _FRAGMENT
 cdef int _NOT_TCP
 cdef int _FOREIGN
 cdef int _CLOSED_SESSION
+cdef Py_ssize_t _MESSAGE_BYTES
+cdef int _REMOVE
 cdef int _FIN
 cdef int _SYN
 cdef int _RST
@@ -99,8 +101,23 @@ cdef class AnswerRouter(PacketHandler):
         long long target,
         int flags,
     ) except -1
-    @cython.locals(key=cython.ulonglong, target=cython.longlong, route=Route)
-    cpdef object message(self, RecordWriter writer, object message)
+    @cython.locals(
+        start=cython.Py_ssize_t,
+        client=cython.ulonglong,
+        client_port=cython.longlong,
+        target_port=cython.longlong,
+        key=cython.ulonglong,
+        target=cython.longlong,
+    )
+    cpdef void messages(self, RecordWriter writer, const unsigned char[::1] data) except *
+    @cython.locals(route=Route)
+    cdef void _take_remove(
+        self, RecordWriter writer, unsigned long long key, long long target
+    ) except *
+    @cython.locals(route=Route)
+    cdef void _take_add(
+        self, RecordWriter writer, unsigned long long key, long long target
+    ) except *
     @cython.locals(writer=RecordWriter)
     cpdef list take_ready(self)
     cpdef object sweep(self, long long now_ns, Py_ssize_t budget=*)

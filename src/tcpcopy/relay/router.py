@@ -15,7 +15,7 @@ from collections import deque
 from typing import Any
 
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.relay.classic import Layout, Message, MessageType
+from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.report.outcome import DROP_SLOTS, Drop
 
@@ -26,6 +26,8 @@ _FRAGMENT = int(Drop.FRAGMENT)
 _NOT_TCP = int(Drop.NOT_TCP)
 _FOREIGN = int(Drop.FOREIGN)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
+_MESSAGE_BYTES = MESSAGE_BYTES
+_REMOVE = int(MessageType.REMOVE)
 _FIN, _SYN, _RST = 0x01, 0x02, 0x04
 _NO_ADDRESS = 1 << 32  # above all of IPv4
 _EARLY_PER_SESSION = 4  # a SYN-ACK sent again a few times, or a RST after it
@@ -249,24 +251,31 @@ class AnswerRouter(PacketHandler):
 
     # --- sessions -----------------------------------------------------------------------------
 
-    def message(self, writer: RecordWriter, message: Message) -> None:
-        """Take what a tcpcopy said on the connection of `writer`."""
-        key = (
-            (int.from_bytes(message.client, "big") << 32)
-            | (message.client_port << 16)
-            | message.target_port
-        )
-        target = 0 if self._ignore_target else int.from_bytes(message.target, "big")
+    def messages(self, writer: RecordWriter, data: Any) -> None:
+        """Take what a tcpcopy said on the connection of `writer`: whole messages of known types."""
+        for start in range(0, len(data), _MESSAGE_BYTES):
+            client = _read32(data, start)
+            client_port = (data[start + 4] << 8) | data[start + 5]
+            target_port = (data[start + 12] << 8) | data[start + 13]
+            key = (client << 32) | (client_port << 16) | target_port
+            target = 0 if self._ignore_target else _read32(data, start + 8)
+            if data[start + 7] == _REMOVE:
+                self._take_remove(writer, key, target)
+            else:
+                self._take_add(writer, key, target)
+
+    def _take_remove(self, writer: RecordWriter, key: int, target: int) -> None:
+        # Said by another connection, it may be about a session that has been added since.
         route = self._find(key, target)
-        if message.type is MessageType.REMOVE:
-            # Said by another connection, it may be about a session that has been added since.
-            if route is not None and route.writer is writer and not route.removed:
-                route.active_ns = self.now_ns
-                route.removed = 1
-                if not route.ended:
-                    self._end(route)
-            return
+        if route is not None and route.writer is writer and not route.removed:
+            route.active_ns = self.now_ns
+            route.removed = 1
+            if not route.ended:
+                self._end(route)
+
+    def _take_add(self, writer: RecordWriter, key: int, target: int) -> None:
         self.announced += 1
+        route = self._find(key, target)
         if route is None:
             route = self._add(key, target)
         elif route.ended:
@@ -275,7 +284,8 @@ class AnswerRouter(PacketHandler):
             self._move(route, self._live)
         route.active_ns = self.now_ns
         route.writer = writer
-        self._send_early(writer, self._session_number(key, target))
+        if self._early:
+            self._send_early(writer, self._session_number(key, target))
 
     def connection_closed(self) -> None:
         """A connection has gone, its writer closed: its sessions leave with the next sweeps."""
@@ -312,7 +322,11 @@ class AnswerRouter(PacketHandler):
             head = self._ended if self._ended.newer is not self._ended else self._live
             self._remove(head.newer)
             self.evicted += 1
-        route = Route()
+        route = Route.__new__(Route)
+        route.active_ns = 0
+        route.ended = 0
+        route.removed = 0
+        route.writer = None
         route.key = key
         route.target = target
         route.sibling = self._routes.get(key)

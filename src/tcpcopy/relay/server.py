@@ -212,8 +212,7 @@ class RelayServer:
             return
         decoder = connection.decoder
         announced_before = decoder.version
-        for message in decoder.feed(data):
-            self.router.message(connection.writer, message)
+        self.router.messages(connection.writer, decoder.feed(data))
         if decoder.fault:
             self._fault(connection, decoder.fault)
         elif decoder.version != announced_before:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tcpcopy.relay.classic import (
     MESSAGE_BYTES,
     Layout,
-    Message,
     MessageDecoder,
     MessageType,
     RelayFault,
@@ -31,19 +32,16 @@ def test_messages_are_the_c_programs_bytes() -> None:
 
 def test_decoder_takes_version_then_messages() -> None:
     decoder = MessageDecoder()
-    assert decoder.feed(VERSION) == []
+    assert decoder.feed(VERSION) == b""
     assert decoder.version == 6
-    assert decoder.feed(ADD + ADD[:7]) == [Message(MessageType.ADD, CLIENT, 40282, TARGET, 8080)]
-    assert decoder.feed(b"\x02" + ADD[8:]) == [
-        Message(MessageType.REMOVE, CLIENT, 40282, TARGET, 8080)
-    ]
+    assert decoder.feed(ADD + ADD[:7]) == ADD
+    assert decoder.feed(b"\x02" + ADD[8:]) == ADD[:7] + b"\x02" + ADD[8:]
     assert decoder.fault is RelayFault.NONE
 
 
 def test_bytes_may_come_one_at_a_time() -> None:
     decoder = MessageDecoder()
-    messages = [m for i in range(42) for m in decoder.feed((VERSION + ADD + ADD)[i : i + 1])]
-    assert len(messages) == 2
+    assert b"".join(decoder.feed((VERSION + ADD + ADD)[i : i + 1]) for i in range(42)) == ADD + ADD
     assert decoder.version == 6
 
 
@@ -51,7 +49,7 @@ def test_a_newer_version_is_answered_in_classic() -> None:
     """A native client falls back when its hello is not answered; its mark is no fault."""
     decoder = MessageDecoder()
     hello = VERSION[:7] + b"\x07" + b"MARK!!"
-    assert len(decoder.feed(hello + ADD)) == 1
+    assert decoder.feed(hello + ADD) == ADD
     assert decoder.version == 7
 
 
@@ -69,16 +67,26 @@ def test_a_newer_version_is_answered_in_classic() -> None:
 )
 def test_garbage_is_a_fault_and_nothing_follows_it(data: bytes, fault: RelayFault) -> None:
     decoder = MessageDecoder()
-    assert decoder.feed(data) == []
+    assert decoder.feed(data) == b""
     assert decoder.fault is fault
     assert decoder.fault.description
-    assert decoder.feed(VERSION + ADD) == []
+    assert decoder.feed(VERSION + ADD) == b""
 
 
 def test_messages_before_a_fault_count() -> None:
     decoder = MessageDecoder()
-    assert len(decoder.feed(VERSION + ADD + b"\xff" * 14 + ADD)) == 1
+    assert decoder.feed(VERSION + ADD + b"\xff" * 14 + ADD) == ADD
     assert decoder.fault is RelayFault.MESSAGE_TYPE
+
+
+@given(st.lists(st.sampled_from([b"\x00\x01", b"\x00\x02", b"\x00\x03", b"\x01\x01"]), max_size=9))
+def test_everything_before_the_first_unknown_type_counts(types: list[bytes]) -> None:
+    messages = [ADD[:6] + kind + ADD[8:] for kind in types]
+    good = [int.from_bytes(kind, "big") in (1, 2) for kind in types]
+    first = good.index(False) if False in good else len(good)
+    decoder = MessageDecoder()
+    assert decoder.feed(VERSION + b"".join(messages)) == b"".join(messages[:first])
+    assert (decoder.fault is RelayFault.MESSAGE_TYPE) == (first < len(good))
 
 
 def test_layouts_know_their_sizes() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tcpcopy.relay.classic import (
-    Message,
+    MESSAGE_BYTES,
     MessageDecoder,
     MessageType,
     RelayFault,
@@ -28,8 +28,8 @@ def session(port: int) -> LiveSession:
     return CLIENT, port, TARGET, 8080
 
 
-def ports(messages: list[Message]) -> list[int]:
-    return [message.client_port for message in messages]
+def ports(messages: list[bytes]) -> list[int]:
+    return [int.from_bytes(message[4:6], "big") for message in messages]
 
 
 class FakeIntercept:
@@ -44,7 +44,7 @@ class FakeIntercept:
         self.port = self.listener.getsockname()[1]
         self.peers: list[socket.socket] = []
         self.decoders: list[MessageDecoder] = []
-        self.messages: list[list[Message]] = []  # of each connection
+        self.messages: list[list[bytes]] = []  # of each connection
         self.reading = True
 
     def poll(self) -> None:
@@ -58,10 +58,12 @@ class FakeIntercept:
         for index, peer in enumerate(self.peers):
             with contextlib.suppress(BlockingIOError, ConnectionResetError):
                 while self.reading and peer.fileno() >= 0 and (data := peer.recv(65536)):
-                    self.messages[index] += self.decoders[index].feed(data)
+                    taken = self.decoders[index].feed(data)
+                    cut = range(0, len(taken), MESSAGE_BYTES)
+                    self.messages[index] += [taken[at : at + MESSAGE_BYTES] for at in cut]
 
     @property
-    def all_messages(self) -> list[Message]:
+    def all_messages(self) -> list[bytes]:
         return [message for messages in self.messages for message in messages]
 
     def close(self) -> None:
@@ -140,9 +142,8 @@ def test_every_intercept_hears_of_every_session_over_its_connections_in_turn(sta
     for intercept in setting.intercepts:
         assert sorted(ports(messages) for messages in intercept.messages) == [[1, 3], [2, 4]]
         assert {decoder.version for decoder in intercept.decoders} == {6}
-        assert intercept.all_messages[0] == Message(
-            MessageType.ADD, CLIENT, intercept.all_messages[0].client_port, TARGET, 8080
-        )
+        first = intercept.all_messages[0]
+        assert first == encode_message(MessageType.ADD, CLIENT, ports([first])[0], TARGET, 8080)
 
 
 def test_flush_hands_announcements_to_the_kernel_at_once(start: Start) -> None:
@@ -266,7 +267,7 @@ def test_withdrawal_reaches_the_connection_that_announced(start: Start) -> None:
     setting.client.flush(setting.now())
     intercept = setting.intercepts[0]
     setting.until(lambda: len(intercept.all_messages) == 3)
-    kinds = [[message.type for message in messages] for messages in intercept.messages]
+    kinds = [[message[7] for message in messages] for messages in intercept.messages]
     assert sorted(kinds) == [[MessageType.ADD, MessageType.REMOVE], [MessageType.REMOVE]]
 
 

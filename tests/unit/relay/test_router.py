@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.relay.classic import Layout, Message, MessageType
+from tcpcopy.relay.classic import Layout, MessageType, encode_message
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.report.outcome import Drop
@@ -13,12 +13,12 @@ from tests.unit.relay.packets import ACK, CLIENT, FIN, RST, SYN, TARGET, answer,
 SECOND = 1_000_000_000
 
 
-def add(port: int = 40001, target: bytes = TARGET, target_port: int = 8080) -> Message:
-    return Message(MessageType.ADD, CLIENT, port, target, target_port)
+def add(port: int = 40001, target: bytes = TARGET, target_port: int = 8080) -> bytes:
+    return encode_message(MessageType.ADD, CLIENT, port, target, target_port)
 
 
-def remove(port: int = 40001) -> Message:
-    return Message(MessageType.REMOVE, CLIENT, port, TARGET, 8080)
+def remove(port: int = 40001) -> bytes:
+    return encode_message(MessageType.REMOVE, CLIENT, port, TARGET, 8080)
 
 
 def feed(router: AnswerRouter, packet: bytes) -> int:
@@ -42,8 +42,8 @@ def check_sums(router: AnswerRouter, held: int = 0) -> None:
 def test_answers_go_to_the_connection_that_announced() -> None:
     router = AnswerRouter()
     one, two = RecordWriter(1), RecordWriter(2)
-    router.message(one, add(40001))
-    router.message(two, add(40002))
+    router.messages(one, add(40001))
+    router.messages(two, add(40002))
     first, second = answer(client_port=40001), answer(client_port=40002, payload=b"xy")
     assert feed(router, first) == feed(router, second) == feed(router, first) == 0
     assert router.take_ready() == [one, two]
@@ -56,8 +56,8 @@ def test_answers_go_to_the_connection_that_announced() -> None:
 def test_the_last_announcement_wins() -> None:
     router = AnswerRouter()
     one, two = RecordWriter(1), RecordWriter(2)
-    router.message(one, add())
-    router.message(two, add())
+    router.messages(one, add())
+    router.messages(two, add())
     feed(router, answer())
     assert router.sessions == 1
     assert (one.records, two.records) == (0, 1)
@@ -80,14 +80,14 @@ def test_all_four_of_addresses_and_ports_tell_sessions_apart() -> None:
     writers = []
     for number, packet in enumerate(packets):
         writers.append(RecordWriter(number))
-        message = Message(
+        message = encode_message(
             MessageType.ADD,
             packet[16:20],
             int.from_bytes(packet[22:24], "big"),
             packet[12:16],
             int.from_bytes(packet[20:22], "big"),
         )
-        router.message(writers[-1], message)
+        router.messages(writers[-1], message)
     for packet in packets:
         feed(router, packet)
     assert [sent(writer) for writer in writers] == [batch(record(packet)) for packet in packets]
@@ -101,7 +101,7 @@ def test_sessions_that_share_client_and_target_port_are_forgotten_one_by_one() -
         router = AnswerRouter(idle_ns=10 * SECOND)
         writers = [RecordWriter(number) for number in range(3)]
         for writer, target in zip(writers, targets, strict=True):
-            router.message(writer, add(target=target))
+            router.messages(writer, add(target=target))
         writers[leaving].close()
         router.connection_closed()
         router.sweep(1)
@@ -119,7 +119,7 @@ def test_early_syn_or_rst_is_kept_and_sent_with_the_announcement(flags: int) -> 
     assert feed(router, packet) == 0
     assert (router.kept, router.early_sessions, router.take_ready()) == (1, 1, [])
     check_sums(router, held=1)
-    router.message(writer, add())
+    router.messages(writer, add())
     assert router.take_ready() == [writer]
     assert sent(writer) == batch(record(packet))
     assert router.early_sessions == 0
@@ -141,7 +141,7 @@ def test_early_answers_expire() -> None:
     router.sweep(5 * SECOND)
     assert router.early_sessions == 0
     writer = RecordWriter()
-    router.message(writer, add())
+    router.messages(writer, add())
     assert writer.records == 0
     check_sums(router)
 
@@ -151,7 +151,7 @@ def test_an_old_expiry_does_not_hit_answers_that_came_later() -> None:
     router = AnswerRouter(early_ns=5 * SECOND)
     writer = RecordWriter()
     feed(router, answer(flags=SYN | ACK))
-    router.message(writer, add())
+    router.messages(writer, add())
     writer.close()
     router.now_ns = 4 * SECOND
     feed(router, answer(flags=SYN | ACK))
@@ -171,8 +171,8 @@ def test_early_answers_are_bounded() -> None:
     assert router.kept == 4000  # four for each session, then no more
     check_sums(router, held=400)
     writer = RecordWriter()
-    router.message(writer, add(1000))
-    router.message(writer, add(1))
+    router.messages(writer, add(1000))
+    router.messages(writer, add(1))
     assert writer.records == 4
 
 
@@ -182,17 +182,17 @@ def test_announced_and_kept_sessions_do_not_pile_up_in_the_queue() -> None:
     writer = RecordWriter()
     for port in range(1, 1001):
         feed(router, answer(client_port=port, flags=SYN | ACK))
-        router.message(writer, add(port))
+        router.messages(writer, add(port))
     assert (router.early_sent, router.early_expired, router.early_sessions) == (1000, 0, 0)
 
 
 def test_removed_session_gets_nothing_more_until_it_is_announced_again() -> None:
     router = AnswerRouter()
     writer = RecordWriter()
-    router.message(writer, add())
-    router.message(writer, remove())
+    router.messages(writer, add())
+    router.messages(writer, remove())
     assert feed(router, answer(flags=RST)) == Drop.CLOSED_SESSION
-    router.message(writer, add())
+    router.messages(writer, add())
     assert feed(router, answer()) == 0
     assert writer.records == 1
     check_sums(router)
@@ -202,10 +202,10 @@ def test_only_the_connection_that_announced_can_remove() -> None:
     """A removal that was overtaken by a new announcement on another connection is stale."""
     router = AnswerRouter()
     one, two = RecordWriter(1), RecordWriter(2)
-    router.message(one, add())
-    router.message(two, add())
-    router.message(one, remove())
-    router.message(one, remove(99))
+    router.messages(one, add())
+    router.messages(two, add())
+    router.messages(one, remove())
+    router.messages(one, remove(99))
     assert feed(router, answer()) == 0
     assert two.records == 1
 
@@ -213,8 +213,8 @@ def test_only_the_connection_that_announced_can_remove() -> None:
 def test_idle_sessions_leave_and_busy_ones_stay() -> None:
     router = AnswerRouter(idle_ns=100 * SECOND)
     writer = RecordWriter()
-    router.message(writer, add(1))
-    router.message(writer, add(2))
+    router.messages(writer, add(1))
+    router.messages(writer, add(2))
     for now in range(10, 400, 10):
         router.now_ns = now * SECOND
         feed(router, answer(client_port=2))
@@ -229,7 +229,7 @@ def test_idle_sessions_leave_and_busy_ones_stay() -> None:
 def test_ended_sessions_leave_sooner(ending: int) -> None:
     router = AnswerRouter(idle_ns=1000 * SECOND, ended_ns=60 * SECOND)
     writer = RecordWriter()
-    router.message(writer, add())
+    router.messages(writer, add())
     feed(router, answer(flags=ending))
     router.sweep(59 * SECOND)
     assert feed(router, answer()) == 0  # a last acknowledgement, at 59
@@ -242,9 +242,9 @@ def test_ended_sessions_leave_sooner(ending: int) -> None:
 def test_session_announced_again_after_its_end_lives_on() -> None:
     router = AnswerRouter(idle_ns=1000 * SECOND, ended_ns=60 * SECOND)
     writer = RecordWriter()
-    router.message(writer, add())
+    router.messages(writer, add())
     feed(router, answer(flags=RST))
-    router.message(writer, add())
+    router.messages(writer, add())
     router.sweep(500 * SECOND)
     assert router.sessions == 1
 
@@ -253,11 +253,11 @@ def test_full_table_lets_ended_sessions_go_first_then_the_oldest() -> None:
     router = AnswerRouter(session_limit=3)
     writer = RecordWriter()
     for port in (1, 2, 3):
-        router.message(writer, add(port))
+        router.messages(writer, add(port))
     feed(router, answer(client_port=2, flags=FIN | ACK))
-    router.message(writer, add(4))
+    router.messages(writer, add(4))
     assert feed(router, answer(client_port=2)) == Drop.FOREIGN
-    router.message(writer, add(5))
+    router.messages(writer, add(5))
     assert feed(router, answer(client_port=1)) == Drop.FOREIGN
     assert [feed(router, answer(client_port=port)) for port in (3, 4, 5)] == [0, 0, 0]
     assert (router.sessions, router.evicted) == (3, 2)
@@ -267,8 +267,8 @@ def test_closed_connection_takes_its_sessions_along() -> None:
     router = AnswerRouter()
     one, two = RecordWriter(1), RecordWriter(2)
     for port in range(1, 1001):
-        router.message(one if port % 2 else two, add(port))
-    router.message(two, add(1))  # moved in time
+        router.messages(one if port % 2 else two, add(port))
+    router.messages(two, add(1))  # moved in time
     one.close()
     router.connection_closed()
     assert feed(router, answer(client_port=3)) == Drop.FOREIGN
@@ -277,7 +277,7 @@ def test_closed_connection_takes_its_sessions_along() -> None:
         router.sweep(1, budget=100)
     assert router.sessions == 501
     assert feed(router, answer(client_port=1)) == 0
-    router.message(two, add(3))
+    router.messages(two, add(3))
     assert two.records == 2
     assert router.sessions == 502
 
@@ -287,7 +287,7 @@ def test_sweep_without_cause_looks_at_one_session_only() -> None:
     router = AnswerRouter()
     writer = RecordWriter()
     for port in range(1, 101):
-        router.message(writer, add(port))
+        router.messages(writer, add(port))
     router.sweep(SECOND, budget=1)
     router.sweep(SECOND, budget=0)
     assert (router.sessions, router.expired) == (100, 0)
@@ -296,7 +296,7 @@ def test_sweep_without_cause_looks_at_one_session_only() -> None:
 def test_slow_tcpcopy_loses_answers_and_they_are_counted() -> None:
     router = AnswerRouter()
     writer = RecordWriter(limit_bytes=1024)
-    router.message(writer, add())
+    router.messages(writer, add())
     for _ in range(100):
         feed(router, answer())
     assert router.lost == writer.lost > 0
@@ -323,7 +323,7 @@ def test_slow_tcpcopy_loses_answers_and_they_are_counted() -> None:
 )
 def test_what_is_no_whole_header_is_dropped_with_its_reason(packet: bytes, drop: Drop) -> None:
     router = AnswerRouter()
-    router.message(RecordWriter(), add())
+    router.messages(RecordWriter(), add())
     assert feed(router, packet) == drop
     assert router.drops[drop] == 1
     check_sums(router)
@@ -341,7 +341,7 @@ def test_replaced_destination_is_put_back() -> None:
     writer = RecordWriter()
     shown = answer(client=bytes([172, 17, 0, 1]), flags=SYN | ACK)
     feed(router, shown)
-    router.message(writer, add())
+    router.messages(writer, add())
     feed(router, shown)
     feed(router, answer(flags=SYN | ACK))
     assert sent(writer) == batch(*[record(answer(flags=SYN | ACK))] * 3)
@@ -353,7 +353,7 @@ def test_target_address_may_be_left_out_of_account() -> None:
     writer = RecordWriter()
     other = bytes([192, 168, 5, 5])
     feed(router, answer(target=other, flags=SYN | ACK))
-    router.message(writer, add())
+    router.messages(writer, add())
     assert feed(router, answer(target=other)) == 0
     assert writer.records == 2
 
@@ -363,7 +363,7 @@ def test_kept_records_have_the_layout_of_the_connection() -> None:
     writer = RecordWriter(layout=Layout.BATCHED_PAYLOAD)
     packet = answer(flags=SYN | ACK, payload=b"fast open")
     feed(router, packet)
-    router.message(writer, add())
+    router.messages(writer, add())
     assert sent(writer) == batch(record(packet, 192))
 
 
@@ -371,7 +371,7 @@ def test_clear_forgets_everything() -> None:
     router = AnswerRouter()
     writer = RecordWriter()
     for port in range(1, 2001):
-        router.message(writer, add(port))
+        router.messages(writer, add(port))
         feed(router, answer(client_port=port, flags=FIN | ACK if port % 3 else ACK))
         feed(router, answer(client_port=port, target_port=1, flags=RST))
     router.clear()
