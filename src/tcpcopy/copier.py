@@ -388,14 +388,19 @@ class Copier:
         return snapshot
 
 
-def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
-    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
-    # What was typed is checked by itself, so that a complaint is about it and nothing else.
+def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
+    """The pcap expression for what -x names, of the transports that are copied."""
     sources, targets = config.transfers.sources(), config.transfers.targets()
     expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
     if config.udp is not None:
         expressions.append(udp_expression_for(sources, targets))
-    own = " or ".join(expressions)
+    return " or ".join(expressions)
+
+
+def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
+    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
+    # What was typed is checked by itself, so that a complaint is about it and nothing else.
+    own = own_expression(config, pure_acks)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")
@@ -427,5 +432,6 @@ __all__ = [
     "CopierConfig",
     "filter_program",
     "no_privilege",
+    "own_expression",
     "resident_bytes",
 ]

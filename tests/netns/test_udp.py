@@ -285,6 +285,24 @@ def test_both_with_client_addresses(scenario: Scenario) -> None:
     assert scenario.compare().exact == 20
 
 
+def test_clients_on_this_host(scenario: Scenario) -> None:
+    """-H: what came in by loopback, also longer than any MTU, is shown under another address."""
+    lab = scenario.lab
+    servers = UdpServer(scenario, lab.online), UdpServer(scenario, lab.target)
+    replay = start(scenario, "packet", "-H", "10.66.1.77", "-f", 2)
+    command = python(
+        "tests.lab.datagrams", "send", "127.0.0.1", PORT, "--flows", 5, "--datagrams", 100,
+        "--sizes", "10,1472,30000", "--rate", 500,
+    )  # fmt: skip
+    program = lab.online.start(command, name="udp", env=scenario.environment)
+    assert program.wait(30) == 0, program.output()
+    assert replay.stop() == 0, replay.output
+    online, target = servers[0].stop(), servers[1].stop()
+    assert not differences(online, target)
+    assert {peer.split()[0] for peer in target} == {"10.66.1.77"}
+    assert not {p.split()[1] for p in online} & {p.split()[1] for p in target}, "-f shifts ports"
+
+
 def test_two_targets(scenario: Scenario) -> None:
     """-x with two transfers of one source."""
     lab = scenario.lab
