@@ -159,6 +159,7 @@ class UdpSide:
         snapshot.udp_packet_drops = counts.packet_drop_counts()
         snapshot.udp_fragments = counts.fragments
         snapshot.udp_joined = counts.joined
+        snapshot.udp_large = counts.large
         snapshot.udp_answers = counts.answers
         snapshot.udp_answer_bytes = counts.answer_bytes
         snapshot.udp_refusals = counts.refusals

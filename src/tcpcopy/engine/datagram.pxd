@@ -10,6 +10,7 @@ from tcpcopy.packet.segment cimport (
     source_address,
 )
 
+cdef Py_ssize_t _USUAL_PAYLOAD
 cdef int _USED
 cdef int _IS_FRAGMENT
 cdef int _CUT

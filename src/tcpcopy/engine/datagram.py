@@ -37,6 +37,7 @@ MAX_ENTRIES = 1 << 20
 LEAST_IDLE_NS = 100_000_000  # a flow that was used since is not ended for want of room
 AWAIT_NS = 1_000_000_000  # for answers, at exit
 
+_USUAL_PAYLOAD = 1472  # what a packet of 1,500 bytes carries
 _USED = 0
 _IS_FRAGMENT = flags.FRAGMENT
 _CUT = int(DatagramDrop.CUT)
@@ -122,6 +123,8 @@ class DatagramEngine(PacketHandler):
         self.counts.packets += 1
         reason = parse_udp(self.segment, data, start, end, wire_length)
         if reason == _USED:
+            if self.segment.payload_length > _USUAL_PAYLOAD:
+                self.counts.large += 1
             reason = self._take(data, timestamp_ns)
         elif reason == _IS_FRAGMENT:
             reason = self._take_fragment(data, start, end, timestamp_ns)

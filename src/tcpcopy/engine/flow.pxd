@@ -55,6 +55,7 @@ cdef class DatagramCounts:
     cdef public long long fragments
     cdef public long long joined
     cdef public Histogram lag
+    cdef public long long large
     cdef public long long live
     cdef long long[::1] outcomes
     cdef long long[::1] packet_drops

@@ -148,6 +148,7 @@ class DatagramCounts:
         "fragments",  # captured
         "joined",  # datagrams put together from fragments
         "lag",  # histogram: captured to taken, ns
+        "large",  # packets with more than 1,500 bytes, not in fragments
         "live",
         "outcomes",  # array by FlowOutcome
         "packet_drops",  # array by DatagramDrop; slot 0: used
@@ -167,6 +168,7 @@ class DatagramCounts:
         self.answer_bytes = self.answered = self.answers = 0
         self.bytes_captured = self.bytes_sent = 0
         self.datagrams = self.fragments = self.joined = 0
+        self.large = 0
         self.live = self.packets = self.peak = self.refusals = self.seen = 0
 
     def sent(self, leg: Leg, length: int, now_ns: int) -> None:

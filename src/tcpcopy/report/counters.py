@@ -102,6 +102,7 @@ class Snapshot:
     udp_packet_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
     udp_fragments: int = 0  # of the packets captured
     udp_joined: int = 0  # datagrams put together from them
+    udp_large: int = 0  # of the packets captured, longer than 1,500 bytes
     udp_answers: int = 0  # datagrams of the target (socket mode)
     udp_answer_bytes: int = 0
     udp_refusals: int = 0  # ICMP errors that came back (socket mode)
@@ -316,6 +317,7 @@ _PARTS = (
     ("udp_bytes_sent", "udp_bytes_captured"),
     ("udp_fragments", "udp_packets_captured"),
     ("udp_joined", "udp_fragments"),
+    ("udp_large", "udp_packets_captured"),
 )
 _RELAY_PARTS = (
     ("connected", "connects"),

@@ -38,6 +38,7 @@ FIELDS: Final[dict[str, str]] = {
     **{f"udp.packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in DatagramDrop},
     "udp.packets.fragments": "of the captured, IP fragments",
     "udp.packets.joined": "datagrams put together from fragments",
+    "udp.packets.large": "of the captured, longer than 1,500 bytes and not in fragments",
     "udp.answers.received": "datagrams of the target (socket mode)",
     "udp.answers.bytes": "their payload",
     "udp.answers.refusals": "ICMP errors that came back (socket mode)",
@@ -69,6 +70,7 @@ def report(snapshot: Snapshot) -> dict[str, Any]:
             "dropped": _by_name(DatagramDrop, snapshot.udp_packet_drops),
             "fragments": snapshot.udp_fragments,
             "joined": snapshot.udp_joined,
+            "large": snapshot.udp_large,
         },
         "answers": {
             "received": snapshot.udp_answers,
@@ -159,6 +161,15 @@ def findings(snapshot: Snapshot, context: Context) -> Iterable[Found]:
             " say whether they arrived",
             (*_server(context), "a protocol without answers, or an answer to another port, looks"
              " the same from here"),
+        )  # fmt: skip
+    if snapshot.udp_large:
+        yield (
+            "udp_large", _NOTE, snapshot.udp_large,
+            f"{plural(snapshot.udp_large, 'datagram')} of more than a usual packet captured in one"
+            " piece: right on loopback and on links with large packets; on others the kernel has"
+            " merged several, and they were sent as one",
+            ("ethtool -K DEVICE rx-udp-gro-forwarding off, and no UDP_GRO in online's server, for"
+             " the time of the copy",),
         )  # fmt: skip
     other = snapshot.udp_packet_drops[DatagramDrop.FRAGMENT_ALONE]
     if other:

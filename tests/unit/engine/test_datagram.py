@@ -308,6 +308,16 @@ def test_unfinished_are_those_asked_and_not_answered() -> None:
     assert world.engine.unfinished() == 0
 
 
+def test_long_packets_are_counted() -> None:
+    """In one piece and longer than a usual packet: perhaps several, merged by the kernel."""
+    world = World()
+    world.send(bytes(1472))
+    assert world.counts.large == 0
+    world.send(bytes(1473))
+    assert world.counts.large == 1
+    assert world.outcomes() == {"REPLAYED": 1}
+
+
 def test_fragments_are_joined_and_counted() -> None:
     world = World()
     batch = PacketBatch(PacketSink(), 128, 1500)

@@ -89,6 +89,14 @@ def test_no_answer_at_all_is_told() -> None:
     assert exit_code(snapshot) == 0
 
 
+def test_datagrams_that_may_have_been_merged_are_noted() -> None:
+    snapshot = flows()
+    snapshot.udp_large = 3
+    (found,) = [found for found in diagnose(snapshot, UDP_CONTEXT) if found.key == "udp_large"]
+    assert (found.level, found.count) == ("note", 3)
+    assert exit_code(snapshot) == 0
+
+
 def test_sums_that_do_not_close() -> None:
     for name in ("udp_flows_captured", "udp_datagrams_captured", "udp_packets_captured"):
         snapshot = flows()
