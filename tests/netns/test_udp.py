@@ -172,9 +172,50 @@ def test_colliding_clients_of_a_pool(scenario: Scenario) -> None:
     assert {peer.split()[0] for peer in target} == {"10.99.9.7"}
 
 
-def test_packets_on_a_device(scenario: Scenario) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_packets_on_a_device(scenario: Scenario, family: int) -> None:
     """-o: frames past the IP layer, fragments too."""
-    run(scenario, "packet", "--flows 50 --datagrams 1000 --sizes 10,1472,9000", "-o", "eth0")
+    lab = scenario.lab
+    run(
+        scenario,
+        "packet",
+        "--flows 50 --datagrams 1000 --sizes 10,1472,9000",
+        "-o",
+        "eth0",
+        to=lab.online.v6 if family == 6 else "",
+        transfer=f"{PORT}-[{lab.target.v6}]:{PORT}" if family == 6 else "",
+    )
+
+
+def test_more_flows_than_ports(scenario: Scenario) -> None:
+    """Flows that were quiet end for new ones; every datagram arrives all the same."""
+    scenario.lab.online.sysctl({"net/ipv4/ip_local_port_range": "40000 40199"})
+    servers = UdpServer(scenario, scenario.lab.online), UdpServer(scenario, scenario.lab.target)
+    replay = start(scenario, "socket")
+    load(scenario, "--flows 1000 --datagrams 1000 --rate 1500")
+    assert replay.stop() == 0, replay.output
+    # Ports are used again and again: a flow is no longer told by them.
+    online, target = (sorted(d[:2] for f in s.stop().values() for d in f) for s in servers)
+    assert online == target and len(online) == 1000
+    check_counts(replay.report)
+    flows = replay.report["udp"]["flows"]
+    assert flows["outcomes"]["replayed"] == 1000 and flows["peak"] <= 200
+
+
+def test_more_flows_than_ports_counted(scenario: Scenario) -> None:
+    """Where none is quiet for long enough, what is left out is counted."""
+    scenario.lab.online.sysctl({"net/ipv4/ip_local_port_range": "40000 40019"})
+    server = UdpServer(scenario, scenario.lab.target)
+    UdpServer(scenario, scenario.lab.online)
+    replay = start(scenario, "socket")
+    load(scenario, "--flows 500 --datagrams 500 --rate 1e9")
+    code = replay.stop()
+    check_counts(replay.report)
+    udp = replay.report["udp"]
+    assert udp["flows"]["captured"] == 500
+    assert udp["flows"]["peak"] <= 500
+    assert sum(map(len, server.stop().values())) == udp["datagrams"]["sent"]
+    assert code == (1 if udp["flows"]["outcomes"]["shed_flows"] else 0)
 
 
 @pytest.mark.parametrize("mode", ["socket", "packet"])

@@ -31,7 +31,7 @@ cdef extern from *:
         return packet[0] >> 4 == 4 ? (packet[6] & 0x3f) != 0 || packet[7] != 0 : packet[6] == 44;
     }
 
-    /* The hop of a packet: that of its destination address and port; a fragment's: of its address. */
+    /* The hop of a packet: that of its destination address and port, or of the address alone. */
     static const struct tcpcopy_hop *tcpcopy_find_hop(const struct tcpcopy_hop *hops,
                                                       Py_ssize_t hop_count,
                                                       const unsigned char *packet) {

@@ -34,7 +34,7 @@ from tcpcopy.report.flow_outcome import DatagramDrop, FlowOutcome
 
 IDLE_NS = 30_000_000_000
 MAX_ENTRIES = 1 << 20
-LEAST_IDLE_NS = 100_000_000  # a flow that was used since is not ended for want of room
+LEAST_IDLE_NS = 10_000_000  # a flow that was used since is not ended for want of room
 AWAIT_NS = 1_000_000_000  # for answers, at exit
 
 _USUAL_PAYLOAD = 1472  # what a packet of 1,500 bytes carries
