@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from tcpcopy.errors import UsageError
+from tcpcopy.namespaces import HOST, Namespace, own
 
 _SHOWN: Final = 200  # characters of a value shown in an error
 
@@ -237,3 +238,24 @@ def refuse_same_files(words: Mapping[str, Word], names: Iterable[str]) -> None:
         if path in seen and not path.startswith("/dev/"):
             word.refuse(f"is the file of {seen[path].typed} already", "name another file")
         seen[path] = word
+
+
+def namespaces(
+    words: Mapping[str, Word],
+    other: str,
+    open_namespace: Callable[[str, str], Namespace] = Namespace,
+) -> tuple[Namespace | None, Namespace | None]:
+    """The namespaces of --netns and of the option named `other`, which is the same if not given.
+
+    Both are None when all happens where the command was started. Raises UsageError.
+    """
+
+    def find(word: Word) -> Namespace:
+        return own(word.typed) if word.value == HOST else open_namespace(word.typed, word.value)
+
+    if "netns" not in words and other not in words:
+        return None, None
+    if "netns" not in words:
+        return own(words[other].typed), find(words[other])
+    capture = find(words["netns"])
+    return capture, find(words[other]) if other in words else capture

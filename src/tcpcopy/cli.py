@@ -11,16 +11,18 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address
+from tcpcopy.capture.devices import check_privilege, is_local_address, short_queue
+from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
+from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
@@ -66,18 +68,36 @@ def main(argv: list[str] | None = None) -> int:
             is_help = options.show == "help"
             say(option_table.help_text() if is_help else f"{version_line('tcpcopy')}\n", sys.stdout)
             return 0
-        option_table.check_host(options, is_local_address)
-        check_privilege()
+        check_networks(options)
     except UsageError as error:
         say(f"tcpcopy: {error}\n", sys.stderr)
         return 2
     return run_command("tcpcopy", options.daemon, lambda startup: _run(options, startup))
 
 
+def check_networks(options: Options) -> None:
+    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError."""
+
+    def is_local_in(namespace: Namespace | None) -> Callable[[bytes], bool]:
+        def is_local(address: bytes) -> bool:
+            with inside(namespace):
+                return is_local_address(address)
+
+        return is_local
+
+    capture, send = options.capture_namespace, options.send_namespace
+    sender = None if same(capture, send) else is_local_in(send)
+    option_table.check_host(options, is_local_in(capture), sender)
+    with inside(capture):
+        check_privilege()
+
+
 def _run(options: Options, startup: Startup | None) -> int:
     """Copy until a stop signal. Raises: UsageError, with nothing left behind."""
     with contextlib.ExitStack() as stack:
         hold_log()
+        if options.send_namespace is not None:
+            options.send_namespace.enter()  # and stays: connections are opened at any time
         open_files = raise_open_files()
         with starting():
             config = copier_config(options, open_files=open_files)
@@ -96,7 +116,7 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
-        _log_start(options)
+        _log_start(options, copier.rings)
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
@@ -121,7 +141,11 @@ def _check_memory(options: Options, rings: int) -> None:
         )
 
 
-def _log_start(options: Options) -> None:
+def _log_start(options: Options, rings: Sequence[Ring]) -> None:
+    asked_bytes = options.buffer_bytes // options.workers
+    granted_bytes = min((ring.queue_bytes for ring in rings), default=asked_bytes)
+    if warning := short_queue(granted_bytes, asked_bytes):
+        _log.warning("capture: %s", warning)
     if options.without_effect:
         why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
         _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
@@ -234,6 +258,7 @@ def copier_config(
         ),
         transfers=options.transfers,
         devices=options.devices,
+        capture_namespace=options.capture_namespace,
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,

@@ -30,6 +30,7 @@ from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.relay.client import RelayClient
 from tcpcopy.report.counters import RingCounts, Snapshot
@@ -52,6 +53,7 @@ class CopierConfig:
     engine: EngineConfig
     transfers: TransferTable
     devices: tuple[str, ...] = ()
+    capture_namespace: Namespace | None = None  # None: the one this process is in
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
@@ -186,12 +188,13 @@ class Copier:
             self._open_udp(self.udp)
         if not self.rings:
             try:
-                self.rings = open_rings(
-                    config.devices,
-                    program,
-                    buffer_bytes=config.buffer_bytes,
-                    snaplen=config.snaplen,
-                )
+                with inside(config.capture_namespace):
+                    self.rings = open_rings(
+                        config.devices,
+                        program,
+                        buffer_bytes=config.buffer_bytes,
+                        snaplen=config.snaplen,
+                    )
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:

@@ -15,6 +15,7 @@ from tcpcopy.arguments import (
     Word,
     file_to_write,
     make_parser,
+    namespaces,
     number,
     read_words,
     refuse_same_files,
@@ -52,6 +53,9 @@ _MOST_EARLY: Final = 1 << 20
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("device", "-i", "--device", _CAPTURE,
            "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+    Option("netns", "", "--netns", _CAPTURE,
+           "capture in this network namespace, and listen in it: a name of `ip netns`, a path, or "
+           "the id of a process in a container", "NAME|PATH|PID"),
     Option("filter", "-F", "--filter", _CAPTURE,
            "the target's answers, in pcap filter syntax, such as 'tcp and src port 8080'; all TCP "
            "but the relay's own when not given", "FILTER"),
@@ -66,6 +70,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "port to listen on for tcpcopies", "NUM", 1, 65535, DEFAULT_PORT),
     Option("bind", "-b", "--bind", _RELAY,
            "address to listen on; all IPv4 addresses when not given", "ADDRESS"),
+    Option("listen_netns", "", "--listen-netns", _RELAY,
+           "listen in this network namespace; host: the one that intercept was started in; the one "
+           "of --netns when not given", "NAME|PATH|PID|host"),
     Option("batch", "-n", "--batch", _RELAY,
            "most answers sent in one piece", "NUM", 1, MAX_BATCH, MAX_BATCH),
     Option("early", "-s", "--hash-size", _RELAY,
@@ -126,7 +133,10 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
     }
     replaced, original = _address_pair(words.get("replaced"))
     refuse_same_files(words, ("log", "pid_file"))
+    capture, listen = namespaces(words, "listen_netns")
     config = InterceptConfig(
+        capture_namespace=capture,
+        listen_namespace=listen,
         devices=_devices(words.get("device")),
         filter=words["filter"].value if "filter" in words else "",
         host=_address(words.get("bind")),

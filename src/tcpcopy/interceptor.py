@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from typing import Final
 from tcpcopy.capture import devices
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, Ring
+from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
@@ -46,6 +47,8 @@ class InterceptConfig:
     """What intercept was asked to do."""
 
     devices: tuple[str, ...] = ()  # none: all
+    capture_namespace: Namespace | None = None  # None, as is the next: the one this process is in
+    listen_namespace: Namespace | None = None
     filter: str = ""  # pcap expression; "": all TCP but the relay's own
     host: str = ""  # to listen on; "": all addresses
     port: int = DEFAULT_PORT
@@ -101,25 +104,31 @@ class Interceptor:
         """Listen and start to capture. Raises: UsageError, with nothing left open."""
         config = self.config
         try:
-            names: list[str | None] = [*devices.check_devices(config.devices)]
             compile_filter(self.filter_expression)  # complains of what was typed, not of the below
             program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
-            devices.check_privilege()
-            self.listen()
-            for name in names or [None]:
-                protocol = IPV4 if name is None else ALL_PROTOCOLS
-                ring = Ring(
-                    name,
-                    program,
-                    buffer_bytes=config.buffer_bytes,
-                    snaplen=_SNAPLEN,
-                    protocol=protocol,
-                    frame_bytes=_FRAME_BYTES,
-                )
-                self.add_ring(ring)
+            with inside(config.capture_namespace):
+                names: list[str | None] = [*devices.check_devices(config.devices)]
+                devices.check_privilege()
+            with inside(config.listen_namespace):
+                self.listen()
+            with inside(config.capture_namespace):
+                self._open_rings(names or [None], program)
         except BaseException:
             self.close()
             raise
+
+    def _open_rings(self, names: Sequence[str | None], program: bytes) -> None:
+        for name in names:
+            protocol = IPV4 if name is None else ALL_PROTOCOLS
+            ring = Ring(
+                name,
+                program,
+                buffer_bytes=self.config.buffer_bytes,
+                snaplen=_SNAPLEN,
+                protocol=protocol,
+                frame_bytes=_FRAME_BYTES,
+            )
+            self.add_ring(ring)
 
     def listen(self) -> None:
         """Let tcpcopies connect. Raises: UsageError."""
@@ -138,10 +147,11 @@ class Interceptor:
         _log.info("capturing '%s' on %s", self.filter_expression, shown)
         if not config.filter:
             _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
-        for lower, upper in devices.overlapping(config.devices):
-            _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
         _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
-        _warn_of_forwarding()
+        with inside(config.capture_namespace):
+            for lower, upper in devices.overlapping(config.devices):
+                _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
+            _warn_of_forwarding()
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""

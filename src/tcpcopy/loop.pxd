@@ -27,12 +27,9 @@ cdef class Loop:
     cdef public list places
     cdef public bint polled
     cdef public object relay
-    cdef public Py_ssize_t relay_place
     cdef public list rings
     cdef public object transport
-    cdef public Py_ssize_t transport_place
     cdef public object udp
-    cdef public Py_ssize_t udp_place
     cdef public Waiter waiter
 
     @cython.locals(handled=cython.Py_ssize_t)
@@ -47,7 +44,6 @@ cdef class Loop:
         udp_ns=cython.longlong,
     )
     cpdef void wait(self) except *
-    cdef bint _may_be_ready(self, Py_ssize_t place) except *
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )

@@ -46,12 +46,9 @@ class Loop:
         "places",  # of the rings in `waiter`
         "polled",  # the waiter knows what is ready: nothing has been looked at since it returned
         "relay",  # None: none
-        "relay_place",
         "rings",
         "transport",  # of socket mode, else None
-        "transport_place",
         "udp",  # the UDP half, None: none
-        "udp_place",  # -1: there is nothing to wait for
         "waiter",
     )
 
@@ -73,12 +70,9 @@ class Loop:
         self.places: list[int] = []
         self.polled = False
         self.relay: RelayClient | None = None
-        self.relay_place = -1
         self.rings: list[Ring] = []
         self.transport: SocketTransport | None = None
-        self.transport_place = -1
         self.udp: UdpSide | None = None
-        self.udp_place = -1
         self.waiter = Waiter()
 
     # --- what it drives --------------------------------------------------------------------
@@ -86,18 +80,18 @@ class Loop:
     def add_relay(self, relay: RelayClient) -> None:
         """Take answers from it, and let it send."""
         self.relay = relay
-        self.relay_place = self.waiter.add(relay.fileno())
+        self.waiter.add(relay.fileno())
 
     def add_transport(self, transport: SocketTransport) -> None:
         """Serve its sockets."""
         self.transport = transport
-        self.transport_place = self.waiter.add(transport.fileno())
+        self.waiter.add(transport.fileno())
 
     def add_udp(self, udp: UdpSide) -> None:
         """Drive it as well; packets come to it by `handler`."""
         self.udp = udp
         if udp.fileno() >= 0:
-            self.udp_place = self.waiter.add(udp.fileno())
+            self.waiter.add(udp.fileno())
 
     def add_ring(self, ring: Ring) -> None:
         """Capture from it."""
@@ -151,12 +145,12 @@ class Loop:
         if relay is not None:
             handled += self._take_answers(relay, now_ns)
         handled += self._capture()
-        if self.transport is not None and self._may_be_ready(self.transport_place):
+        if self.transport is not None:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self.batch.flush()
         if udp is not None:
-            handled += udp.end(self.udp_place >= 0 and self._may_be_ready(self.udp_place))
+            handled += udp.end()
         if relay is not None:
             relay.flush(now_ns)
         self.polled = False
@@ -181,16 +175,13 @@ class Loop:
         self.waiter.wait(timeout_ns)
         self.polled = True
 
-    def _may_be_ready(self, place: int) -> bool:
-        return not self.polled or self.waiter.is_ready(place)
-
     def _take_answers(self, relay: Any, now_ns: int) -> int:
         """Take what the relay brought: all of it, or timers would run out over answers unread."""
         deadline = relay.next_deadline_ns()
         if deadline is not None and deadline <= now_ns:
             relay.run_timers(now_ns)
-        if not self._may_be_ready(self.relay_place):
-            return 0
+        # Always, whatever woke the loop: time has gone by since, and what is decided by it next
+        # (is the answer complete, has it been quiet) must not be over answers unread.
         timestamp_ns = now_ns + self.engine.clock_offset_ns
         records: int = relay.service(now_ns, timestamp_ns)
         total = records

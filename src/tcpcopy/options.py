@@ -11,13 +11,14 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tcpcopy.arguments import (
     Option,
     Word,
     file_to_write,
     make_parser,
+    namespaces,
     number,
     read_words,
     refuse_same_files,
@@ -32,10 +33,11 @@ from tcpcopy.mapping.addresses import (
     parse_port,
     resolve_host,
     split_host_port,
-    unusable_as_peer,
+    unusable_as_destination,
 )
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
+from tcpcopy.namespaces import Namespace, inside
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -100,6 +102,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "leave out connections that were open before tcpcopy started"),
     Option("device", "-i", "--device", _CAPTURE,
            "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+    Option("netns", "", "--netns", _CAPTURE,
+           "capture in this network namespace, and send from it: a name of `ip netns`, a path, or "
+           "the id of a process in a container", "NAME|PATH|PID"),
+    Option("send_netns", "", "--send-netns", _REPLAY,
+           "send from this network namespace and reach intercept from it; host: the one that "
+           "tcpcopy was started in; the one of --netns when not given", "NAME|PATH|PID|host"),
     Option("filter", "-F", "--filter", _CAPTURE,
            "what to capture, in pcap filter syntax, instead of the filter made from -x", "FILTER"),
     Option("buffer", "-B", "--buffer", _CAPTURE,
@@ -197,6 +205,8 @@ class Options:
     gradual: bool = False
     full_sessions_only: bool = False
     devices: tuple[str, ...] = ()  # empty: all
+    capture_namespace: Namespace | None = None  # None, as is the next: where tcpcopy was started
+    send_namespace: Namespace | None = None
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
@@ -266,6 +276,7 @@ def parse(
     *,
     resolve: Resolver = resolve_host,
     devices: Callable[[], Iterable[str]] = list_devices,
+    open_namespace: Callable[[str, str], Namespace] = Namespace,
 ) -> Options:
     """Options of a tcpcopy command line (without the program's name).
 
@@ -302,7 +313,7 @@ def parse(
         percentage=_given(numbers, "percentage"),
         gradual="gradual" in words,
         full_sessions_only="full_sessions_only" in words,
-        devices=_devices(words.get("device"), devices),
+        **_places(words, devices, open_namespace),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
@@ -313,7 +324,6 @@ def parse(
         session_timeout_ns=timeout_ns,
         keepalive_timeout_ns=keepalive_ns,
         memory_bytes=_given(numbers, "memory"),
-        output_device=_output_device(words, devices),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         workers=_workers(words.get("workers"), _given(numbers, "memory")),
@@ -328,12 +338,18 @@ def parse(
     )
 
 
-def check_host(options: Options, is_local: Callable[[bytes], bool]) -> None:
+def check_host(
+    options: Options,
+    is_local: Callable[[bytes], bool],
+    is_local_to_sender: Callable[[bytes], bool] | None = None,
+) -> None:
     """Refuse what does not fit this host: loops, and in socket mode foreign -c addresses.
 
-    `is_local` tells whether an address can be bound on this host. Raises UsageError.
+    `is_local` tells whether an address can be bound where is captured, `is_local_to_sender` whether
+    it can be bound where is sent from; None: that is the same network. Raises UsageError.
     """
-    check_no_loop(options.transfers, is_local)
+    check_no_loop(options.transfers, is_local, stays_away=is_local_to_sender)
+    is_local = is_local_to_sender or is_local
     if options.socket_mode and options.client_pool is not None:
         foreign = options.client_pool.first_foreign(is_local)
         if foreign is not None:
@@ -373,7 +389,7 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
             address = parse_host(host, resolve)
         except ValueError as error:
             raise UsageError(word.typed, item, str(error) if item else "is empty", hint) from None
-        if problem := unusable_as_peer(address):
+        if problem := unusable_as_destination(address):
             raise UsageError(word.typed, item, problem, hint)
         if (address, port) in found:
             raise UsageError(word.typed, item, "the same intercept is given twice", "leave one out")
@@ -456,6 +472,25 @@ def _localhost(word: Word | None, targets: Sequence[bytes]) -> bytes | None:
 
 def _family(length: int) -> str:
     return "IPv4" if length == IPV4_BYTES else "IPv6"
+
+
+def _places(
+    words: Mapping[str, Word],
+    devices: Callable[[], Iterable[str]],
+    open_namespace: Callable[[str, str], Namespace],
+) -> dict[str, Any]:
+    """Namespaces, and the devices in them. Host names are looked up where tcpcopy was started."""
+    capture, send = namespaces(words, "send_netns", open_namespace)
+    with inside(capture):
+        captured = _devices(words.get("device"), devices)
+    with inside(send):
+        output_device = _output_device(words, devices)
+    return {
+        "capture_namespace": capture,
+        "send_namespace": send,
+        "devices": captured,
+        "output_device": output_device,
+    }
 
 
 def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[str, ...]:

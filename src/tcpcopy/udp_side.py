@@ -116,11 +116,11 @@ class UdpSide:
         self.engine.now_ns = now_ns
         self._output.now_ns = now_ns
 
-    def end(self, is_answered: bool) -> int:
-        """The turn ends: send, take answers if there may be some, run timers; events handled."""
+    def end(self) -> int:
+        """The turn ends: send, take answers, run timers; events handled."""
         self.engine.flush()
         handled = 0
-        if is_answered and self.sockets is not None:
+        if self.sockets is not None:
             handled = self.sockets.service()
         self.engine.run_timers()
         return handled

@@ -33,6 +33,7 @@ from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
 from tcpcopy.errors import UsageError
+from tcpcopy.namespaces import inside
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
 from tcpcopy.report.flow_outcome import FlowOutcome
@@ -130,12 +131,13 @@ class Workers:
         size = min(config.buffer_bytes, max(_LEAST_BUFFER, config.buffer_bytes // self._count))
         try:
             # In the order of the workers: the kernel orders a group by it when a device comes up.
-            for _ in self._workers:
-                self._rings.append(
-                    open_rings(
-                        config.devices, REJECT_ALL, buffer_bytes=size, snaplen=config.snaplen
+            with inside(config.capture_namespace):
+                for _ in self._workers:
+                    self._rings.append(
+                        open_rings(
+                            config.devices, REJECT_ALL, buffer_bytes=size, snaplen=config.snaplen
+                        )
                     )
-                )
         except PermissionError:
             raise no_privilege() from None
         try:

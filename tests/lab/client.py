@@ -110,6 +110,8 @@ class Client:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        # The scope of a link-local address ("fe80::1%eth0") stands apart in what is connected to.
+        self.server = socket.getaddrinfo(options.host, options.port, self.family)[0][4]
         self.content = frames.Content(options.seed)
         self.epoll = select.epoll()
         self.live: dict[int, Connection] = {}
@@ -223,7 +225,7 @@ class Client:
         connection.pause_at = self.options.pause_after
         try:
             self._bind(sock, number)
-            code = sock.connect_ex((self.options.host, self.options.port))
+            code = sock.connect_ex(self.server)
         except OSError as error:
             code = error.errno or errno.EINVAL
         self.live[sock.fileno()] = connection

@@ -210,15 +210,27 @@ class Scenario:
         program.wait_sockets(RELAY_PORT)
         return program
 
-    def start_tcpcopy(self, *arguments: object, c: bool = False, wait: bool = True) -> Replay:
-        """Start tcpcopy on online with just these arguments, capturing when this returns."""
+    def start_tcpcopy(
+        self,
+        *arguments: object,
+        c: bool = False,
+        wait: bool = True,
+        host: Host | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> Replay:
+        """Start tcpcopy on online with just these arguments, capturing when this returns.
+
+        `host`: elsewhere. `prefix`: a command that runs it, such as setpriv.
+        """
         report = self._path("report.json")
         if c:
             command = [str(C_PROGRAMS["tcpcopy"]), "-l", str(self._path("c-tcpcopy.log"))]
         else:
             command = python("tcpcopy.cli", "--json", report)
         command += map(str, arguments)
-        program = self.lab.online.start(command, name="tcpcopy", env=self.environment)
+        command = [*prefix, *command]
+        where = host or self.lab.online
+        program = where.start(command, name="tcpcopy", env=self.environment)
         if c:
             program.wait_sockets(RELAY_PORT, "01")
             time.sleep(0.3)  # it says nothing when capture is on
@@ -236,11 +248,14 @@ class Scenario:
         c_tcpcopy: bool = False,
         c_intercept: bool = False,
         intercept_arguments: tuple[object, ...] = (),
+        host: Host | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> Iterator[Replay]:
         """Replay online's traffic to the target within the `with` block; stop at its end.
 
         `mode` is "socket" or "classic". `mapped`: in classic mode, give `-c` this network.
-        `transfer`: instead of the usual `-x`. Programs in C where asked for.
+        `transfer`: instead of the usual `-x`. Programs in C where asked for. `host` and `prefix`:
+        as `start_tcpcopy` has them.
         """
         command: list[object] = ["-x", transfer or f"{PORT}-{self.lab.target.v4}:{PORT}"]
         intercepts = []
@@ -252,7 +267,7 @@ class Scenario:
                 command += ["-c", mapped.replace(".0/24", ".x") if c_tcpcopy else mapped]
         elif mode != "socket":
             raise ValueError(f"no such mode: {mode}")
-        replay = self.start_tcpcopy(*command, *arguments, c=c_tcpcopy)
+        replay = self.start_tcpcopy(*command, *arguments, c=c_tcpcopy, host=host, prefix=prefix)
         replay.intercepts = intercepts
         yield replay
         replay.stop()

@@ -39,6 +39,8 @@ NONSENSE = {
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
         "localhost": ("here", "-H here: is not an IP address;"),
         "device": ("eth7", "-i eth7: there is no such device;"),
+        "netns": ("away", "--netns away: there is no such network namespace in /run/netns;"),
+        "send_netns": ("away", "--send-netns away: there is no such network namespace in"),
         # Without -s, which it needs, the device is not looked at.
         "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
@@ -52,6 +54,8 @@ NONSENSE = {
         "filter": ("port port", "-F 'port port': can't parse filter expression"),
         "replaced": ("10.0.0.1", "-D 10.0.0.1: is not a pair of IPv4 addresses;"),
         "bind": ("eth0", "-b eth0: is not an IP address;"),
+        "netns": ("away", "--netns away: there is no such network namespace in /run/netns;"),
+        "listen_netns": ("away", "--listen-netns away: there is no such network namespace in"),
         "layout": ("big", "--relay-format big: is not a relay format;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),

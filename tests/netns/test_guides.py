@@ -21,6 +21,7 @@ from tcpcopy import options
 from tcpcopy.demo.netns import Host, Lab
 from tcpcopy.demo.processes import Program
 from tcpcopy.mapping.addresses import format_address
+from tcpcopy.namespaces import own
 from tests.lab.compare import Comparison, compare
 from tests.lab.datagrams import differences, sequences
 from tests.lab.scenario import RELAY_PORT, ROOT, Scenario, Server, python, wait_until
@@ -30,12 +31,12 @@ pytestmark = pytest.mark.netns
 
 MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
 GUIDES = (
-    "README.md",
-    "docs/copy-to-a-test-server.md",
-    "docs/classic-mode.md",
+    "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/containers.md",
     "docs/copy-udp-traffic.md",
-)
+)  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
+# The machine that containers run on: the switch, and online is a container there.
+CONTAINER_HOST = ("host", "10.0.0.9")
 # A second test server of the guides runs on the assistant.
 MORE_ADDRESSES = {"10.0.0.4": "assistant"}
 CLIENT = "192.168.7.9"
@@ -115,6 +116,12 @@ class Network:
         lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
         self.programs: dict[str, Program] = {}
 
+    def contain(self, directory: Path) -> None:
+        """Make online a container of the host: a process in it has its id in a file."""
+        self.lab.bridge.ip(f"addr add {CONTAINER_HOST[1]}/24 dev br0")
+        inmate = self.lab.online.start(["sleep", "600"], name="container")
+        (directory / "container.pid").write_text(f"{inmate.pid}\n")
+
     def host_of(self, address: str) -> Host:
         """The host with a target's address."""
         by_address = {a: r for r, a in ADDRESSES.items()} | MORE_ADDRESSES
@@ -125,7 +132,7 @@ class Network:
 
     def type(self, role: str, line: str, directory: Path) -> None:
         """Type one line on a host: our commands stay, or return when they are daemons."""
-        host: Host = getattr(self.lab, role)
+        host = self.lab.bridge if role == CONTAINER_HOST[0] else getattr(self.lab, role)
         command, *words = line.split(maxsplit=1)
         if command not in MODULES:
             host.run("sh", "-c", f"cd {shlex.quote(str(directory))} && {line}")
@@ -159,7 +166,13 @@ def fault(result: Comparison, found: options.Options) -> str:
 def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
     """The block as it stands; then load; then every target has what online has."""
     network = Network(scenario)
-    found = options.parse(block.words("tcpcopy"), devices=lambda: ["lo", "eth0"])
+    found = options.parse(
+        block.words("tcpcopy"),
+        devices=lambda: ["lo", "eth0"],
+        open_namespace=lambda option, _: own(option),  # what it names is there when it is typed
+    )
+    if any(role == CONTAINER_HOST[0] for role, _ in block.commands):
+        network.contain(tmp_path)
     if not network.lab.ipv6 and any(len(t.target_address) > 4 for t in found.transfers):
         pytest.skip("no IPv6 here")
     online: dict[int, Server] = {}
@@ -239,4 +252,5 @@ def test_guides_have_blocks_to_run() -> None:
     assert len(COPYING) >= 15
     assert {block.name.partition(":")[0] for block in COPYING} == {Path(g).stem for g in GUIDES}
     for block in blocks():
-        assert all(role in ADDRESSES for role, _ in block.commands), block
+        roles = {role for role, _ in block.commands}
+        assert roles <= {*ADDRESSES, CONTAINER_HOST[0]}, block

@@ -11,6 +11,7 @@ import pytest
 
 from scripts.options_page import PAGE, page
 from tcpcopy import intercept_cli, options
+from tcpcopy.namespaces import own
 from tcpcopy.report.outcome import Outcome
 from tcpcopy.report.schema import FIELDS
 from tests.repo.tree import ROOT
@@ -90,7 +91,11 @@ def test_command_lines_in_documents_are_understood(document: Path) -> None:
     """Every command that a guide shows is taken by the parser of its command."""
     for name, words in commands_in(document.read_text()):
         if name == "tcpcopy":
-            options.parse(words, devices=lambda: ["lo", "eth0", "eth1"])
+            options.parse(
+                words,
+                devices=lambda: ["lo", "eth0", "eth1"],
+                open_namespace=lambda option, _: own(option),
+            )
         else:
             intercept_cli.parse(words)
 

@@ -16,7 +16,7 @@ LAYERS: list[set[str]] = [
     {"loop", "udp_side"},
     {"engine", "deliver", "relay"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython", "waiting"},
+    {"errors", "version", "pure_cython", "waiting", "namespaces"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

@@ -120,7 +120,8 @@ def logged() -> Iterator[list[str]]:
 
 def test_what_does_nothing_is_told(logged: list[str]) -> None:
     """Options of classic mode in socket mode, most likely because -s was forgotten."""
-    cli._log_start(parse(*X, "-f", "3", "--lonely", "-U", "5"))
+    found = parse(*X, "-f", "3", "--lonely", "-U", "5")
+    cli._log_start(found, [])
     first, second = logged
     assert first == "no effect: -f, --lonely (classic mode only, which -s turns on)"
     assert second.startswith("ready: socket mode, copying 80-10.0.0.2:8080 from all devices (")

@@ -69,6 +69,20 @@ def is_local_address(address: bytes) -> bool:
     return rtnetlink.delivers_locally(address)
 
 
+def short_queue(granted_bytes: int, asked_bytes: int) -> str:
+    """Return what is wrong, and its mend, when rings got less room than they asked for; or "".
+
+    `granted_bytes` is `Ring.queue_bytes`, which is twice `asked_bytes` when all was granted.
+    """
+    if granted_bytes >= asked_bytes:
+        return ""
+    return (
+        f"packets above 2 KiB (offloaded uploads) queue in {granted_bytes >> 10} KiB instead of "
+        f"{asked_bytes >> 9} KiB, and what does not fit is cut: give CAP_NET_ADMIN, or "
+        f"`sysctl -w net.core.rmem_max={asked_bytes}`"
+    )
+
+
 def check_privilege() -> None:
     """Raise UsageError unless this process may open a packet socket."""
     try:

@@ -6,6 +6,7 @@ from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.replayed cimport Replayed
 
+cdef long long _UNPUSHED_QUIET
 cdef long long _QUIET
 cdef long long _FIRST_QUIET
 cdef long long _SHORT_QUIET

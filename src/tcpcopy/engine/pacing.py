@@ -27,7 +27,10 @@ from tcpcopy.engine.chunk import FIN, RST, Chunk
 from tcpcopy.engine.context import Context
 from tcpcopy.engine.replayed import Replayed
 
-# An answer that was not pushed is taken as complete after this silence.
+# An answer that was not pushed is taken as complete after this silence: its end is on its way, as
+# senders push what empties their queue, and on a busy host the way can take a while.
+UNPUSHED_QUIET_NS = 40_000_000
+# One that was pushed, but may go on, after this.
 QUIET_NS = 5_000_000
 # The same for the first answers of a kernel socket, which shows no pushes.
 FIRST_QUIET_NS = 1_000_000
@@ -52,6 +55,7 @@ RTT_FLOOR_NS = 250_000
 OPEN = 0  # the chunk may go
 ON_PROGRESS = -1  # nothing but progress of the target can open the gate
 
+_UNPUSHED_QUIET = UNPUSHED_QUIET_NS
 _QUIET = QUIET_NS
 _FIRST_QUIET = FIRST_QUIET_NS
 _SHORT_QUIET = SHORT_ANSWER_QUIET_NS
@@ -193,7 +197,9 @@ class PacedHalf(CapturedHalf):
 
     def _when_answered(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
         quiet = 0
-        if not replayed.pushed or answered < expected + self.excess:
+        if not replayed.pushed:
+            quiet = _UNPUSHED_QUIET
+        elif answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers

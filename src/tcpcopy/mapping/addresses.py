@@ -138,3 +138,15 @@ def unusable_as_peer(address: bytes) -> str:
     if len(address) == IPV4_BYTES and (address[0] == 0 or address[0] >= 240):
         return "is a reserved or broadcast address"
     return ""
+
+
+def unusable_as_destination(address: bytes) -> str:
+    """Why an address cannot be connected to, or "" when it can.
+
+    As `unusable_as_peer`; and a link-local IPv6 address says nothing without a device, which what
+    is given here does not have. Source: RFC 4007 (6).
+    """
+    value = ipaddress.ip_address(address)
+    if len(address) == IPV6_BYTES and value.is_link_local:
+        return "is a link-local address, of which each device has its own"
+    return unusable_as_peer(address)

@@ -16,6 +16,7 @@ from tcpcopy.mapping.addresses import (
     parse_port,
     resolve_host,
     split_host_port,
+    unusable_as_destination,
     unusable_as_peer,
 )
 
@@ -192,21 +193,28 @@ def _parse_target(text: str, resolve: Resolver) -> tuple[bytes, int, bytes | Non
         address = parse_host(host, resolve)
     except ValueError as error:
         raise ValueError(str(error) if repr(host) in str(error) else f"{host!r} {error}") from None
-    if problem := unusable_as_peer(address):
+    if problem := unusable_as_destination(address):
         raise ValueError(f"{host} {problem}")
     return address, port, mac
 
 
 def check_no_loop(
-    transfers: Iterable[Transfer], is_local: Callable[[bytes], bool], *, option: str = "-x"
+    transfers: Iterable[Transfer],
+    is_local: Callable[[bytes], bool],
+    *,
+    stays_away: Callable[[bytes], bool] | None = None,
+    option: str = "-x",
 ) -> None:
     """Refuse a target that would itself be captured: its replay would be copied without end.
 
-    `is_local` tells whether an address belongs to this host; loopback addresses always do. Raises
-    UsageError naming the transfer whose target is captured.
+    `is_local` tells whether an address belongs to this host; loopback addresses always do.
+    `stays_away` tells of an address whether what is sent to it stays in another network than the
+    one that is captured. Raises UsageError naming the transfer whose target is captured.
     """
     rules = tuple(transfers)
     for transfer in rules:
+        if stays_away is not None and stays_away(transfer.target_address):
+            continue
         for rule in rules:
             if transfer.target_port != rule.source_port:
                 continue

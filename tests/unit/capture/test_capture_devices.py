@@ -111,3 +111,13 @@ def test_without_the_privilege() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_with_the_privilege() -> None:
     devices.check_privilege()
+
+
+def test_short_queue_names_figures_and_mend() -> None:
+    """The kernel doubles what it grants; half of that is still what was asked for."""
+    assert devices.short_queue(64 << 20, 32 << 20) == ""
+    assert devices.short_queue(32 << 20, 32 << 20) == ""
+    line = devices.short_queue(425_984, 32 << 20)
+    assert "416 KiB instead of 65536 KiB" in line
+    assert "CAP_NET_ADMIN" in line and "net.core.rmem_max=33554432" in line
+    assert "\n" not in line

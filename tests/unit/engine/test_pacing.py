@@ -10,6 +10,7 @@ from tcpcopy.engine.pacing import (
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
     SURPLUS_MIN_NS,
+    UNPUSHED_QUIET_NS,
     WAIT_FACTOR,
     WAIT_MIN_NS,
 )
@@ -110,7 +111,7 @@ def test_answer_without_a_push_must_be_quiet() -> None:
     gate = asked()
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 100, pushed=False)
-    gate.goes_at(11 * MS + QUIET_NS)
+    gate.goes_at(11 * MS + UNPUSHED_QUIET_NS)
 
 
 def test_silence_counts_from_the_newest_data() -> None:
@@ -118,7 +119,7 @@ def test_silence_counts_from_the_newest_data() -> None:
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 100, pushed=False)
     gate.answer(12 * MS, 1, pushed=False)
-    gate.goes_at(12 * MS + QUIET_NS)
+    gate.goes_at(12 * MS + UNPUSHED_QUIET_NS)
 
 
 @pytest.mark.parametrize("rtt_ns", [300 * US, 5 * MS, 50 * MS, 800 * MS])
@@ -130,10 +131,10 @@ def test_round_trip_time_is_put_back(rtt_ns: int) -> None:
 
 
 def test_round_trip_longer_than_the_quiet_time_covers_it() -> None:
-    gate = asked(rtt_ns=30 * MS)
+    gate = asked(rtt_ns=60 * MS)
     gate.turn(1 * SECOND, seen=100)
     gate.answer(2 * SECOND, 100, pushed=False)
-    gate.goes_at(2 * SECOND + 30 * MS)
+    gate.goes_at(2 * SECOND + 60 * MS)
 
 
 def test_many_turns_in_step() -> None:

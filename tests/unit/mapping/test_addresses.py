@@ -124,3 +124,14 @@ def test_addresses_that_are_no_peer(text: str) -> None:
 @pytest.mark.parametrize("text", ["10.0.0.1", "127.0.0.1", "::1", "fe80::1", "2001:db8::1"])
 def test_addresses_that_are_a_peer(text: str) -> None:
     assert not addresses.unusable_as_peer(addresses.parse_address(text))
+
+
+def test_link_local_addresses_are_no_destination() -> None:
+    """They may be captured from, and be connected to by none without a device."""
+    for text in ("fe80::1", "febf::1"):
+        address = addresses.parse_address(text)
+        assert "link-local" in addresses.unusable_as_destination(address)
+        assert not addresses.unusable_as_peer(address)
+    for text in ("fd00::1", "fec0::1", "10.0.0.1", "169.254.0.1", "::1"):
+        assert not addresses.unusable_as_destination(addresses.parse_address(text))
+    assert addresses.unusable_as_destination(addresses.parse_address("ff02::1"))
