@@ -291,6 +291,8 @@ class DatagramEngine(PacketHandler):
         leg = flow.legs
         while leg is not None:
             following = leg.following
+            leg.flow = None  # an answer that is still found when it closes touches no list
+            leg.following = None
             try:
                 if leg.queued:
                     self.output.flush()
@@ -301,8 +303,6 @@ class DatagramEngine(PacketHandler):
                 self.on_bug(traceback.format_exc())
             counts.outcomes[leg.final_outcome()] += leg.weight
             counts.live -= leg.weight
-            leg.flow = None
-            leg.following = None
             leg = following
         flow.legs = None
 

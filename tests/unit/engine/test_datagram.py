@@ -57,6 +57,7 @@ class Recorder(DatagramOutput):
         self.closed: list[Leg] = []
         self.refuse: list[int] = []
         self.error: Exception | None = None
+        self.on_close: Callable[[Leg], object] = lambda leg: None
 
     def open(self, leg: Leg, client_address: bytes, client_port: int, copy: int) -> int:
         self.opened.append((client_address, client_port, copy))
@@ -74,6 +75,7 @@ class Recorder(DatagramOutput):
 
     def close(self, leg: Leg) -> None:
         self.closed.append(leg)
+        self.on_close(leg)
 
 
 class World:
@@ -187,6 +189,21 @@ def test_answers_keep_a_flow() -> None:
     assert not world.engine.flows
     world.engine.answered(leg, 1)  # too late, counted all the same
     assert (world.counts.answers, world.counts.answer_bytes, world.counts.answered) == (2, 71, 1)
+
+
+def test_answers_found_at_the_end_of_a_flow() -> None:
+    """They are counted, and the flows that go on stay in their order."""
+    world = World(DatagramConfig(copies=2))
+    world.output.on_close = lambda leg: world.engine.answered(leg, 9)
+    for port in (1, 2, 3):
+        world.send(port=port)
+        world.wait(SECOND)
+    world.wait(IDLE_NS - 2 * SECOND)
+    assert (len(world.engine.flows), world.counts.answers) == (1, 4)
+    world.send(port=4)
+    assert world.outcomes() == {"REPLAYED": 8}
+    assert world.counts.answers == world.counts.answered == 8
+    assert world.bugs == []
 
 
 def test_the_quietest_flow_makes_room() -> None:
