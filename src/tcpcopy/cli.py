@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address, short_queue
+from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
@@ -61,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         from tcpcopy.demo.main import main as demo_main
 
         return demo_main(arguments[1:])
+    if arguments[:1] == ["inspect"]:
+        from tcpcopy.inspect_cli import main as inspect_main
+
+        return inspect_main(arguments[1:])
     try:
         os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
@@ -149,6 +153,14 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
     if options.without_effect:
         why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
         _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
+    with inside(options.capture_namespace):
+        pairs = overlapping(options.devices)
+    for lower, upper in pairs:
+        _log.warning(
+            "-i %s,%s: packets are seen on both, which costs twice the capture; each counts once",
+            lower,
+            upper,
+        )
     _log.info("ready: %s", _describe(options))
 
 
@@ -262,6 +274,7 @@ def copier_config(
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
+        promiscuous=options.promiscuous,
         intercepts=tuple(
             (format_address(intercept.address), intercept.port)
             for intercept in options.intercepts

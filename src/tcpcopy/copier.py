@@ -57,6 +57,7 @@ class CopierConfig:
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
+    promiscuous: bool = False
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -194,6 +195,7 @@ class Copier:
                         program,
                         buffer_bytes=config.buffer_bytes,
                         snaplen=config.snaplen,
+                        promiscuous=config.promiscuous,
                     )
             except PermissionError:
                 raise no_privilege() from None
@@ -269,6 +271,7 @@ class Copier:
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+            self._batch.largest = self.sender.largest
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)

@@ -116,11 +116,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
+    Option("promiscuous", "", "--promiscuous", _CAPTURE,
+           "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
+           "port"),
     Option("output_device", "-o", "--output-device", _REPLAY,
            "in classic mode, and with UDP alone, send Ethernet frames on this device, past "
            "routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
-           "the neighbour table give", "DEVICE"),
+           "the neighbour table give; large segments go whole to a device that cuts them",
+           "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
@@ -176,6 +180,8 @@ _EXAMPLES: Final = """examples:
       the same through raw packets, with answers routed to intercept on 192.168.0.3
   tcpcopy --udp -x 53-192.168.0.2:53
       copy the datagrams that clients send to port 53
+  tcpcopy inspect traffic.pcap
+      say what is in a capture file, and which -x would fit
   tcpcopy demo
       show both on hosts made of network namespaces"""
 
@@ -210,6 +216,7 @@ class Options:
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
+    promiscuous: bool = False
     mtu_bytes: int = 1500
     mss_bytes: int = 1460
     round_trip_ns: int = 0  # 0: taken from the capture
@@ -265,7 +272,8 @@ def _parser() -> argparse.ArgumentParser:
     return make_parser(
         "tcpcopy",
         OPTIONS,
-        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n       tcpcopy demo [--help]",
+        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n"
+        "       tcpcopy inspect FILE... [--help]\n       tcpcopy demo [--help]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
     )
@@ -300,7 +308,7 @@ def parse(
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
-    _check_classic(words, transfers, transport)
+    _check_transfers(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -401,10 +409,14 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_classic(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
-    if "intercept" not in words or transport == "udp":
-        return
-    word = words["transfer"]
+def _check_transfers(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
+    if "intercept" in words and transport != "udp":
+        _check_classic(words["transfer"], transfers)
+    if "output_device" not in words:
+        _check_no_mac(words["transfer"], transfers)
+
+
+def _check_classic(word: Word, transfers: TransferTable) -> None:
     for transfer in transfers:
         if len(transfer.target_address) != IPV4_BYTES:
             raise UsageError(
@@ -414,6 +426,24 @@ def _check_classic(words: Mapping[str, Word], transfers: TransferTable, transpor
                 "of intercept cannot carry",
                 "leave out -s (socket mode carries it), or give an IPv4 target",
             )
+
+
+def _check_no_mac(word: Word, transfers: TransferTable) -> None:
+    for transfer in transfers:
+        if transfer.source_mac or transfer.target_mac:
+            raise UsageError(
+                word.typed,
+                transfer,
+                "is given with a MAC address, which only frames have",
+                "give -o DEVICE to send frames on it, or leave out @MAC",
+            )
+
+
+def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
+    word = words.get("promiscuous")
+    if word is not None and not captured:
+        word.refuse("needs -i: it is for named devices", "give -i DEVICE, the mirror port")
+    return word is not None
 
 
 def _transport(words: Mapping[str, Word]) -> str:
@@ -489,6 +519,7 @@ def _places(
         "capture_namespace": capture,
         "send_namespace": send,
         "devices": captured,
+        "promiscuous": _promiscuous(words, captured),
         "output_device": output_device,
     }
 

@@ -135,7 +135,11 @@ class Workers:
                 for _ in self._workers:
                     self._rings.append(
                         open_rings(
-                            config.devices, REJECT_ALL, buffer_bytes=size, snaplen=config.snaplen
+                            config.devices,
+                            REJECT_ALL,
+                            buffer_bytes=size,
+                            snaplen=config.snaplen,
+                            promiscuous=config.promiscuous,
                         )
                     )
         except PermissionError:

@@ -104,6 +104,8 @@ def run(
 ) -> tuple[Record, Record]:
     """Servers, load, replay, comparison."""
     servers = UdpServer(scenario, scenario.lab.online), UdpServer(scenario, scenario.lab.target)
+    if to:
+        reach(scenario.lab.client, to)
     replay = start(scenario, mode, *arguments, transfer=transfer)
     totals = load(scenario, load_words, to=to)
     replay.stop()

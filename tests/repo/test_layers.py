@@ -10,11 +10,11 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 
 # Top first. A part is a module or a folder right under the package.
 LAYERS: list[set[str]] = [
-    {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
+    {"__main__", "cli", "inspect_cli", "intercept_cli", "options", "arguments", "demo"},
     {"supervisor", "workers"},
     {"copier", "interceptor"},
     {"loop", "udp_side"},
-    {"engine", "deliver", "relay"},
+    {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {"errors", "version", "pure_cython", "waiting", "namespaces"},
 ]

@@ -108,6 +108,24 @@ def test_output_device_goes_with_intercept() -> None:
     )
 
 
+def test_mac_addresses_need_an_output_device() -> None:
+    """As in the C program, where only builds with -o knew them."""
+    for transfer in ("80@02:00:00:00:00:01-10.0.0.2:80", "80-10.0.0.2:80@02:00:00:00:00:01"):
+        for words in ((), ("-s", "10.0.0.3")):
+            assert str(refused("-x", transfer, *words)) == (
+                "-x 80-10.0.0.2:80: is given with a MAC address, which only frames have; give -o "
+                "DEVICE to send frames on it, or leave out @MAC"
+            )
+        parse("-x", transfer, "-s", "10.0.0.3", "-o", "eth1")
+
+
+def test_promiscuous_goes_with_named_devices() -> None:
+    assert parse(*X, "-i", "eth1", "--promiscuous").promiscuous
+    line = "--promiscuous: needs -i: it is for named devices; give -i DEVICE, the mirror port"
+    assert str(refused(*X, "--promiscuous")) == line
+    assert str(refused(*X, "--promiscuous", "-i", "any")) == line
+
+
 def test_session_pool_has_no_effect() -> None:
     assert parse(*X, "-U", "63") == parse(*X)
 

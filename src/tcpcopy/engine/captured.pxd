@@ -17,10 +17,7 @@ cdef int _FIN
 cdef int _RST
 
 cdef class CapturedHalf(ChunkQueue):
-    cdef public long long captured_bytes
-    cdef public int captured_end
     cdef public long long captured_fin_offset
-    cdef public long long captured_isn
     cdef public long long captured_rcv_offset
     cdef public list early
     cdef public long long early_bytes
@@ -28,6 +25,8 @@ cdef class CapturedHalf(ChunkQueue):
     cdef public long long server_base
     cdef public long long server_seen
     cdef public long long stuck_since_ns
+    cdef public int captured_end
+    cdef public unsigned int captured_isn
 
     @cython.locals(ahead=cython.longlong)
     cpdef long long acknowledged_by_client(self, long long ack) except -1

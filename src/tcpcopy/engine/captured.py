@@ -37,7 +37,6 @@ class CapturedHalf(ChunkQueue):
     """Orders one client's segments; offset 0 is the first byte after the SYN."""
 
     __slots__ = (
-        "captured_bytes",  # payload bytes taken into the stream
         "captured_end",  # 0 open, FIN or RST once it stands in the queue
         "captured_fin_offset",  # stream offset of the client's FIN, -1 while unknown
         "captured_isn",  # the client's initial sequence number; seq of offset o is isn + 1 + o
@@ -56,7 +55,6 @@ class CapturedHalf(ChunkQueue):
         self.captured_rcv_offset = 0
         self.captured_fin_offset = -1
         self.captured_end = 0
-        self.captured_bytes = 0
         self.server_base = -1
         self.server_seen = 0
         self.last_captured_ns = 0
@@ -145,7 +143,6 @@ class CapturedHalf(ChunkQueue):
         rcv = self.captured_rcv_offset
         self.append(make_chunk(_DATA, data, rcv, server_offset, now_ns))
         self.captured_rcv_offset = rcv + len(data)
-        self.captured_bytes += len(data)
         self._end_if_complete(now_ns)
 
     def _end_if_complete(self, now_ns: int) -> None:

@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.flows cimport FlowKey
 from tcpcopy.engine.kernel cimport KernelClient, Transport
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
@@ -20,6 +21,7 @@ cdef int _SKIPPED_SESSION
 
 cdef class Opener:
     cdef public object announcer
+    cdef public FlowKey answer_key
     cdef public Context context
     cdef public int copies
     cdef public str failure
@@ -47,7 +49,7 @@ cdef class Opener:
     )
     cpdef list open(
         self,
-        bytes key,
+        FlowKey key,
         Segment segment,
         const unsigned char[::1] data,
         bint is_syn,
@@ -57,10 +59,10 @@ cdef class Opener:
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1
     cdef int _reason_to_shed(self) except -1
-    @cython.locals(session=Session, client=TcpClient)
+    @cython.locals(session=Session, client=TcpClient, answers=FlowKey)
     cdef Session _make(
         self,
-        bytes key,
+        FlowKey key,
         object target,
         int copy,
         bytes client_address,

@@ -9,8 +9,11 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.kernel import KernelClient, Transport
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
@@ -34,6 +37,7 @@ class Opener:
 
     __slots__ = (
         "announcer",  # told of each packet session before its SYN, or None
+        "answer_key",  # of the session that is being made
         "context",
         "copies",  # -n
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
@@ -70,6 +74,7 @@ class Opener:
         self.sampling = sampling
         self.copies = copies
         self.announcer = announcer
+        self.answer_key = FlowKey()
         self.transport = transport
         self.local_addresses = local_addresses
         self.failure = ""
@@ -78,7 +83,7 @@ class Opener:
         self.opened = 0
 
     def open(
-        self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
+        self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
     ) -> list[Session] | None:
         """The sessions for a new captured connection; None when -x does not name it.
 
@@ -140,7 +145,7 @@ class Opener:
 
     def _make(
         self,
-        key: bytes,
+        key: FlowKey,
         target: Target,
         copy: int,
         client_address: bytes,
@@ -148,8 +153,12 @@ class Opener:
         is_syn: bool,
         now_ns: int,
     ) -> Session | None:
-        session = Session(self.context, key, copy, target)
-        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        session = Session(self.context, copy, target)
+        session.captured_addresses = key.addresses
+        session.captured_ports = cython.cast(cython.uint, key.ports)
+        session.captured_wide = key.wide
+        isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        session.captured_isn = cython.cast(cython.uint, isn)
         session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
@@ -165,11 +174,11 @@ class Opener:
         )
         if identity is None:
             return None
-        session.mapped_address, session.mapped_port = identity
+        mapped_address, session.mapped_port = identity
         client = TcpClient(
             self.context,
             session,
-            session.mapped_address,
+            mapped_address,
             session.mapped_port,
             target.target_address,
             target.target_port,
@@ -177,20 +186,17 @@ class Opener:
         client.rtt_ns = session.rtt_ns
         self._set_syn_options(client, segment, is_syn)
         session.replayed = client
-        session.answer_key = (
-            target.target_address
-            + session.mapped_address
-            + target.target_port.to_bytes(2, "big")
-            + session.mapped_port.to_bytes(2, "big")
-        )
+        answers = self.answer_key
+        answers.of(target.target_address, target.target_port, mapped_address, session.mapped_port)
+        session.answer_addresses = answers.addresses
+        session.answer_ports = cython.cast(cython.uint, answers.ports)
         return session
 
     def _announce(self, session: Session | None) -> None:
         if session is not None and self.announcer is not None:
             target: Any = session.target
             self.announcer.announce(
-                session.mapped_address,
-                session.mapped_port,
+                *session.mapped_client(),
                 target.target_address,
                 target.target_port,
             )
@@ -198,13 +204,13 @@ class Opener:
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
         """The SYN goes with the client's own options, or usual ones when it was not seen."""
         if is_syn:
-            client.syn_mss = segment.mss or 536
-            client.syn_sack = segment.sack_permitted
-            client.syn_timestamps = segment.timestamp_present
-            client.syn_wscale = segment.window_scale
-            client.syn_window = segment.window
+            client.syn_mss = cython.cast(cython.ushort, segment.mss or 536)
+            client.syn_sack = segment.sack_permitted != 0
+            client.syn_timestamps = segment.timestamp_present != 0
+            client.syn_wscale = cython.cast(cython.schar, segment.window_scale)
+            client.syn_window = cython.cast(cython.ushort, segment.window)
         if self.context.mss and (not is_syn or client.syn_mss > self.context.mss):
-            client.syn_mss = self.context.mss
+            client.syn_mss = cython.cast(cython.ushort, self.context.mss)
 
     def _kernel_client(
         self, session: Session, target: Target, transport: Transport
@@ -232,11 +238,7 @@ class Opener:
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
             self.identities.release(
-                session.mapped_address,
-                session.mapped_port,
-                target.target_address,
-                target.target_port,
-                now_ns=now_ns,
+                *session.mapped_client(), target.target_address, target.target_port, now_ns=now_ns
             )
             session.mapped_port = 0
         return 0

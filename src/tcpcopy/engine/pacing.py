@@ -22,6 +22,8 @@ Source: DESIGN section 4, "Pacing".
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine.captured import CapturedHalf
 from tcpcopy.engine.chunk import FIN, RST, Chunk
 from tcpcopy.engine.context import Context
@@ -32,7 +34,8 @@ from tcpcopy.engine.replayed import Replayed
 UNPUSHED_QUIET_NS = 40_000_000
 # One that was pushed, but may go on, after this.
 QUIET_NS = 5_000_000
-# The same for the first answers of a kernel socket, which shows no pushes.
+# The same for the first answers of a kernel socket, which shows no pushes, and for answers that are
+# longer than any before.
 FIRST_QUIET_NS = 1_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
@@ -49,6 +52,8 @@ WAIT_MIN_NS = 1_000_000_000
 LESS_WAIT_NS = 10_000_000_000
 # A shorter answer is expected to be as short again after so many in a row.
 TRUSTED_STREAK = 2
+# Longer pauses within an answer say no more than this.
+LONG_GAP_NS = 1_000_000_000
 # Round trips below this are not put back: the wake-up would cost more than it tells.
 RTT_FLOOR_NS = 250_000
 
@@ -67,6 +72,7 @@ _WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
 _TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
+_LONG_GAP = LONG_GAP_NS
 _RTT_FLOOR = RTT_FLOOR_NS
 _OPEN = OPEN
 _ON_PROGRESS = ON_PROGRESS
@@ -78,7 +84,7 @@ class PacedHalf(CapturedHalf):
     """A captured half with its gate."""
 
     __slots__ = (
-        "answer_gap_ns",  # the longest pause that the target made within an answer
+        "answer_gap_ns",  # the target's longest pause within an answer, at most a second
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
@@ -87,7 +93,7 @@ class PacedHalf(CapturedHalf):
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
         "expired",  # the gate last looked at opened because a wait ran out
-        "growing",  # turns in a row with which the surplus grew
+        "growing",  # turns in a row with which the surplus grew, at most GROWING_TURNS
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
         "rtt_ns",  # the round-trip time to put back
@@ -159,7 +165,7 @@ class PacedHalf(CapturedHalf):
         if self.answer_started_ns != 0:
             gap = now_ns - self.answer_last_ns
             if gap > self.answer_gap_ns:
-                self.answer_gap_ns = gap
+                self.answer_gap_ns = cython.cast(cython.uint, min(gap, _LONG_GAP))
         self.answer_last_ns = now_ns
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
@@ -201,6 +207,8 @@ class PacedHalf(CapturedHalf):
             quiet = _UNPUSHED_QUIET
         elif answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come
+        elif answered > expected + self.excess:
+            quiet = _FIRST_QUIET  # longer than known; large ones are pushed more than once
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
         if quiet < self.rtt_ns:
@@ -329,7 +337,10 @@ class PacedHalf(CapturedHalf):
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
         growth = surplus - self.surplus_0
-        self.growing = self.growing + 1 if growth > 0 else 0
+        if growth <= 0:
+            self.growing = 0
+        elif self.growing < _GROWING:
+            self.growing += 1
         self.excess = growth if growth > 0 else 0
         if self.turn_count <= 1:
             self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus

@@ -11,6 +11,8 @@ tcp_output.c: interactive ("ping-pong") sessions.
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
@@ -87,7 +89,7 @@ class ReceiveHalf(SendHalf):
         if self.early is not None:
             self._take_early()
         self.last_receive_ns = now_ns
-        self.pushed = pushed or is_fin
+        self.pushed = cython.cast(cython.uchar, pushed or is_fin)
         return 1
 
     def _is_in_window(self, offset: int) -> bool:

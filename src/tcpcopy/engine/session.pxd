@@ -9,6 +9,7 @@ cdef int _RUNNING
 cdef int _RST
 cdef int _FIN
 cdef int _NONE
+cdef unsigned long long _MASK
 cdef int _REPLAYED
 cdef int _CLIENT_RESET
 cdef int _RESET
@@ -21,19 +22,21 @@ cdef int _OPEN_COMPLETE
 cdef int _OPEN_AT_EXIT
 
 cdef class Session(PacedHalf):
-    cdef public bytes answer_key
-    cdef public bytes captured_key
-    cdef public int copy
+    cdef public unsigned long long answer_addresses
+    cdef public unsigned long long captured_addresses
+    cdef public bytes captured_wide
     cdef public long long gate_deadline_ns
-    cdef public bint lingers
-    cdef public bytes mapped_address
-    cdef public int mapped_port
-    cdef public int outcome
     cdef public long long received_seen
     cdef public Replayed replayed
     cdef public Session sibling
     cdef public long long syn_ns
     cdef public object target
+    cdef public unsigned int answer_ports
+    cdef public unsigned int captured_ports
+    cdef public unsigned short copy
+    cdef public unsigned short mapped_port
+    cdef public unsigned char lingers
+    cdef public unsigned char outcome
 
     @cython.locals(half=Replayed, opens=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1

@@ -6,6 +6,8 @@ says when to look again. The engine ends it when `finished` says how.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tcpcopy.engine import chunk as chunks
 from tcpcopy.engine import replayed as endings
 from tcpcopy.engine.context import Context
@@ -18,6 +20,7 @@ _RUNNING = endings.RUNNING
 _RST = chunks.RST
 _FIN = chunks.FIN
 _NONE = 0
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _REPLAYED = int(Outcome.REPLAYED)
 _CLIENT_RESET = int(Outcome.CLIENT_RESET)
 _RESET = int(Outcome.RESET)
@@ -41,13 +44,15 @@ class Session(PacedHalf):
     """One captured connection and its replay."""
 
     __slots__ = (
-        "answer_key",  # the flow key that the target's packets carry, b"" with kernel sockets
-        "captured_key",  # the flow key of the client's packets
+        "answer_addresses",  # flow key of the target's packets (engine.flows), without what the
+        "answer_ports",  # replayed half knows of it (IPv6); 0 with kernel sockets
+        "captured_addresses",  # flow key of the client's packets
+        "captured_ports",  # 0 once the session does not belong to its captured connection any more
+        "captured_wide",
         "copy",  # 0 for the first, 1.. for the copies of -n
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
         "lingers",  # its outcome is counted, it only answers late packets
-        "mapped_address",  # as given by the allocator; b"": nothing to give back
-        "mapped_port",
+        "mapped_port",  # as given by the allocator; 0: nothing to give back
         "outcome",  # how it ended, 0: it has not
         "received_seen",  # server bytes that pacing knows of
         "replayed",
@@ -56,14 +61,16 @@ class Session(PacedHalf):
         "target",  # the Transfer it is replayed to
     )
 
-    def __init__(self, context: Context, captured_key: bytes, copy: int, target: object) -> None:
+    def __init__(self, context: Context, copy: int, target: object) -> None:
         super().__init__(context)
-        self.answer_key = b""
-        self.captured_key = captured_key
+        self.answer_addresses = 0
+        self.answer_ports = 0
+        self.captured_addresses = 0
+        self.captured_ports = 0
+        self.captured_wide: bytes | None = None
         self.copy = copy
         self.gate_deadline_ns = 0
         self.lingers = 0
-        self.mapped_address = b""
         self.mapped_port = 0
         self.outcome = _NONE
         self.received_seen = 0
@@ -179,3 +186,19 @@ class Session(PacedHalf):
         if how == endings.RESET_BY_TARGET:
             return _CLOSED_EARLY if half.target_closed else _RESET
         return _BY_ENDING[how]
+
+    # --- views -----------------------------------------------------------------------------
+
+    def captured_client(self) -> tuple[bytes, int]:
+        """Address and port of the client; only while it belongs to its captured connection."""
+        port = self.captured_ports >> 16
+        if self.captured_wide is not None:
+            return self.captured_wide[:16], port
+        return (self.captured_addresses >> 32).to_bytes(4, "big"), port
+
+    def mapped_client(self) -> tuple[bytes, int]:
+        """Address and port as the target sees them; only where they were handed out to it."""
+        if self.captured_wide is None:
+            return (self.answer_addresses & _MASK).to_bytes(4, "big"), self.mapped_port
+        half: Any = self.replayed
+        return half.address, self.mapped_port

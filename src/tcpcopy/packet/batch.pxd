@@ -14,12 +14,19 @@ cdef class PacketBatch:
     cdef public Py_ssize_t count
     cdef public long long datagrams
     cdef public int identification
+    cdef public Py_ssize_t largest
     cdef int[::1] lengths
+    cdef bint lent
+    cdef int[::1] payload_at
+    cdef int[::1] payload_lengths
+    cdef public list payloads
     cdef public PacketSink sink
+    cdef int[::1] sizes
     cdef public Py_ssize_t slot_size
     cdef unsigned char[::1] view
 
     cpdef void flush(self)
+    cpdef int part_size(self, Py_ssize_t index)
     cpdef bytes packet(self, Py_ssize_t index)
     @cython.locals(
         start=cython.Py_ssize_t,
@@ -30,6 +37,7 @@ cdef class PacketBatch:
         tcp_header=cython.Py_ssize_t,
         tcp_length=cython.Py_ssize_t,
         write=cython.Py_ssize_t,
+        parts=cython.Py_ssize_t,
         total=cython.longlong,
     )
     cpdef void tcp(
@@ -49,6 +57,15 @@ cdef class PacketBatch:
         bytes payload,
         Py_ssize_t payload_at,
         Py_ssize_t payload_length,
+        Py_ssize_t segment_size=*,
+    )
+    cdef void _put_payload(
+        self,
+        Py_ssize_t write,
+        bytes payload,
+        Py_ssize_t payload_at,
+        Py_ssize_t payload_length,
+        Py_ssize_t segment_size,
     )
 
     @cython.locals(
@@ -103,6 +120,9 @@ cdef void _put_data(
 ) noexcept
 cdef void _put16(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
 cdef void _put32(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
+cdef void _put_timestamps(
+    unsigned char[::1] view, Py_ssize_t at, long long value, long long echo
+) noexcept
 cdef void _put_bytes(
     unsigned char[::1] view, Py_ssize_t at, bytes source, Py_ssize_t source_at, Py_ssize_t length
 )

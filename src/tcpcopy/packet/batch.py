@@ -3,7 +3,13 @@
 The engine writes, a `PacketSink` (deliver/, or a test) takes the whole batch at once. Checksums
 are computed in full: those of captured packets are not filled in under offload.
 
-Source: RFC 791, RFC 8200 (4.5), RFC 768, RFC 1071, RFC 9293 (3.1), RFC 7323 (2.2, 3.2).
+A sink that has a device cut segments says so by `largest`. A segment above the path's MSS then
+takes one slot: its headers stand there, its payload is not copied but lent until the flush, and
+the checksum is that of the pseudo header only, which the device goes on from. Each field of the
+headers is what one segment of that length would have; the device derives those of the parts.
+
+Source: RFC 791, RFC 8200 (4.5), RFC 768, RFC 1071, RFC 9293 (3.1), RFC 7323 (2.2, 3.2); for
+cutting: virtio specification 1.2 (5.1.6.2), Linux segmentation-offloads.rst.
 """
 
 from __future__ import annotations
@@ -29,7 +35,8 @@ class PacketSink:
 class PacketBatch:
     """Slots of equal size in one buffer; flushes itself into its sink when full.
 
-    Packet `i` stands at `i * slot_size`, `lengths[i]` bytes long.
+    Packet `i` stands at `i * slot_size`, `lengths[i]` bytes long. With `sizes[i]` above zero it is
+    to be cut into segments of so many payload bytes, and `payloads[i]` goes on where it ends.
     """
 
     __slots__ = (
@@ -38,8 +45,14 @@ class PacketBatch:
         "count",  # packets in the batch now; 0 after a flush
         "datagrams",  # UDP datagrams written, the identification of the last one
         "identification",  # IPv4 identification of the next packet
-        "lengths",  # array of capacity ints
+        "lent",  # whether `payloads` holds any
+        "largest",  # payload bytes that one packet may have if it is cut later; 0: none is cut
+        "lengths",  # array of capacity ints; without what `payloads` adds
+        "payload_at",  # array of capacity ints: where in `payloads` the payload begins
+        "payload_lengths",  # array of capacity ints: bytes that `payloads` adds
+        "payloads",  # for each slot the bytes object that holds the payload of a packet to be cut
         "sink",
+        "sizes",  # array of capacity ints: payload of each part; 0: the packet goes as it is
         "slot_size",
         "view",  # the buffer, typed
     )
@@ -51,6 +64,12 @@ class PacketBatch:
         self.buffer = bytearray(self.capacity * self.slot_size)
         self.view = memoryview(self.buffer)
         self.lengths = array("i", bytes(4 * capacity))
+        self.sizes = array("i", bytes(4 * capacity))
+        self.payload_at = array("i", bytes(4 * capacity))
+        self.payload_lengths = array("i", bytes(4 * capacity))
+        self.payloads: list[bytes | None] = [None] * capacity
+        self.lent = 0
+        self.largest = 0
         self.count = 0
         self.datagrams = 0
         self.identification = 1
@@ -60,11 +79,23 @@ class PacketBatch:
         if self.count > 0:
             self.sink.send_batch(self)
             self.count = 0
+            if self.lent:
+                self.lent = 0
+                self.payloads = [None] * self.capacity
+
+    def part_size(self, index: int) -> int:
+        """Payload bytes of each part that packet `index` is to be cut into; 0: it is whole."""
+        return self.sizes[index]
 
     def packet(self, index: int) -> bytes:
         """A copy of packet `index`, for tests and traces."""
         at = index * self.slot_size
-        return bytes(self.buffer[at : at + self.lengths[index]])
+        head = bytes(self.buffer[at : at + self.lengths[index]])
+        payload = self.payloads[index]
+        if not self.sizes[index] or payload is None:
+            return head
+        start = self.payload_at[index]
+        return head + payload[start : start + self.payload_lengths[index]]
 
     def tcp(
         self,
@@ -83,11 +114,13 @@ class PacketBatch:
         payload: bytes,
         payload_at: int,
         payload_length: int,
+        segment_size: int = 0,
     ) -> None:
         """Append one TCP segment with `payload[payload_at : payload_at + payload_length]`.
 
         `options` is padded to a multiple of four already; with `timestamp_present` the timestamps
-        option (12 bytes with its padding) goes before it. `payload_length` must fit the MTU.
+        option (12 bytes with its padding) goes before it. `payload_length` must fit the MTU, or
+        be at most `largest` with a `segment_size`: the payload bytes of each part it is cut into.
         """
         if self.count == self.capacity:
             self.flush()
@@ -109,27 +142,42 @@ class PacketBatch:
         _put32(view, at + 16, 0)  # checksum, urgent pointer
         write = at + 20
         if timestamp_present:
-            _put16(view, write, 0x0101)
-            _put16(view, write + 2, 0x080A)
-            _put32(view, write + 4, timestamp_value)
-            _put32(view, write + 8, timestamp_echo)
+            _put_timestamps(view, write, timestamp_value, timestamp_echo)
             write += 12
         if options_length:
             _put_bytes(view, write, options, 0, options_length)
             write += options_length
-        if payload_length:
-            _put_bytes(view, write, payload, payload_at, payload_length)
+        self._put_payload(write, payload, payload_at, payload_length, segment_size)
+        self.lengths[self.count] = header + (tcp_header if segment_size else tcp_length)
         if address_size == 4:
             _put_ipv4(view, start, 20 + tcp_length, self.identification, source, destination)
-            self.identification = (self.identification + 1) & 0xFFFF
+            parts = (payload_length + segment_size - 1) // segment_size if segment_size else 1
+            self.identification = (self.identification + parts) & 0xFFFF
             total = checksum_add(view, start + 12, 8, 6 + tcp_length)
         else:
             _put_ipv6(view, start, tcp_length, source, destination)
             total = checksum_add(view, start + 8, 32, 6 + tcp_length)
-        total = checksum_add(view, at, tcp_length, total)
-        _put16(view, at + 16, checksum_fold(total))
-        self.lengths[self.count] = header + tcp_length
+        if segment_size:
+            _put16(view, at + 16, checksum_fold(total) ^ 0xFFFF)
+        else:
+            _put16(view, at + 16, checksum_fold(checksum_add(view, at, tcp_length, total)))
         self.count += 1
+
+    def _put_payload(
+        self, write: int, payload: bytes, payload_at: int, payload_length: int, segment_size: int
+    ) -> None:
+        """Copy the payload of the packet that is being written to `write`, or note that it is lent.
+
+        Noted, it is kept alive.
+        """
+        self.sizes[self.count] = segment_size
+        if segment_size:
+            self.payloads[self.count] = payload
+            self.payload_at[self.count] = payload_at
+            self.payload_lengths[self.count] = payload_length
+            self.lent = 1
+        elif payload_length:
+            _put_bytes(self.view, write, payload, payload_at, payload_length)
 
     def udp(
         self,
@@ -252,6 +300,12 @@ def _put32(view: Any, at: int, value: int) -> None:
     view[at + 1] = (value >> 16) & 0xFF
     view[at + 2] = (value >> 8) & 0xFF
     view[at + 3] = value & 0xFF
+
+
+def _put_timestamps(view: Any, at: int, value: int, echo: int) -> None:
+    _put32(view, at, 0x0101080A)  # two bytes of padding, kind, length
+    _put32(view, at + 4, value)
+    _put32(view, at + 8, echo)
 
 
 def _put_bytes(view: Any, at: int, source: bytes, source_at: int, length: int) -> None:
