@@ -14,11 +14,13 @@ from tcpcopy.capture.backlog import Backlog
 from tcpcopy.capture.ring import Ring
 from tcpcopy.engine.engine import Engine
 from tcpcopy.packet.batch import PacketBatch
+from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 if TYPE_CHECKING:
     from tcpcopy.deliver.sockets import SocketTransport
     from tcpcopy.relay.client import RelayClient
+    from tcpcopy.udp_side import UdpSide
 
 _DRAIN_LIMIT = 512
 _OVERFLOW_LIMIT = 1 << 20
@@ -38,6 +40,7 @@ class Loop:
         "backlog_limit",  # bytes in the backlog above which packets stay in the rings
         "batch",
         "engine",
+        "handler",  # takes what is captured: the engine, unless its owner puts another here
         "housekeep",  # called with the time about once a second
         "housekeeping_ns",  # when it is called next
         "places",  # of the rings in `waiter`
@@ -45,6 +48,7 @@ class Loop:
         "relay",  # None: none
         "rings",
         "transport",  # of socket mode, else None
+        "udp",  # the UDP half, None: none
         "waiter",
     )
 
@@ -60,6 +64,7 @@ class Loop:
         self.backlog_limit = backlog_limit
         self.batch = batch
         self.engine = engine
+        self.handler: PacketHandler = engine
         self.housekeep = housekeep
         self.housekeeping_ns = 0
         self.places: list[int] = []
@@ -67,6 +72,7 @@ class Loop:
         self.relay: RelayClient | None = None
         self.rings: list[Ring] = []
         self.transport: SocketTransport | None = None
+        self.udp: UdpSide | None = None
         self.waiter = Waiter()
 
     # --- what it drives --------------------------------------------------------------------
@@ -80,6 +86,12 @@ class Loop:
         """Serve its sockets."""
         self.transport = transport
         self.waiter.add(transport.fileno())
+
+    def add_udp(self, udp: UdpSide) -> None:
+        """Drive it as well; packets come to it by `handler`."""
+        self.udp = udp
+        if udp.fileno() >= 0:
+            self.waiter.add(udp.fileno())
 
     def add_ring(self, ring: Ring) -> None:
         """Capture from it."""
@@ -125,6 +137,9 @@ class Loop:
         if now_ns >= self.housekeeping_ns:
             self.housekeeping_ns = now_ns + _HOUSEKEEPING_NS
             self.housekeep(now_ns)
+        udp: Any = self.udp
+        if udp is not None:
+            udp.begin(now_ns)
         handled = 0
         relay: Any = self.relay
         if relay is not None:
@@ -134,6 +149,8 @@ class Loop:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self.batch.flush()
+        if udp is not None:
+            handled += udp.end()
         if relay is not None:
             relay.flush(now_ns)
         self.polled = False
@@ -146,6 +163,10 @@ class Loop:
             relay_ns = self.relay.next_deadline_ns()
             if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
                 deadline_ns = relay_ns
+        if self.udp is not None:
+            udp_ns = self.udp.next_deadline_ns()
+            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
+                deadline_ns = udp_ns
         timeout_ns = _LONGEST_SLEEP_NS
         if deadline_ns >= 0:
             left_ns = deadline_ns - monotonic_ns()
@@ -172,14 +193,14 @@ class Loop:
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""
         backlog = self.backlog
-        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
+        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
         if backlog.held_bytes > self.backlog_limit:
             return handled  # the ring is the last buffer left; what it drops, the kernel counts
         for index in range(len(self.rings)):
             ring: Ring = self.rings[index]
             taken = 0
             if not backlog.held_bytes:
-                taken = ring.drain(self.engine, _DRAIN_LIMIT)
+                taken = ring.drain(self.handler, _DRAIN_LIMIT)
                 handled += taken
                 if taken == 0 and self.polled and self.waiter.is_ready(self.places[index]):
                     ring.check_device()

@@ -54,6 +54,13 @@ _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
 )  # fmt: skip
 
+# TCP has them alone: a datagram is sent when it was captured, whatever the target does.
+_TCP_ONLY: Final = (
+    "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
+    "relay_port", "relay_connections", "lonely",
+)  # fmt: skip
+TRANSPORTS: Final = ("tcp", "udp", "both")
+
 _TRAFFIC: Final = "what is copied, and where to"
 _CAPTURE: Final = "capture"
 _REPLAY: Final = "replay"
@@ -67,13 +74,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "brackets; one source may have several targets; with -o each side may end in @MAC, the "
            "sender's and the receiver's MAC address of the frames",
            "TRANSFER,...", repeats=True),
+    Option("transport", "", "--transport", _TRAFFIC,
+           "copy tcp, udp or both (default tcp)", "tcp|udp|both"),
+    Option("udp", "", "--udp", _TRAFFIC,
+           "copy UDP instead of TCP: short for --transport udp"),
     Option("intercept", "-s", "--intercept", _TRAFFIC,
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
-           "to the target itself (socket mode)",
+           "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
-           "in socket mode addresses of this host to connect from",
+           "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
+           "socket mode off)",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -108,7 +120,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
            "port"),
     Option("output_device", "-o", "--output-device", _REPLAY,
-           "in classic mode, send Ethernet frames on this device, past routing, firewall and "
+           "in classic mode, and with UDP alone, send Ethernet frames on this device, past "
+           "routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
            "the neighbour table give; large segments go whole to a device that cuts them",
            "DEVICE"),
@@ -128,6 +141,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
            1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("flow_timeout", "", "--flow-timeout", _REPLAY,
+           "seconds without a datagram after which a UDP flow ends", "NUM",
+           1, _MONTH_SECONDS, 30, NS_PER_SECOND),
     Option("memory", "-m", "--memory", _REPLAY,
            "memory limit in MiB; new sessions are left out before it is reached", "NUM",
            64, 1 << 20, 1024, MIB),
@@ -153,7 +169,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )  # fmt: skip
 
 _DESCRIPTION: Final = (
-    "Copies the live TCP traffic of this host to a test server: every session, byte for byte.\n"
+    "Copies the live TCP or UDP traffic of this host to a test server: every session, byte for "
+    "byte.\n"
     "The service and its clients are not touched."
 )
 _EXAMPLES: Final = """examples:
@@ -161,6 +178,8 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy --udp -x 53-192.168.0.2:53
+      copy the datagrams that clients send to port 53
   tcpcopy inspect traffic.pcap
       say what is in a capture file, and which -x would fit
   tcpcopy demo
@@ -214,12 +233,29 @@ class Options:
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
     daemon: bool = False
-    without_effect: tuple[str, ...] = ()  # options as typed that do nothing in socket mode
+    transport: str = "tcp"  # one of TRANSPORTS
+    flow_timeout_ns: int = 30 * NS_PER_SECOND  # UDP
+    without_effect: tuple[str, ...] = ()  # options as typed that do nothing here
 
     @property
     def socket_mode(self) -> bool:
-        """Whether replay goes over kernel sockets (no -s) rather than raw packets."""
+        """Whether replay goes over kernel sockets rather than raw packets.
+
+        What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
+        """
+        if self.transport == "udp":
+            return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
+
+    @property
+    def copies_tcp(self) -> bool:
+        """Whether TCP is copied."""
+        return self.transport != "udp"
+
+    @property
+    def copies_udp(self) -> bool:
+        """Whether UDP is copied."""
+        return self.transport != "tcp"
 
 
 def list_devices() -> list[str]:
@@ -271,7 +307,8 @@ def parse(
     if keepalive_ns is None:
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
-    _check_transfers(words, transfers)
+    transport = _transport(words)
+    _check_transfers(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -303,7 +340,9 @@ def parse(
         pid_file=file_to_write(words.get("pid_file")),
         status="no_status" not in words,
         daemon="daemon" in words,
-        without_effect=_without_effect(words),
+        transport=transport,
+        flow_timeout_ns=_given(numbers, "flow_timeout"),
+        without_effect=_without_effect(words, transport),
     )
 
 
@@ -370,8 +409,8 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_transfers(words: Mapping[str, Word], transfers: TransferTable) -> None:
-    if "intercept" in words:
+def _check_transfers(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
+    if "intercept" in words and transport != "udp":
         _check_classic(words["transfer"], transfers)
     if "output_device" not in words:
         _check_no_mac(words["transfer"], transfers)
@@ -407,8 +446,24 @@ def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
     return word is not None
 
 
-def _without_effect(words: Mapping[str, Word]) -> tuple[str, ...]:
-    names = () if "intercept" in words else _CLASSIC_ONLY
+def _transport(words: Mapping[str, Word]) -> str:
+    word = words.get("transport")
+    if word is None:
+        return "udp" if "udp" in words else "tcp"
+    if word.value not in TRANSPORTS:
+        word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
+    if "udp" in words and word.value != "udp":
+        word.refuse("contradicts --udp", "give one of them")
+    return word.value
+
+
+def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
+    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+    names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
+    if transport == "udp":
+        names |= dict.fromkeys(_TCP_ONLY)
+    if transport == "tcp":
+        names["flow_timeout"] = None
     return tuple(words[name].typed for name in names if name in words)
 
 
@@ -518,7 +573,7 @@ def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str
     word = words.get("output_device")
     if word is None:
         return ""
-    if "intercept" not in words:
+    if "intercept" not in words and _transport(words) != "udp":
         word.refuse("needs -s: in socket mode the kernel sends", "give -s HOST, or leave out -o")
     known = list(devices())
     if word.value not in known:

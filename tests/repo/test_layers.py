@@ -13,7 +13,7 @@ LAYERS: list[set[str]] = [
     {"__main__", "cli", "inspect_cli", "intercept_cli", "options", "arguments", "demo"},
     {"supervisor", "workers"},
     {"copier", "interceptor"},
-    {"loop"},
+    {"loop", "udp_side"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {"errors", "version", "pure_cython", "waiting", "namespaces"},

@@ -292,7 +292,7 @@ def test_switches_take_no_value(option: Option) -> None:
         (("-a", "2"), "-a", ""),
         (("-I", "2"), "-I", ""),
         (("-T", "2"), "-T", ""),
-        (("--udp",), "--udp", ""),
+        (("--udq",), "--udq", ""),
         (("--cop", "3"), "--cop", ""),
         (("--unknown=5",), "--unknown", "5"),
         (("-dQ",), "-dQ", ""),
