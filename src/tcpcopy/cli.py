@@ -156,11 +156,10 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
     with inside(options.capture_namespace):
         pairs = overlapping(options.devices)
     for lower, upper in pairs:
-        _log.warning(
-            "-i %s,%s: packets are seen on both, which costs twice the capture; each counts once",
-            lower,
-            upper,
-        )
+        told = "costs twice the capture; each counts once"
+        if options.transport != "tcp":
+            told = "sends each UDP datagram twice; name one of them"
+        _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
     _log.info("ready: %s", _describe(options))
 
 

@@ -39,7 +39,8 @@ def address_number(address: bytes) -> int:
     else:
         octets = address
     high: int = octets[0] << 8 | octets[1]
-    return high << 16 | octets[2] << 8 | octets[3]
+    low: int = octets[2] << 8 | octets[3]
+    return high << 16 | low
 
 
 class FlowKey:
