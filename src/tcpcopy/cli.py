@@ -19,6 +19,7 @@ from tcpcopy.capture.devices import check_privilege, is_local_address, overlappi
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
 from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
@@ -40,6 +41,7 @@ from tcpcopy.supervisor import (
     starting,
     stop_signals,
 )
+from tcpcopy.udp_side import UdpConfig, ports_to_send_from
 from tcpcopy.version import VERSION, build_kind, version_line
 from tcpcopy.workers import Workers
 
@@ -151,18 +153,15 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
     if warning := short_queue(granted_bytes, asked_bytes):
         _log.warning("capture: %s", warning)
     if options.without_effect:
-        _log.warning(
-            "no effect: %s (classic mode only, which -s turns on)",
-            ", ".join(options.without_effect),
-        )
+        why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
+        _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
     with inside(options.capture_namespace):
         pairs = overlapping(options.devices)
     for lower, upper in pairs:
-        _log.warning(
-            "-i %s,%s: packets are seen on both, which costs twice the capture; each counts once",
-            lower,
-            upper,
-        )
+        told = "costs twice the capture; each counts once"
+        if options.transport != "tcp":
+            told = "sends each UDP datagram twice; name one of them"
+        _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
     _log.info("ready: %s", _describe(options))
 
 
@@ -222,6 +221,27 @@ def session_limit(options: Options, open_files: int) -> int:
     return max(1, open_files - _OTHER_FILES - len(options.devices) * options.workers)
 
 
+def udp_config(
+    options: Options, port_shift: int, *, open_files: int = 0, local_addresses: int = 0
+) -> UdpConfig | None:
+    """What the options come to for the UDP half of one worker; None without UDP.
+
+    In socket mode each flow has an open file, and a local port: of those one in ten is left alone.
+    """
+    if not options.copies_udp:
+        return None
+    limit = MAX_ENTRIES
+    if options.socket_mode:
+        ports = ports_to_send_from() * max(1, local_addresses) // options.workers
+        limit = max(1, ports // 10 * 9)
+        if open_files:
+            # TCP sessions have theirs: with both, each gets a half.
+            files = session_limit(options, open_files)
+            limit = max(1, min(limit, files // 2 if options.copies_tcp else files))
+    engine = DatagramConfig(options.flow_timeout_ns, options.copies, limit)
+    return UdpConfig(engine, not options.socket_mode, port_shift)
+
+
 def copier_config(
     options: Options, draw: Callable[[int], int] = random.getrandbits, *, open_files: int = 0
 ) -> CopierConfig:
@@ -234,6 +254,10 @@ def copier_config(
     local_addresses: tuple[bytes, ...] = ()
     if options.socket_mode and options.client_pool is not None:
         local_addresses = tuple(itertools.islice(options.client_pool, _MOST_LOCAL_ADDRESSES))
+    max_sessions = session_limit(options, open_files)
+    if options.copies_tcp and options.copies_udp:
+        max_sessions = (max_sessions + 1) // 2
+    seed, port_shift = draw(31), draw(9)
     return CopierConfig(
         engine=EngineConfig(
             answer_timeout_ns=options.session_timeout_ns,
@@ -243,9 +267,9 @@ def copier_config(
             mss=mss_given,
             wait_for_answers=options.wait_for_answers,
             full_sessions_only=options.full_sessions_only,
-            max_sessions=session_limit(options, open_files),
+            max_sessions=max_sessions,
             max_queued_bytes=options.memory_bytes // 4 * 3,
-            seed=draw(31),
+            seed=seed,
             recorded=recorded is not None,
             speed=float(recorded.engine_speed) if recorded is not None else 1.0,
             paced=recorded is None or not recorded.fast,
@@ -258,7 +282,9 @@ def copier_config(
         snaplen=options.snaplen_bytes,
         promiscuous=options.promiscuous,
         intercepts=tuple(
-            (format_address(intercept.address), intercept.port) for intercept in options.intercepts
+            (format_address(intercept.address), intercept.port)
+            for intercept in options.intercepts
+            if options.copies_tcp
         ),
         output_device=options.output_device,
         relay_connections=options.relay_connections,
@@ -267,13 +293,17 @@ def copier_config(
         localhost_replacement=options.localhost_replacement,
         copies=options.copies,
         factor=options.factor,
-        port_shift=draw(9),
+        port_shift=port_shift,
         percentage=options.percentage,
         gradual=options.gradual,
         memory_bytes=options.memory_bytes,
         local_addresses=local_addresses,
         recorded=recorded,
         rate=options.rate,
+        tcp=options.copies_tcp,
+        udp=udp_config(
+            options, port_shift, open_files=open_files, local_addresses=len(local_addresses)
+        ),
     )
 
 
@@ -318,6 +348,7 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         exit_wait_s=waited_s,
         version=VERSION,
         is_compiled=build_kind() == "compiled",
+        transport=options.transport,
     )
 
 
@@ -346,6 +377,8 @@ def rate_text(options: Options) -> str:
 
 def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
+    if options.transport == "udp" and not options.socket_mode:
+        mode = "packets with client addresses"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
@@ -357,7 +390,8 @@ def _describe(options: Options) -> str:
     if options.rate is not None:
         devices += f", {rate_text(options)}"
     workers = f", {options.workers} workers" if options.workers > 1 else ""
-    return f"{mode}, copying {shown} from {devices}{workers} ({version_line('tcpcopy')})"
+    what = {"tcp": "", "udp": "UDP ", "both": "TCP and UDP "}[options.transport]
+    return f"{mode}, copying {what}{shown} from {devices}{workers} ({version_line('tcpcopy')})"
 
 
 if __name__ == "__main__":

@@ -9,12 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tcpcopy.capture.acks import AckFilter, Evidence
-from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
+from tcpcopy.capture.filters import (
+    REJECT_ALL,
+    compile_filter,
+    expression_for,
+    udp_expression_for,
+)
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
@@ -31,6 +37,7 @@ from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
+from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +77,8 @@ class CopierConfig:
     share: tuple[int, int] = (0, 1)  # this worker, and how many there are
     recorded: RecordedConfig | None = None  # files instead of devices
     rate: RateConfig | None = None
+    tcp: bool = True  # whether TCP is copied
+    udp: UdpConfig | None = None  # UDP as well, or alone
 
 
 class _NoSink(PacketSink):
@@ -101,6 +110,10 @@ class Copier:
             backlog_limit=config.memory_bytes // 4,
             housekeep=self._housekeep,
         )
+        self.udp = self._make_udp()
+        if self.udp is not None:
+            both = ProtocolSwitch(self.udp.engine, self.engine)
+            self.loop.handler = both if config.tcp else self.udp.engine
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -148,6 +161,24 @@ class Copier:
                 context.turn_rate = self._rate
         return Engine(config.engine, context, opener, on_bug=_log_bug)
 
+    def _make_udp(self) -> UdpSide | None:
+        config = self.config
+        if config.udp is None:
+            return None
+        return UdpSide(
+            config.udp,
+            config.transfers,
+            pool=config.pool,
+            localhost_replacement=config.localhost_replacement,
+            factor=config.factor,
+            percentage=config.percentage,
+            gradual=config.gradual,
+            local_addresses=config.local_addresses,
+            share=config.share,
+            mtu=config.engine.mtu,
+            on_bug=_log_bug,
+        )
+
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
 
@@ -168,6 +199,8 @@ class Copier:
             self._open_classic()
         elif self.transport is not None:
             self.loop.add_transport(self.transport)
+        if self.udp is not None:
+            self._open_udp(self.udp)
         if not self.rings and self.player is None:
             try:
                 with inside(config.capture_namespace):
@@ -182,7 +215,7 @@ class Copier:
                 raise no_privilege() from None
         for ring in self.rings:
             self.loop.add_ring(ring)
-        if config.filter is None and self.player is None:
+        if config.filter is None and config.tcp and self.player is None:
             self._ack_filter = AckFilter(
                 self.rings,
                 filter_program(config),
@@ -207,6 +240,13 @@ class Copier:
         if self._rate is not None and config.rate is not None:
             player.limit_rate(self._rate, config.rate.mode, requests=config.rate.is_requests)
         return player
+
+    def _open_udp(self, udp: UdpSide) -> None:
+        try:
+            udp.open(self.config.output_device)
+        except PermissionError:
+            raise no_privilege() from None
+        self.loop.add_udp(udp)
 
     def _open_classic(self) -> None:
         config = self.config
@@ -265,6 +305,9 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
+        if self.udp is not None:
+            short = self._opener.memory_is_short
+            self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():
@@ -309,13 +352,16 @@ class Copier:
             tick(engine.now_ns)
             if engine.now_ns - looked_ns > _LOOK_NS:
                 looked_ns = engine.now_ns
-                if engine.unfinished() == 0:
+                if engine.unfinished() == 0 and not (self.udp and self.udp.engine.unfinished()):
                     break
             if handled < _BUSY_EVENTS:
                 loop.waiter.wait(_PAUSE_NS)
         engine.now_ns = time.monotonic_ns()
         engine.close_all()
         self._batch.flush()
+        if self.udp is not None:
+            self.udp.begin(engine.now_ns)
+            self.udp.engine.close_all()
 
     def _left_in_rings(self) -> bool:
         poll = select.poll()
@@ -338,6 +384,8 @@ class Copier:
             self.transport.close_all()
         if self.sender is not None:
             self.sender.close()
+        if self.udp is not None:
+            self.udp.close()
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -382,6 +430,8 @@ class Copier:
             ring_counts.dropped += dropped
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
+        if self.udp is not None:
+            self.udp.fill(snapshot)
         if self.player is not None:
             snapshot.file = file_counts(self.player)
         if self._rate is not None:
@@ -391,6 +441,15 @@ class Copier:
                 reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
             )
         return snapshot
+
+
+def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
+    """The pcap expression for what -x names, of the transports that are copied."""
+    sources, targets = config.transfers.sources(), config.transfers.targets()
+    expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
+    if config.udp is not None:
+        expressions.append(udp_expression_for(sources, targets))
+    return " or ".join(expressions)
 
 
 def file_counts(player: Player) -> InputCounts:
@@ -409,8 +468,7 @@ def file_counts(player: Player) -> InputCounts:
 def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
     """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    sources, targets = config.transfers.sources(), config.transfers.targets()
-    own = expression_for(sources, targets, pure_acks)
+    own = own_expression(config, pure_acks)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")
@@ -442,5 +500,6 @@ __all__ = [
     "CopierConfig",
     "filter_program",
     "no_privilege",
+    "own_expression",
     "resident_bytes",
 ]

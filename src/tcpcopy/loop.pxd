@@ -4,6 +4,7 @@ from tcpcopy.capture.backlog cimport Backlog
 from tcpcopy.capture.ring cimport Ring
 from tcpcopy.engine.engine cimport Engine
 from tcpcopy.packet.batch cimport PacketBatch
+from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.waiting cimport Waiter, monotonic_ns, nap
 
 cdef Py_ssize_t _DRAIN_LIMIT
@@ -20,6 +21,7 @@ cdef class Loop:
     cdef public long long backlog_limit
     cdef public PacketBatch batch
     cdef public Engine engine
+    cdef public PacketHandler handler
     cdef public object housekeep
     cdef public long long housekeeping_ns
     cdef public Py_ssize_t input_place
@@ -29,6 +31,7 @@ cdef class Loop:
     cdef public object relay
     cdef public list rings
     cdef public object transport
+    cdef public object udp
     cdef public Waiter waiter
 
     @cython.locals(handled=cython.Py_ssize_t)
@@ -42,6 +45,7 @@ cdef class Loop:
         due_ns=cython.longlong,
         timeout_ns=cython.longlong,
         left_ns=cython.longlong,
+        udp_ns=cython.longlong,
     )
     cpdef void wait(self) except *
     cdef void _watch_input(self, object player) except *

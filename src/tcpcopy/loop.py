@@ -14,12 +14,14 @@ from tcpcopy.capture.backlog import Backlog
 from tcpcopy.capture.ring import Ring
 from tcpcopy.engine.engine import Engine
 from tcpcopy.packet.batch import PacketBatch
+from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 if TYPE_CHECKING:
     from tcpcopy.deliver.sockets import SocketTransport
     from tcpcopy.recorded.player import Player
     from tcpcopy.relay.client import RelayClient
+    from tcpcopy.udp_side import UdpSide
 
 _DRAIN_LIMIT = 512
 _OVERFLOW_LIMIT = 1 << 20
@@ -39,6 +41,7 @@ class Loop:
         "backlog_limit",  # bytes in the backlog above which packets stay in the rings
         "batch",
         "engine",
+        "handler",  # takes what is captured: the engine, unless its owner puts another here
         "housekeep",  # called with the time about once a second
         "housekeeping_ns",  # when it is called next
         "input_place",  # in `waiter`, of a pipe while its packets are waited for, else -1
@@ -48,6 +51,7 @@ class Loop:
         "relay",  # None: none
         "rings",
         "transport",  # of socket mode, else None
+        "udp",  # the UDP half, None: none
         "waiter",
     )
 
@@ -63,6 +67,7 @@ class Loop:
         self.backlog_limit = backlog_limit
         self.batch = batch
         self.engine = engine
+        self.handler: PacketHandler = engine
         self.housekeep = housekeep
         self.housekeeping_ns = 0
         self.input_place = -1
@@ -72,6 +77,7 @@ class Loop:
         self.relay: RelayClient | None = None
         self.rings: list[Ring] = []
         self.transport: SocketTransport | None = None
+        self.udp: UdpSide | None = None
         self.waiter = Waiter()
 
     # --- what it drives --------------------------------------------------------------------
@@ -85,6 +91,12 @@ class Loop:
         """Serve its sockets."""
         self.transport = transport
         self.waiter.add(transport.fileno())
+
+    def add_udp(self, udp: UdpSide) -> None:
+        """Drive it as well; packets come to it by `handler`."""
+        self.udp = udp
+        if udp.fileno() >= 0:
+            self.waiter.add(udp.fileno())
 
     def add_ring(self, ring: Ring) -> None:
         """Capture from it."""
@@ -136,6 +148,9 @@ class Loop:
         if now_ns >= self.housekeeping_ns:
             self.housekeeping_ns = now_ns + _HOUSEKEEPING_NS
             self.housekeep(now_ns)
+        udp: Any = self.udp
+        if udp is not None:
+            udp.begin(now_ns)
         handled = 0
         relay: Any = self.relay
         if relay is not None:
@@ -145,6 +160,8 @@ class Loop:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self.batch.flush()
+        if udp is not None:
+            handled += udp.end()
         if relay is not None:
             relay.flush(now_ns)
         self.polled = False
@@ -162,6 +179,10 @@ class Loop:
             if due_ns >= 0 and (deadline_ns < 0 or due_ns < deadline_ns):
                 deadline_ns = due_ns
             self._watch_input(self.player)
+        if self.udp is not None:
+            udp_ns = self.udp.next_deadline_ns()
+            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
+                deadline_ns = udp_ns
         timeout_ns = _LONGEST_SLEEP_NS
         if deadline_ns >= 0:
             left_ns = deadline_ns - monotonic_ns()
@@ -198,14 +219,14 @@ class Loop:
         if self.player is not None:
             return self.player.play(self.engine.now_ns)
         backlog = self.backlog
-        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
+        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
         if backlog.held_bytes > self.backlog_limit:
             return handled  # the ring is the last buffer left; what it drops, the kernel counts
         for index in range(len(self.rings)):
             ring: Ring = self.rings[index]
             taken = 0
             if not backlog.held_bytes:
-                taken = ring.drain(self.engine, _DRAIN_LIMIT)
+                taken = ring.drain(self.handler, _DRAIN_LIMIT)
                 handled += taken
                 if taken == 0 and self.polled and self.waiter.is_ready(self.places[index]):
                     ring.check_device()

@@ -45,7 +45,7 @@ NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
 MIB: Final = 1 << 20
 _MONTH_SECONDS: Final = 30 * 86400
-_KEEPALIVE_SECONDS_MORE: Final = 120  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
+_KEEPALIVE_MORE_NS: Final = 120 * NS_PER_SECOND  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
 _MAX_WORKERS: Final = 64
@@ -55,10 +55,16 @@ _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
 )  # fmt: skip
 
+# TCP has them alone: a datagram is sent when it was captured, whatever the target does.
+_TCP_ONLY: Final = (
+    "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
+    "relay_port", "relay_connections", "lonely",
+)  # fmt: skip
+TRANSPORTS: Final = ("tcp", "udp", "both")
+
 _TRAFFIC: Final = "what is copied, and where to"
 _CAPTURE: Final = "capture"
 _REPLAY: Final = "replay"
-_RECORDED: Final = "recorded traffic, and the rate"
 _RELAY: Final = "intercept (classic mode)"
 _PROCESS: Final = "process and reports"
 
@@ -69,13 +75,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "brackets; one source may have several targets; with -o each side may end in @MAC, the "
            "sender's and the receiver's MAC address of the frames",
            "TRANSFER,...", repeats=True),
+    Option("transport", "", "--transport", _TRAFFIC,
+           "copy tcp, udp or both (default tcp)", "tcp|udp|both"),
+    Option("udp", "", "--udp", _TRAFFIC,
+           "copy UDP instead of TCP: short for --transport udp"),
     Option("intercept", "-s", "--intercept", _TRAFFIC,
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
-           "to the target itself (socket mode)",
+           "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
-           "in socket mode addresses of this host to connect from",
+           "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
+           "socket mode off)",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -112,7 +123,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
            "port"),
     Option("output_device", "-o", "--output-device", _REPLAY,
-           "in classic mode, send Ethernet frames on this device, past routing, firewall and "
+           "in classic mode, and with UDP alone, send Ethernet frames on this device, past "
+           "routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
            "the neighbour table give; large segments go whole to a device that cuts them",
            "DEVICE"),
@@ -132,30 +144,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
            1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("flow_timeout", "", "--flow-timeout", _REPLAY,
+           "seconds without a datagram after which a UDP flow ends", "NUM",
+           1, _MONTH_SECONDS, 30, NS_PER_SECOND),
     Option("memory", "-m", "--memory", _REPLAY,
            "memory limit in MiB; new sessions are left out before it is reached", "NUM",
            64, 1 << 20, 1024, MIB),
     Option("session_pool", "-U", "--session-pool", _REPLAY,
            "accepted for old command lines, without effect", "NUM", 1, 63),
-    Option("acceleration", "-a", "--acceleration", _RECORDED,
-           "replay files so many times faster than they were recorded, waits included; 0.001 to "
-           "1000000, below 1 slower (default 1)", "FACTOR"),
-    Option("idle_threshold", "-I", "--idle-threshold", _RECORDED,
-           "cut gaps between the packets of a file that are longer than so many milliseconds, as "
-           "recorded, to this", "MS"),
-    Option("times", "-T", "--times", _RECORDED,
-           "replay files so many times, one after the other (default 1)", "NUM"),
-    Option("fast", "", "--fast", _RECORDED,
-           "replay files as fast as the target answers: each session in its order, waiting for "
-           "answers, but not for the time that passed when it was recorded"),
-    Option("rate", "", "--rate", _RECORDED,
-           "replay no more than so many sessions or requests a second, as 500sessions or "
-           "2000requests, live or from files", "RATE"),
-    Option("rate_mode", "", "--rate-mode", _RECORDED,
-           "what --rate does with what is too much: queue (it waits, for a minute at most), drop "
-           "(sessions are left out) or pace (files are read more slowly) (default queue)", "MODE"),
-    Option("ramp", "", "--ramp", _RECORDED,
-           "let the rate of --rate grow evenly from 0 for so many seconds", "SECONDS"),
+    *recorded_options.OPTIONS,
     Option("relay_port", "-p", "--relay-port", _RELAY,
            "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
     Option("relay_connections", "-C", "--relay-connections", _RELAY,
@@ -176,7 +173,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )  # fmt: skip
 
 _DESCRIPTION: Final = (
-    "Copies the live TCP traffic of this host to a test server: every session, byte for byte.\n"
+    "Copies the live TCP or UDP traffic of this host to a test server: every session, byte for "
+    "byte.\n"
     "The service and its clients are not touched."
 )
 _EXAMPLES: Final = """examples:
@@ -184,6 +182,8 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy --udp -x 53-192.168.0.2:53
+      copy the datagrams that clients send to port 53
   tcpcopy inspect traffic.pcap
       say what is in a capture file, and which -x would fit
   tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
@@ -241,12 +241,29 @@ class Options:
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
     daemon: bool = False
-    without_effect: tuple[str, ...] = ()  # options as typed that do nothing in socket mode
+    transport: str = "tcp"  # one of TRANSPORTS
+    flow_timeout_ns: int = 30 * NS_PER_SECOND  # UDP
+    without_effect: tuple[str, ...] = ()  # options as typed that do nothing here
 
     @property
     def socket_mode(self) -> bool:
-        """Whether replay goes over kernel sockets (no -s) rather than raw packets."""
+        """Whether replay goes over kernel sockets rather than raw packets.
+
+        What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
+        """
+        if self.transport == "udp":
+            return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
+
+    @property
+    def copies_tcp(self) -> bool:
+        """Whether TCP is copied."""
+        return self.transport != "udp"
+
+    @property
+    def copies_udp(self) -> bool:
+        """Whether UDP is copied."""
+        return self.transport != "tcp"
 
 
 def list_devices() -> list[str]:
@@ -295,11 +312,10 @@ def parse(
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    keepalive_ns = numbers["keepalive_timeout"]
-    if keepalive_ns is None:
-        keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
-    _check_transfers(words, transfers)
+    transport = _transport(words)
+    recorded_options.refuse_udp(words, transport, places["recorded"])
+    _check_transfers(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -322,7 +338,7 @@ def parse(
         round_trip_ns=_given(numbers, "round_trip"),
         wait_for_answers="no_wait" not in words,
         session_timeout_ns=timeout_ns,
-        keepalive_timeout_ns=keepalive_ns,
+        keepalive_timeout_ns=numbers["keepalive_timeout"] or timeout_ns + _KEEPALIVE_MORE_NS,
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
@@ -332,7 +348,9 @@ def parse(
         pid_file=file_to_write(words.get("pid_file")),
         status="no_status" not in words,
         daemon="daemon" in words,
-        without_effect=_without_effect(words),
+        transport=transport,
+        flow_timeout_ns=_given(numbers, "flow_timeout"),
+        without_effect=_without_effect(words, transport),
     )
 
 
@@ -405,8 +423,8 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_transfers(words: Mapping[str, Word], transfers: TransferTable) -> None:
-    if "intercept" in words:
+def _check_transfers(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
+    if "intercept" in words and transport != "udp":
         _check_classic(words["transfer"], transfers)
     if "output_device" not in words:
         _check_no_mac(words["transfer"], transfers)
@@ -442,8 +460,24 @@ def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
     return word is not None
 
 
-def _without_effect(words: Mapping[str, Word]) -> tuple[str, ...]:
-    names = () if "intercept" in words else _CLASSIC_ONLY
+def _transport(words: Mapping[str, Word]) -> str:
+    word = words.get("transport")
+    if word is None:
+        return "udp" if "udp" in words else "tcp"
+    if word.value not in TRANSPORTS:
+        word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
+    if "udp" in words and word.value != "udp":
+        word.refuse("contradicts --udp", "give one of them")
+    return word.value
+
+
+def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
+    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+    names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
+    if transport == "udp":
+        names |= dict.fromkeys(_TCP_ONLY)
+    if transport == "tcp":
+        names["flow_timeout"] = None
     return tuple(words[name].typed for name in names if name in words)
 
 
@@ -535,7 +569,7 @@ def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str
     word = words.get("output_device")
     if word is None:
         return ""
-    if "intercept" not in words:
+    if "intercept" not in words and _transport(words) != "udp":
         word.refuse("needs -s: in socket mode the kernel sends", "give -s HOST, or leave out -o")
     known = list(devices())
     if word.value not in known:

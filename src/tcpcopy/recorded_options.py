@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Final
 
-from tcpcopy.arguments import Word, printable
+from tcpcopy.arguments import Option, Word, printable
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.rate import DROP, MODES, PACE, QUEUE, REQUESTS, SESSIONS, RateConfig
 from tcpcopy.recorded.player import RecordedConfig
@@ -23,6 +23,29 @@ GAPS_MS: Final = (Fraction(0), Fraction(86_400_000))
 RATES: Final = (Fraction(1, 1000), Fraction(10_000_000))
 RAMPS_S: Final = (Fraction(0), Fraction(86_400))
 _OF_FILES: Final = ("acceleration", "idle_threshold", "times", "fast")
+
+_RECORDED: Final = "recorded traffic, and the rate"
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("acceleration", "-a", "--acceleration", _RECORDED,
+           "replay files so many times faster than they were recorded, waits included; 0.001 to "
+           "1000000, below 1 slower (default 1)", "FACTOR"),
+    Option("idle_threshold", "-I", "--idle-threshold", _RECORDED,
+           "cut gaps between the packets of a file that are longer than so many milliseconds, as "
+           "recorded, to this", "MS"),
+    Option("times", "-T", "--times", _RECORDED,
+           "replay files so many times, one after the other (default 1)", "NUM"),
+    Option("fast", "", "--fast", _RECORDED,
+           "replay files as fast as the target answers: each session in its order, waiting for "
+           "answers, but not for the time that passed when it was recorded"),
+    Option("rate", "", "--rate", _RECORDED,
+           "replay no more than so many sessions or requests a second, as 500sessions or "
+           "2000requests, live or from files", "RATE"),
+    Option("rate_mode", "", "--rate-mode", _RECORDED,
+           "what --rate does with what is too much: queue (it waits, for a minute at most), drop "
+           "(sessions are left out) or pace (files are read more slowly) (default queue)", "MODE"),
+    Option("ramp", "", "--ramp", _RECORDED,
+           "let the rate of --rate grow evenly from 0 for so many seconds", "SECONDS"),
+)  # fmt: skip
 
 
 def inputs(word: Word | None, devices: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -85,6 +108,13 @@ def recorded(words: Mapping[str, Word], files: tuple[str, ...]) -> RecordedConfi
         passes=passes,
         fast="fast" in words,
     )
+
+
+def refuse_udp(words: Mapping[str, Word], transport: str, found: RecordedConfig | None) -> None:
+    """Refuse UDP out of files, which is not there yet. Raises UsageError."""
+    if found is not None and transport != "tcp":
+        word = words.get("udp") or words["transport"]
+        word.refuse("UDP is copied live only, not from files", "leave it out, or -i FILE")
 
 
 def rate(words: Mapping[str, Word], is_recorded: bool) -> RateConfig | None:

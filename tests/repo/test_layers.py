@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
-    {"loop"},
+    {"loop", "udp_side"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {"errors", "version", "pure_cython", "waiting", "namespaces"},

@@ -289,7 +289,7 @@ def test_switches_take_no_value(option: Option) -> None:
     ("argv", "option", "value"),
     [
         (("-Q",), "-Q", ""),
-        (("--udp",), "--udp", ""),
+        (("--udq",), "--udq", ""),
         (("--cop", "3"), "--cop", ""),
         (("--unknown=5",), "--unknown", "5"),
         (("-dQ",), "-dQ", ""),

@@ -27,7 +27,12 @@ cdef extern from *:
         unsigned char padding[2];
     };
 
-    /* The hop of a packet: that of its destination address and port. */
+    /* A fragment has its ports elsewhere, or none at all. */
+    static int tcpcopy_is_fragment(const unsigned char *packet) {
+        return packet[0] >> 4 == 4 ? (packet[6] & 0x3f) != 0 || packet[7] != 0 : packet[6] == 44;
+    }
+
+    /* The hop of a packet: that of its destination address and port, or of the address alone. */
     static const struct tcpcopy_hop *tcpcopy_find_hop(const struct tcpcopy_hop *hops,
                                                       Py_ssize_t hop_count,
                                                       const unsigned char *packet) {
@@ -35,9 +40,11 @@ cdef extern from *:
         const unsigned char *address = packet + (is_v4 ? 16 : 24);
         const unsigned char *port = packet + (is_v4 ? 22 : 42);
         unsigned short size = is_v4 ? 4 : 16;
+        int any_port = tcpcopy_is_fragment(packet);
         Py_ssize_t i;
         for (i = 0; i < hop_count; i++)
-            if (hops[i].address_bytes == size && memcmp(hops[i].port, port, 2) == 0
+            if (hops[i].address_bytes == size
+                && (any_port || memcmp(hops[i].port, port, 2) == 0)
                 && memcmp(hops[i].address, address, size) == 0)
                 return hops + i;
         return NULL;
@@ -141,6 +148,7 @@ cdef class LinkSender(PacketSink):
     cdef public bint cuts
     cdef public int device_index
     cdef public dict errors
+    cdef public list failures
     cdef public int fd
     cdef public Py_ssize_t hop_count
     cdef public object hops

@@ -54,6 +54,7 @@ class LinkSender(PacketSink):
         "cuts",  # frames go with a header that may ask the device to cut them
         "device_index",
         "errors",  # errno -> packets not sent
+        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd",
         "hop_count",
         "hops",
@@ -83,6 +84,7 @@ class LinkSender(PacketSink):
         """
         self.before = before
         self.errors: dict[int, int] = {}
+        self.failures: list[tuple[int, int]] | None = None
         self.packets = 0
         self.largest = 0
         self.cuts = False
@@ -179,6 +181,8 @@ class LinkSender(PacketSink):
             elif batch.sizes[index] and code not in _LOOK_AGAIN and self.largest:
                 self._stop_cutting(code)
             self.errors[code] = self.errors.get(code, 0) + 1
+            if self.failures is not None:
+                self.failures.append((index, code))
             index += 1
             waited = False
         batch.largest = self.largest
@@ -225,8 +229,10 @@ class LinkSender(PacketSink):
         address = packet[16:20] if is_v4 else packet[24:40]
         at = 22 if is_v4 else 42
         port = int.from_bytes(packet[at : at + 2], "big")
+        # A fragment has its ports elsewhere, or none at all: its address says enough.
+        is_part = packet[6] & 0x3F or packet[7] if is_v4 else packet[6] == 44
         for hop in self.hops.hops:
-            if hop.address == address and hop.port == port:
+            if hop.address == address and (is_part or hop.port == port):
                 break
         else:
             return -errno.EHOSTUNREACH

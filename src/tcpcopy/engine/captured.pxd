@@ -28,6 +28,7 @@ cdef class CapturedHalf(ChunkQueue):
     cdef public int captured_end
     cdef public unsigned int captured_isn
 
+    cdef void set_up_captured(self) except *
     @cython.locals(ahead=cython.longlong)
     cpdef long long acknowledged_by_client(self, long long ack) except -1
     cpdef int take_syn_data(self, bytes data, long long now_ns) except -1

@@ -50,7 +50,11 @@ class CapturedHalf(ChunkQueue):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        self.set_up_captured()
+
+    def set_up_captured(self) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_queue()
         self.captured_isn = 0
         self.captured_rcv_offset = 0
         self.captured_fin_offset = -1

@@ -28,6 +28,7 @@ cdef class ChunkQueue(Timed):
     cdef public unsigned char fin_released
     cdef public unsigned char rst_released
 
+    cdef void set_up_queue(self) except *
     cpdef void append(self, Chunk chunk) except *
     @cython.locals(chunk=Chunk)
     cpdef void release(self) except *

@@ -56,6 +56,15 @@ cdef class TcpClient(ReceiveHalf):
     cdef public unsigned char syn_timestamps
     cdef public signed char syn_wscale
 
+    cdef void set_up_client(
+        self,
+        Context context,
+        ChunkQueue queue,
+        bytes address,
+        int port,
+        bytes target_address,
+        int target_port,
+    ) except *
     cdef void _set_state(self, int state) except *
     cdef void _send_syn(self, long long now_ns) except *
     @cython.locals(segment_flags=cython.int, acceptable=cython.bint)

@@ -83,7 +83,19 @@ class TcpClient(ReceiveHalf):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__(context, queue, address, port, target_address, target_port)
+        self.set_up_client(context, queue, address, port, target_address, target_port)
+
+    def set_up_client(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_receiver(context, queue, address, port, target_address, target_port)
         self.challenge_ns = 0
         self.progress_ns = 0
         self.rst_deadline_ns = 0

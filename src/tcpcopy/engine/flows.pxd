@@ -12,6 +12,8 @@ cdef unsigned long long _WIDE_MASK
 cdef unsigned long long number(
     const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t size
 ) noexcept
+@cython.locals(octets="const unsigned char*", high=cython.ulonglong, low=cython.ulonglong)
+cdef unsigned long long address_number(bytes address) noexcept
 cdef bytes number_bytes(unsigned long long ports)
 @cython.locals(high=object)
 cpdef object flow_name(unsigned long long addresses, unsigned long long ports, bytes wide)
@@ -22,7 +24,9 @@ cdef class FlowKey:
     cdef public bytes wide
 
     cdef void read(self, Segment segment, const unsigned char[::1] data) except *
-    cpdef void of(self, bytes source, long long source_port, bytes destination, long long port) except *
+    cpdef void of(
+        self, bytes source, long long source_port, bytes destination, long long port
+    ) except *
     cpdef object name(self)
 
 cdef class _Part(Places):

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.session import Session
 from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
@@ -28,6 +30,17 @@ def number(data: Any, at: int, size: int) -> int:
     for place in range(at, at + size):
         value = value << 8 | data[place]
     return value
+
+
+def address_number(address: bytes) -> int:
+    """An IPv4 address as an integer."""
+    if cython.compiled:
+        octets = cython.cast("const unsigned char*", address)
+    else:
+        octets = address
+    high: int = octets[0] << 8 | octets[1]
+    low: int = octets[2] << 8 | octets[3]
+    return high << 16 | low
 
 
 class FlowKey:
@@ -59,7 +72,7 @@ class FlowKey:
         self.ports = source_port << 16 | port
         self.wide = None
         if len(source) == 4:
-            self.addresses = number(source + destination, 0, 8)
+            self.addresses = address_number(source) << 32 | address_number(destination)
         else:
             self.wide = source + destination + number_bytes(self.ports)
             self.addresses = hash(self.wide) & _WIDE_MASK

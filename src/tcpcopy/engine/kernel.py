@@ -93,7 +93,7 @@ class KernelClient(Replayed):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__()
+        self.set_up_replayed()
         self.context = context
         self.queue = queue
         self.transport = transport

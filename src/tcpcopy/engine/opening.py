@@ -168,7 +168,8 @@ class Opener:
         is_syn: bool,
         now_ns: int,
     ) -> Session | None:
-        session = Session(self.context, copy, target)
+        session = Session.__new__(Session)
+        session.set_up_session(self.context, copy, target)
         session.captured_addresses = key.addresses
         session.captured_ports = cython.cast(cython.uint, key.ports)
         session.captured_wide = key.wide
@@ -190,7 +191,8 @@ class Opener:
         if identity is None:
             return None
         mapped_address, session.mapped_port = identity
-        client = TcpClient(
+        client = TcpClient.__new__(TcpClient)
+        client.set_up_client(
             self.context,
             session,
             mapped_address,

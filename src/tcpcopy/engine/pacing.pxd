@@ -51,6 +51,7 @@ cdef class PacedHalf(CapturedHalf):
     cdef public unsigned char short_streak
     cdef public unsigned char streaming
 
+    cdef void set_up_paced(self, Context context) except *
     @cython.locals(first=cython.bint)
     cpdef int note_turn(self, Chunk chunk) except -1
     cdef void _sniff(self, bytes data) except *

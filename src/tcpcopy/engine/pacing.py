@@ -110,7 +110,11 @@ class PacedHalf(CapturedHalf):
     )
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
+        self.set_up_paced(context)
+
+    def set_up_paced(self, context: Context) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_captured()
         self.context = context
         self.answer_gap_ns = 0
         self.answer_last_ns = 0

@@ -57,7 +57,19 @@ class ReceiveHalf(SendHalf):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__(context, queue, address, port, target_address, target_port)
+        self.set_up_receiver(context, queue, address, port, target_address, target_port)
+
+    def set_up_receiver(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_sender(context, queue, address, port, target_address, target_port)
         self.early: list[tuple[int, int]] | None = None
         self.ack_now = 0
         self.early_newest = 0

@@ -10,6 +10,7 @@ cdef class Replayed:
     cdef public unsigned char pushed
     cdef public unsigned char target_closed
 
+    cdef void set_up_replayed(self) except *
     cpdef int open(self, long long now_ns) except -1
     cpdef int transmit(self, long long now_ns) except -1
     cpdef int abort(self, long long now_ns) except -1

@@ -56,6 +56,15 @@ cdef class SendHalf(Replayed):
     cdef public unsigned char snd_wscale
     cdef public unsigned char timestamps
 
+    cdef void set_up_sender(
+        self,
+        Context context,
+        ChunkQueue queue,
+        bytes address,
+        int port,
+        bytes target_address,
+        int target_port,
+    ) except *
     cpdef int receive_window(self) except -1
     @cython.locals(context=Context, acknowledge=cython.longlong, cut=cython.Py_ssize_t)
     cpdef int emit(

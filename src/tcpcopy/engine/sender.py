@@ -96,7 +96,19 @@ class SendHalf(Replayed):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__()
+        self.set_up_sender(context, queue, address, port, target_address, target_port)
+
+    def set_up_sender(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_replayed()
         self.context = context
         self.queue = queue
         self.address = address

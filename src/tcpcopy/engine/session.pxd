@@ -48,6 +48,7 @@ cdef class Session(PacedHalf):
     cdef public unsigned char lingers
     cdef public unsigned char outcome
 
+    cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
     @cython.locals(opens=cython.longlong)

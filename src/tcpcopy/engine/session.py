@@ -73,7 +73,11 @@ class Session(PacedHalf):
     )
 
     def __init__(self, context: Context, copy: int, target: object) -> None:
-        super().__init__(context)
+        self.set_up_session(context, copy, target)
+
+    def set_up_session(self, context: Context, copy: int, target: object) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_paced(context)
         self.answer_addresses = 0
         self.answer_ports = 0
         self.busy = 0

@@ -10,6 +10,7 @@ cdef class Timed:
     cdef public unsigned int far_slot
     cdef public Py_ssize_t heap_index
 
+    cdef void set_up_timed(self) except *
 cdef class TimerHeap:
     cdef list _items
 

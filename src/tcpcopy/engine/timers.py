@@ -32,6 +32,10 @@ class Timed:
     )
 
     def __init__(self) -> None:
+        self.set_up_timed()
+
+    def set_up_timed(self) -> None:
+        """What `__init__` does; each class of the engine has one, a C call when compiled."""
         self.deadline_ns = 0
         self.far_index = 0
         self.far_slot = 0

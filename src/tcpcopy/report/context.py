@@ -53,11 +53,12 @@ class Context:
     exit_wait_s: int = 0  # how long open sessions were waited for at exit
     version: str = ""
     is_compiled: bool = False
+    transport: str = "tcp"  # tcp, udp or both
 
     @property
     def needs_intercept(self) -> bool:
         """Whether answers come back by a route to an assistant."""
-        return self.mode in (CLASSIC, LINK)
+        return self.mode in (CLASSIC, LINK) and self.transport != "udp"
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -10,6 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tcpcopy.report.flow_outcome import (
+    DATAGRAM_DROP_SLOTS,
+    FLOW_OUTCOME_SLOTS,
+    DatagramDrop,
+    FlowOutcome,
+)
 from tcpcopy.report.histogram import Histogram
 from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 
@@ -105,6 +111,28 @@ class Snapshot:
     answer_time: Histogram = field(default_factory=Histogram)  # turn sent to first answer byte
     capture_lag: Histogram = field(default_factory=Histogram)  # packet captured to turn sent
 
+    # UDP. A flow, and each of its datagrams, counts once for each target and copy (-x, -n).
+    udp_flows_captured: int = 0
+    udp_flows_live: int = 0  # now; 0 at exit
+    udp_flows_peak: int = 0  # most live at once
+    udp_flows_answered: int = 0  # of the captured, those that the target answered
+    udp_outcomes: list[int] = field(default_factory=lambda: [0] * FLOW_OUTCOME_SLOTS)
+    udp_datagrams_captured: int = 0
+    udp_datagram_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
+    udp_bytes_captured: int = 0  # payload of the datagrams captured
+    udp_bytes_sent: int = 0
+    udp_packets_captured: int = 0
+    udp_packet_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
+    udp_fragments: int = 0  # of the packets captured
+    udp_joined: int = 0  # datagrams put together from them
+    udp_large: int = 0  # of the packets captured, longer than 1,500 bytes
+    udp_answers: int = 0  # datagrams of the target (socket mode)
+    udp_answer_bytes: int = 0
+    udp_refusals: int = 0  # ICMP errors that came back (socket mode)
+    udp_errors: dict[int, int] = field(default_factory=dict)  # errno: what met it
+    udp_answer_time: Histogram = field(default_factory=Histogram)  # datagram sent to answer
+    udp_lag: Histogram = field(default_factory=Histogram)  # packet captured to taken up
+
     # --- figures derived from the above -------------------------------------------------------
 
     @property
@@ -125,6 +153,25 @@ class Snapshot:
     def sessions_replayed(self) -> int:
         """Sessions of which all that was captured reached the target."""
         return self.sessions_ended - self.sessions_lost - self.sessions_skipped
+
+    @property
+    def udp_flows_lost(self) -> int:
+        """Flows of which some datagram did not reach the target."""
+        return sum(self.udp_outcomes[outcome] for outcome in FlowOutcome if outcome.is_loss)
+
+    @property
+    def udp_flows_skipped(self) -> int:
+        """Flows left out because the user asked for it."""
+        return sum(self.udp_outcomes[outcome] for outcome in FlowOutcome if outcome.is_skip)
+
+    @property
+    def udp_datagrams_sent(self) -> int:
+        return self.udp_datagram_drops[0]
+
+    @property
+    def udp_fragments_lost(self) -> int:
+        """Fragments of datagrams to a source of -x that stayed incomplete."""
+        return self.udp_packet_drops[DatagramDrop.FRAGMENT]
 
     @property
     def has_connected(self) -> bool:
@@ -192,6 +239,12 @@ class Snapshot:
              "packets used and dropped", sum(self.packet_drops)),
             ("answers received", self.answers_received,
              "answers used and dropped", sum(self.answer_drops)),
+            ("UDP flows captured", self.udp_flows_captured,
+             "UDP flows ended and live", sum(self.udp_outcomes) + self.udp_flows_live),
+            ("UDP datagrams captured", self.udp_datagrams_captured,
+             "datagrams sent and dropped", sum(self.udp_datagram_drops)),
+            ("UDP packets captured", self.udp_packets_captured,
+             "packets used and dropped", sum(self.udp_packet_drops)),
         ]  # fmt: skip
         if self.file.packets:
             equal.append(
@@ -263,11 +316,11 @@ class Snapshot:
         twin = cls()
         for spec in fields(cls):
             value = data[spec.name]
-            if spec.name in ("answer_time", "capture_lag"):
+            if spec.name in _HISTOGRAMS:
                 value = Histogram.from_dict(value)
             elif spec.name in ("file", "rate"):
                 value = (InputCounts if spec.name == "file" else RateCounts)(**value)
-            elif spec.name == "send_errors":
+            elif spec.name in ("send_errors", "udp_errors"):
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
                 value = {device: RingCounts(**ring) for device, ring in value.items()}
@@ -290,6 +343,13 @@ _PARTS = (
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),
     ("packets_retransmitted", "packets_sent"),
+    ("udp_flows_answered", "udp_flows_captured"),
+    ("udp_flows_live", "udp_flows_peak"),
+    ("udp_flows_peak", "udp_flows_captured"),
+    ("udp_bytes_sent", "udp_bytes_captured"),
+    ("udp_fragments", "udp_packets_captured"),
+    ("udp_joined", "udp_fragments"),
+    ("udp_large", "udp_packets_captured"),
 )
 _RELAY_PARTS = (
     ("connected", "connects"),
@@ -300,7 +360,11 @@ _ARRAYS = (
     ("outcomes", OUTCOME_SLOTS),
     ("packet_drops", DROP_SLOTS),
     ("answer_drops", DROP_SLOTS),
+    ("udp_outcomes", FLOW_OUTCOME_SLOTS),
+    ("udp_datagram_drops", DATAGRAM_DROP_SLOTS),
+    ("udp_packet_drops", DATAGRAM_DROP_SLOTS),
 )
+_HISTOGRAMS = ("answer_time", "capture_lag", "udp_answer_time", "udp_lag")
 
 
 def merged(snapshots: Iterable[Snapshot]) -> Snapshot:

@@ -10,11 +10,12 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcpcopy.report import remedies
+from tcpcopy.report import remedies, udp
 from tcpcopy.report.context import SOCKET, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.text import byte_size, number, plural
+from tcpcopy.report.verdict import wanted
 
 #: Levels, most serious first. "bug": our own counts contradict each other.
 BUG, LOSS, WARNING, NOTE = "bug", "loss", "warning", "note"
@@ -49,6 +50,7 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
             findings.append(Finding(outcome.name.lower(), LOSS, count, text, remedy))
     findings += _relay_troubles(snapshot, context)
     findings += _warnings(snapshot, context)
+    findings += [Finding(*found) for found in udp.findings(snapshot, context)]
     return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.count))
 
 
@@ -71,11 +73,11 @@ def _broken_counts(snapshot: Snapshot) -> list[Finding]:
 
 
 def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
-    if snapshot.sessions_captured == 0:
+    if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
         text, remedy = _why_nothing_captured(snapshot, context)
         return [Finding("nothing_captured", LOSS, 0, f"no session captured: {text}", remedy)]
-    if snapshot.sessions_skipped == snapshot.sessions_captured:
-        count = snapshot.sessions_skipped
+    if wanted(snapshot) == 0:
+        count = snapshot.sessions_skipped + snapshot.udp_flows_skipped
         remedy = ("sample more (-r, -g), run longer, or take sessions begun earlier (no -O)",)
         text = f"nothing replayed: {plural(count, 'session')} captured, left out as asked"
         return [Finding("nothing_replayed", LOSS, count, text, remedy)]
@@ -84,7 +86,8 @@ def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
 
 def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tuple[str, ...]]:
     ports = context.online_ports or (0,)
-    expression = " or ".join(f"tcp dst port {port}" for port in ports)
+    protocols = ("tcp", "udp") if context.transport == "both" else (context.transport,)
+    expression = " or ".join(f"{what} dst port {port}" for what in protocols for port in ports)
     devices = ", ".join(context.devices) or "all devices"
     if context.files and not snapshot.packets_captured:
         named = " ".join(context.files)
@@ -102,6 +105,10 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
                          f" (tcpdump -ni any '{expression}')")  # fmt: skip
         steps.append("let clients open connections, or send on open ones, while tcpcopy runs")
         return f"{seen} captured, but none that begins one ({shown or 'no reason'})", tuple(steps)
+    if snapshot.udp_packets_captured:
+        seen = plural(snapshot.udp_packets_captured, "UDP packet")
+        step = f"compare the address and port in -x with tcpdump -ni any '{expression}'"
+        return f"{seen} captured, but none to a source of -x", (step,)
     if snapshot.kernel_dropped:
         return "the kernel dropped every packet", _bigger_buffer(context)
     names = f"port {', '.join(map(str, ports))}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from tcpcopy.report import udp
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.diagnosis import diagnose
@@ -34,6 +35,7 @@ FIELDS: Final[dict[str, str]] = {
     "format": "version of this layout: 1",
     "version": "version of tcpcopy",
     "compiled": "whether the hot path ran compiled",
+    "transport": "tcp, udp or both",
     "mode": "socket, classic, link, local or tunnel",
     "transfers[].online_address": "captured address, empty for any",
     "transfers[].online_port": "captured port",
@@ -97,6 +99,9 @@ FIELDS: Final[dict[str, str]] = {
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
+    **udp.FIELDS,
+    **{f"udp.latency.answer.{k}": f"datagram sent to answer: {v}" for k, v in _LATENCY.items()},
+    **{f"udp.latency.lag.{k}": f"packet captured to taken up: {v}" for k, v in _LATENCY.items()},
     "memory_bytes": "resident memory",
     "workers_lost": "workers that died (--workers) and were started again",
     "findings[].key": "what was found; an outcome's key for outcomes",
@@ -136,6 +141,33 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "used": snapshot.answers_used,
             "dropped": _drops(snapshot.answer_drops),
         },
+        **_recorded(snapshot, context),
+        "kernel": _kernel(snapshot),
+        "relay": _relay(snapshot),
+        "send_errors": {
+            errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
+        },
+        "latency": {
+            "answer": _latency(snapshot.answer_time),
+            "lag": _latency(snapshot.capture_lag),
+        },
+        "udp": {
+            **udp.report(snapshot),
+            "latency": {
+                "answer": _latency(snapshot.udp_answer_time),
+                "lag": _latency(snapshot.udp_lag),
+            },
+        },
+        "memory_bytes": snapshot.memory_bytes,
+        "workers_lost": snapshot.workers_lost,
+        "findings": _findings(snapshot, context),
+        "violations": snapshot.check(),
+    }
+
+
+def _recorded(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The keys about capture files and --rate."""
+    return {
         "files": {
             "packets": snapshot.file.packets,
             "left_out": snapshot.file.left_out,
@@ -151,19 +183,6 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "taken": snapshot.rate.taken,
             "waited": snapshot.rate.waited,
         },
-        "kernel": _kernel(snapshot),
-        "relay": _relay(snapshot),
-        "send_errors": {
-            errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
-        },
-        "latency": {
-            "answer": _latency(snapshot.answer_time),
-            "lag": _latency(snapshot.capture_lag),
-        },
-        "memory_bytes": snapshot.memory_bytes,
-        "workers_lost": snapshot.workers_lost,
-        "findings": _findings(snapshot, context),
-        "violations": snapshot.check(),
     }
 
 
@@ -173,6 +192,7 @@ def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "format": FORMAT,
         "version": context.version,
         "compiled": context.is_compiled,
+        "transport": context.transport,
         "mode": context.mode,
         "transfers": [
             {

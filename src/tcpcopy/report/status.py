@@ -20,12 +20,17 @@ class Sample(NamedTuple):
     sessions: int
     turns: int
     delivered_bytes: int
+    datagrams: int = 0
 
 
 def sample(snapshot: Snapshot, now_ns: int) -> Sample:
     """The totals of `snapshot` at `now_ns` (any monotonic clock)."""
     return Sample(
-        now_ns, snapshot.sessions_captured, snapshot.turns_replayed, snapshot.bytes_delivered
+        now_ns,
+        snapshot.sessions_captured,
+        snapshot.turns_replayed,
+        snapshot.bytes_delivered,
+        snapshot.udp_datagrams_sent,
     )
 
 
@@ -41,9 +46,10 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         return max(0, part - earlier) / seconds if seconds else 0.0
 
     byte_rate = byte_size(int(per_second(now.delivered_bytes, before.delivered_bytes)))
-    lost = f"lost {number(snapshot.sessions_lost)}"
-    if snapshot.sessions_skipped:
-        lost += f"  skipped {number(snapshot.sessions_skipped)}"
+    lost = f"lost {number(snapshot.sessions_lost + snapshot.udp_flows_lost)}"
+    skipped = snapshot.sessions_skipped + snapshot.udp_flows_skipped
+    if skipped:
+        lost += f"  skipped {number(skipped)}"
     # Each with its rank: the highest is left out first.
     parts = [
         *_progress(snapshot, is_drawn=bool(width)),
@@ -54,6 +60,7 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         (6, f"replayed {number(snapshot.sessions_replayed)}"),
         (2, f"{rate(per_second(now.turns, before.turns))} turns/s"),
         (5, f"{byte_rate}/s"),
+        *_udp_parts(snapshot, per_second(now.datagrams, before.datagrams)),
         (0, lost),
         (1, f"drops {number(snapshot.kernel_dropped)}"),
     ]
@@ -79,6 +86,17 @@ def _progress(snapshot: Snapshot, *, is_drawn: bool) -> list[tuple[int, str]]:
         left_ns = snapshot.duration_ns * (total - done) // done
         parts.append((1, f"{clock(left_ns)} left"))
     return parts
+
+
+def _udp_parts(snapshot: Snapshot, datagram_rate: float) -> list[tuple[int, str]]:
+    """What UDP adds, once there was any."""
+    if not snapshot.udp_flows_captured:
+        return []
+    return [
+        (3, f"flows {number(snapshot.udp_flows_captured)}"),
+        (4, f"live flows {number(snapshot.udp_flows_live)}"),
+        (2, f"{rate(datagram_rate)} datagrams/s"),
+    ]
 
 
 class StatusReporter:
