@@ -90,7 +90,7 @@ class DatagramReading:
             self._slice_ns = now_ns
             self._slice_bytes = counts.bytes_captured
             self._slice_datagrams = counts.datagrams
-            self._slice_sent = counts.datagram_drops[0]
+            self._slice_sent = counts.datagram_drop_counts()[0]
         elif (
             counts.datagrams - self._slice_datagrams >= SLICE_DATAGRAMS
             or counts.bytes_captured - self._slice_bytes >= SLICE_BYTES
@@ -114,7 +114,8 @@ class DatagramReading:
         if self._is_gated:
             wait_ns = self._since_ns + PATIENCE_NS - now_ns
             if wait_ns > 0:
-                return wait_ns
+                # Answers are taken after reading in a turn of the loop, and wake nobody then.
+                return min(wait_ns, SLICE_NS)
         # It does not answer all, or none at all: those are not waited for again.
         self._is_gated = heard != self._heard_before
         self._heard_before = heard
