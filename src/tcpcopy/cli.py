@@ -17,12 +17,13 @@ from pathlib import Path
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
+from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
+from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary

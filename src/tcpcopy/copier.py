@@ -31,6 +31,7 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.memory import ResidentMemory
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.recorded.datagrams import DatagramReading
@@ -103,6 +104,7 @@ class Copier:
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._memory_bytes = 0
+        self._resident: ResidentMemory | None = None
         self._closed = False
         self.engine = self._make_engine()
         self.loop = Loop(
@@ -193,6 +195,7 @@ class Copier:
 
     def _open(self) -> None:
         config = self.config
+        self._resident = ResidentMemory()
         program = filter_program(config) if not self.rings else b""
         if config.recorded is not None:
             self.player = self.loop.player = self._open_recorded(config.recorded)
@@ -310,7 +313,8 @@ class Copier:
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
-        self._memory_bytes = resident_bytes()
+        if self._resident is not None:
+            self._memory_bytes = self._resident.bytes()
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
@@ -386,6 +390,8 @@ class Copier:
         self._closed = True
         for ring in self.rings:
             ring.close()
+        if self._resident is not None:
+            self._resident.close()
         if self.player is not None:
             self.player.stream.close()
         if self.relay is not None:
@@ -500,12 +506,6 @@ def _log_bug(text: str) -> None:
     _log.error("a session was ended by an error inside tcpcopy:\n%s", text)
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process. Source: proc(5), statm."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * 4096
-
-
 __all__ = [
     "EXIT_WAIT_NS",
     "Copier",
@@ -513,5 +513,4 @@ __all__ = [
     "filter_program",
     "no_privilege",
     "own_expression",
-    "resident_bytes",
 ]

@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"loop", "udp_side"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython", "waiting", "namespaces"},
+    {"errors", "version", "memory", "pure_cython", "waiting", "namespaces"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 
