@@ -239,7 +239,10 @@ def udp_config(
             # TCP sessions have theirs: with both, each gets a half.
             files = session_limit(options, open_files)
             limit = max(1, min(limit, files // 2 if options.copies_tcp else files))
-    engine = DatagramConfig(options.flow_timeout_ns, options.copies, limit)
+    idle_ns = options.flow_timeout_ns
+    if options.recorded is not None and options.recorded.speed < 1 and not options.recorded.fast:
+        idle_ns = int(idle_ns / options.recorded.speed)  # slow motion is not taken for silence
+    engine = DatagramConfig(idle_ns, options.copies, limit)
     return UdpConfig(engine, not options.socket_mode, port_shift)
 
 

@@ -34,6 +34,7 @@ from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.memory import ResidentMemory
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient
@@ -230,8 +231,16 @@ class Copier:
         config = self.config
         sources = config.transfers.sources()
         expression = config.filter
-        if expression is None and recorded.is_live:  # without what we send ourselves
-            expression = expression_for(sources, config.transfers.targets())
+        if expression is None and (recorded.is_live or self.udp is not None):
+            expression = own_expression(config)
+        udp = None
+        if self.udp is not None:
+            udp = DatagramReading(
+                self.udp.engine,
+                self.loop.handler,
+                fast=recorded.fast,
+                hears_answers=self.udp.sockets is not None,
+            )
         feed = open_feed((port for _, port in sources), expression)
         player = Player(
             recorded,
@@ -239,6 +248,7 @@ class Copier:
             feed,
             self.engine,
             memory_bytes=config.memory_bytes,
+            udp=udp,
         )
         if self._rate is not None and config.rate is not None:
             player.limit_rate(self._rate, config.rate.mode, requests=config.rate.is_requests)
@@ -452,6 +462,8 @@ class Copier:
 def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
     """The pcap expression for what -x names, of the transports that are copied."""
     sources, targets = config.transfers.sources(), config.transfers.targets()
+    if config.recorded is not None and not config.recorded.is_live:
+        targets = ()  # what we send gets into no file: a target may be the server recorded
     expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
     if config.udp is not None:
         expressions.append(udp_expression_for(sources, targets))

@@ -131,10 +131,13 @@ class Loop:
                 return
 
     def is_done(self) -> bool:
-        """Whether files were replayed to their end, and every session of them has ended."""
-        if self.player is None:
+        """Whether files were replayed to their end, and every session of them has ended.
+
+        UDP has no end: of its flows none may still be answered.
+        """
+        if self.player is None or not self.player.finished or self.engine.context.counts.live:
             return False
-        return self.player.finished and self.engine.context.counts.live == 0
+        return self.udp is None or self.udp.is_quiet()
 
     def waited_long(self) -> bool:
         """Whether nothing came in the sleep just ended."""

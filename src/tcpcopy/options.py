@@ -314,7 +314,7 @@ def parse(
     timeout_ns = _given(numbers, "session_timeout")
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
-    recorded_options.refuse_udp(words, transport, places["recorded"])
+    recorded_options.refuse_rate_of_udp(words, transport)
     _check_transfers(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(

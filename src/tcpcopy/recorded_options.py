@@ -110,11 +110,12 @@ def recorded(words: Mapping[str, Word], files: tuple[str, ...]) -> RecordedConfi
     )
 
 
-def refuse_udp(words: Mapping[str, Word], transport: str, found: RecordedConfig | None) -> None:
-    """Refuse UDP out of files, which is not there yet. Raises UsageError."""
-    if found is not None and transport != "tcp":
-        word = words.get("udp") or words["transport"]
-        word.refuse("UDP is copied live only, not from files", "leave it out, or -i FILE")
+def refuse_rate_of_udp(words: Mapping[str, Word], transport: str) -> None:
+    """Refuse `--rate` with UDP, which has neither sessions nor requests. Raises UsageError."""
+    if "rate" in words and transport != "tcp":
+        option = "--udp" if "udp" in words else f"--transport {transport}"
+        hint = f"leave it out, or {option}; files are replayed more slowly by -a"
+        words["rate"].refuse("is of TCP sessions or requests, datagrams are neither", hint)
 
 
 def rate(words: Mapping[str, Word], is_recorded: bool) -> RateConfig | None:

@@ -23,6 +23,8 @@ from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.report.counters import Snapshot
 
+# At the end of a file, after what went or came last: more answers than one may be on their way.
+_QUIET_NS = 100_000_000
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
@@ -128,6 +130,14 @@ class UdpSide:
     def next_deadline_ns(self) -> int:
         """When a turn is wanted next, -1: not by itself."""
         return self.engine.next_deadline_ns()
+
+    def is_quiet(self) -> bool:
+        """Whether no answer is to be expected any more."""
+        newest = self.engine.order.newest
+        if newest is None:
+            return True
+        quiet_ns = self.engine.now_ns - newest.last_ns
+        return quiet_ns >= _QUIET_NS and self.engine.unfinished() == 0
 
     def housekeep(self, now_ns: int, clock_offset_ns: int, memory_is_short: bool) -> None:
         """To be called every second."""

@@ -12,13 +12,18 @@ from tests.lab.scenario import PORT, Replay, Scenario, python, wait_until
 
 # Nothing may be opened that needs a privilege: all capabilities are gone for good.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+TCP = f"tcp port {PORT}"
+# With the fragments of datagrams, which have ports in the first one only.
+BOTH = f"port {PORT} or (udp and ip[6:2] & 0x1fff != 0) or ip6[6] == 44"
 
 
 @contextmanager
-def recording(scenario: Scenario, name: str = "traffic.pcap", *words: str) -> Iterator[Path]:
+def recording(
+    scenario: Scenario, name: str = "traffic.pcap", *words: str, expression: str = TCP
+) -> Iterator[Path]:
     """Record online's traffic, both directions, within the `with` block."""
     path = scenario.lab.directory / name
-    program = start_tcpdump(scenario, "-w", str(path), *words)
+    program = start_tcpdump(scenario, "-w", str(path), *words, expression=expression)
     yield path
     sizes = [-1, -2]
 
@@ -30,10 +35,10 @@ def recording(scenario: Scenario, name: str = "traffic.pcap", *words: str) -> It
     program.stop(signal.SIGINT)
 
 
-def start_tcpdump(scenario: Scenario, *words: str) -> Program:
+def start_tcpdump(scenario: Scenario, *words: str, expression: str = TCP) -> Program:
     """tcpdump on online's device, ready; a buffer that no test fills."""
     command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "524288", *words]
-    program = scenario.lab.online.start([*command, f"tcp port {PORT}"], name="tcpdump")
+    program = scenario.lab.online.start([*command, expression], name="tcpdump")
     program.wait_for("listening on")
     return program
 

@@ -113,10 +113,15 @@ FILE = ("-i", "a.pcap")
         (("-i", "-", "-T", "2"), "-T 2: standard input cannot be read twice; save it to a file"),
         (("-i", "-", "-d"), "-i -: a daemon has no standard input; leave out -d"),
         ((*FILE, "--workers", "2"), "--workers 2: files are replayed by one process; leave it out"),
-        ((*FILE, "--udp"), "--udp: UDP is copied live only, not from files; leave it out"),
         (
-            (*FILE, "--transport", "both"),
-            "--transport both: UDP is copied live only, not from files; leave it out",
+            ("--udp", "--rate", "5requests"),
+            "--rate 5requests: is of TCP sessions or requests, datagrams are neither; leave it out,"
+            " or --udp; files are replayed",
+        ),
+        (
+            (*FILE, "--transport", "both", "--rate", "5sessions"),
+            "--rate 5sessions: is of TCP sessions or requests, datagrams are neither; leave it out,"
+            " or --transport both;",
         ),
         (("--rate", "500"), "--rate 500: says neither sessions nor requests; write a number and"),
         (("--rate", "sessions"), "--rate: is not a number of sessions; write a number and"),

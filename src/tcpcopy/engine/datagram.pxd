@@ -32,11 +32,14 @@ cdef class DatagramEngine(PacketHandler):
     cdef public long long clock_offset_ns
     cdef public int copies
     cdef public DatagramCounts counts
+    cdef public bint counts_lag
+    cdef public long long file_ns
     cdef public dict flows
     cdef public long long idle_ns
     cdef public Py_ssize_t max_entries
     cdef public long long max_flows
     cdef public bint memory_is_short
+    cdef public long long most_legs
     cdef public long long now_ns
     cdef public object on_bug
     cdef public long long open_legs
@@ -62,6 +65,7 @@ cdef class DatagramEngine(PacketHandler):
         Py_ssize_t end,
         long long timestamp_ns,
     ) except -1
+    cdef long long _fragment_clock_ns(self) noexcept
     cdef void _count_given_up(self) except *
     @cython.locals(segment=Segment, flow=Flow, leg=Leg, last=Leg, number=cython.int)
     cdef Flow _open(self, bytes key, const unsigned char[::1] data)
@@ -83,6 +87,10 @@ cdef class DatagramEngine(PacketHandler):
     cpdef int run_timers(self) except -1
     @cython.locals(flow=Flow, leg=Leg, count=cython.longlong)
     cpdef long long unfinished(self) except -1
+    @cython.locals(reason=cython.int)
+    cpdef bint would_open(self, bytes packet, Py_ssize_t wire_length) except -1
+    @cython.locals(flow=Flow, newer=Flow)
+    cpdef void end_pass(self, bint hears_answers) except *
     cpdef void close_all(self) except *
 
 cdef class ProtocolSwitch(PacketHandler):

@@ -72,11 +72,14 @@ class DatagramEngine(PacketHandler):
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
         "copies",
         "counts",
+        "counts_lag",  # whether packets have a time at which they should have come
+        "file_ns",  # capture time of the packet fed last, where it is out of a file; -1: live
         "flows",  # flow key of the client's packets -> Flow
         "idle_ns",
         "max_entries",
         "max_flows",
         "memory_is_short",  # set by the owner: new flows are left out
+        "most_legs",  # of a flow so far
         "now_ns",
         "open_legs",  # legs that are not left out
         "on_bug",  # called with the text of a trace when a flow trips over our own bug
@@ -108,6 +111,9 @@ class DatagramEngine(PacketHandler):
         self.max_entries = config.max_entries
         self.max_flows = config.max_flows
         self.memory_is_short = False
+        self.counts_lag = True
+        self.file_ns = -1
+        self.most_legs = config.copies
         self.flows: dict[bytes, Flow] = {}
         self.order = FlowList()
         self.reassembler = Reassembler()
@@ -146,7 +152,8 @@ class DatagramEngine(PacketHandler):
         except Exception:
             self.on_bug(traceback.format_exc())
             return _BUG
-        self.counts.lag.record(max(0, self.now_ns + self.clock_offset_ns - timestamp_ns))
+        if self.counts_lag:
+            self.counts.lag.record(max(0, self.now_ns + self.clock_offset_ns - timestamp_ns))
         return _USED
 
     def _send(self, flow: Flow, data: Any) -> None:
@@ -181,7 +188,7 @@ class DatagramEngine(PacketHandler):
         """
         counts = self.counts
         counts.fragments += 1
-        whole = self.reassembler.add(data, start, end, self.now_ns)
+        whole = self.reassembler.add(data, start, end, self._fragment_clock_ns())
         self._count_given_up()
         if whole is None:
             return _USED
@@ -194,6 +201,10 @@ class DatagramEngine(PacketHandler):
             counts.packet_drops[_USED] -= others
             counts.packet_drops[reason] += others
         return reason
+
+    def _fragment_clock_ns(self) -> int:
+        """What fragments wait by: in a file that is read faster, their identifiers come again."""
+        return self.now_ns if self.file_ns < 0 else self.file_ns
 
     def _count_given_up(self) -> None:
         held = self.reassembler
@@ -219,6 +230,8 @@ class DatagramEngine(PacketHandler):
         flow = Flow(key, self.now_ns)
         number = len(targets) * self.copies
         self.counts.seen += number
+        if number > self.most_legs:
+            self.most_legs = number
         if not self.sampling.admit(client, segment.source_port, now_ns=self.now_ns):
             self._leave_out(flow, _SKIPPED_SAMPLING, _SKIPPED_FLOW, number)
         elif self.memory_is_short:
@@ -286,7 +299,8 @@ class DatagramEngine(PacketHandler):
     def _end(self, flow: Flow) -> None:
         """Count the outcomes of the flow and forget it."""
         self.order.remove(flow)
-        del self.flows[flow.key]
+        if self.flows.get(flow.key) is flow:  # not one of a pass that has ended
+            del self.flows[flow.key]
         counts = self.counts
         leg = flow.legs
         while leg is not None:
@@ -335,7 +349,7 @@ class DatagramEngine(PacketHandler):
             self._end(oldest)
             count += 1
         if len(self.reassembler):
-            self.reassembler.expire(self.now_ns)
+            self.reassembler.expire(self._fragment_clock_ns())
             self._count_given_up()
         return count
 
@@ -350,6 +364,30 @@ class DatagramEngine(PacketHandler):
                 leg = leg.following
             flow = flow.older
         return count
+
+    def would_open(self, packet: bytes, wire_length: int) -> bool:
+        """Whether the packet begins a flow, or may."""
+        reason = parse_udp(self.segment, packet, 0, len(packet), wire_length)
+        if reason == _USED:
+            return flow_key(self.segment, packet) not in self.flows
+        return reason == _IS_FRAGMENT
+
+    def end_pass(self, hears_answers: bool) -> None:
+        """A file has ended, which may begin anew: what comes now is of new flows.
+
+        Those that may be answered still end later, as ever; without answers all end now, so that
+        the same clients can be shown again.
+        """
+        self.output.flush()
+        flow = self.order.oldest
+        while flow is not None:
+            newer = flow.newer
+            if not hears_answers or flow.is_left_out():
+                self._end(flow)
+            flow = newer
+        self.flows.clear()
+        self.reassembler.give_up_all()
+        self._count_given_up()
 
     def close_all(self) -> None:
         """End every flow."""

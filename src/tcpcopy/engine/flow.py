@@ -91,6 +91,13 @@ class Flow:
         self.newer: Flow | None = None
         self.older: Flow | None = None
 
+    def is_left_out(self) -> bool:
+        """Whether nothing of it is sent anywhere."""
+        leg = self.legs
+        while leg is not None and leg.outcome:
+            leg = leg.following
+        return leg is None
+
 
 class FlowList:
     """Flows in the order of their last datagram."""

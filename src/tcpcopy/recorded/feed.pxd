@@ -29,5 +29,7 @@ cdef class Feed(PacketHandler):
         Py_ssize_t end,
         Py_ssize_t wire_length,
     ) except -1
+    cpdef bytes held(self)
+    cpdef Py_ssize_t held_wire_length(self) noexcept
     @cython.locals(packet=bytes)
     cpdef int hand_on(self, PacketHandler handler, long long timestamp_ns) except -1

@@ -87,6 +87,14 @@ class Feed(PacketHandler):
         # What cannot be read is shown, with its reason.
         return reason != _NOT_IP and reason != _NOT_TCP
 
+    def held(self) -> bytes:
+        """The packet held."""
+        return self._packet
+
+    def held_wire_length(self) -> int:
+        """Its length on the wire."""
+        return self._wire_length
+
     def hand_on(self, handler: PacketHandler, timestamp_ns: int) -> int:
         """Give the packet held to `handler` with this time; what it returned."""
         packet = self._packet

@@ -17,6 +17,8 @@ from typing import Final
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.engine.engine import Engine
 from tcpcopy.mapping.rate import DROP, PACE, QUEUE_NS, RateLimit
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.feed import Feed
 from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
@@ -63,6 +65,7 @@ class Player:
         "_busy_limit",
         "_bytes_before",  # read in the passes before
         "_engine",
+        "_handler",  # takes the packets: the engine, or what stands before it
         "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace)
         "_queued_limit",
         "_rate",
@@ -70,6 +73,7 @@ class Player:
         "_rate_of_requests",
         "_schedule",
         "_taken_before",  # packets taken in the passes before
+        "_udp",  # None: no UDP is replayed
         "config",
         "due_ns",  # when `play` has something to do next; 0: at once, -1: not by itself
         "feed",
@@ -87,11 +91,15 @@ class Player:
         engine: Engine,
         *,
         memory_bytes: int,
+        udp: DatagramReading | None = None,
     ) -> None:
+        """`engine` is that of TCP, which keeps the clock of the file also when `udp` is alone."""
         self.config = config
         self.stream = stream
         self.feed = feed
         self._engine = engine
+        self._handler: PacketHandler = engine if udp is None else udp.handler
+        self._udp = udp
         self._schedule = Schedule(
             config.engine_speed, None if config.fast else config.longest_gap_ns
         )
@@ -117,6 +125,7 @@ class Player:
     def play(self, now_ns: int) -> int:
         """Hand on what is due; how many packets. Sets `due_ns`, `wants_input`, `finished`."""
         engine, feed, schedule = self._engine, self.feed, self._schedule
+        handler, udp = self._handler, self._udp
         count = 0
         self.due_ns = 0
         self.wants_input = False
@@ -141,7 +150,9 @@ class Player:
                 if self._rate_mode == PACE and self._rate_ahead_ns(now_ns) > 0:
                     self._paused_ns = now_ns - due_ns
                 break
-            feed.hand_on(engine, due_ns)
+            if udp is not None:
+                udp.take(timestamp_ns)
+            feed.hand_on(handler, due_ns)
             schedule.take(timestamp_ns)
             read_ns = due_ns
             count += 1
@@ -191,6 +202,8 @@ class Player:
     def _next_pass(self) -> bool:
         """The stream has ended: begin it anew when it is to be; whether there is more."""
         self._engine.end_pass()
+        if self._udp is not None:
+            self._udp.end_pass()
         self.passes_done += 1
         self._bytes_before += self.stream.bytes_read
         if self._is_over or self.feed.taken == self._taken_before:
@@ -202,7 +215,12 @@ class Player:
         return True
 
     def _wait_ns(self, now_ns: int) -> int:
-        """How long reading has to wait for the engine, at most; 0: not at all."""
+        """How long reading has to wait for the engines, at most; 0: not at all."""
+        if self._udp is not None:
+            feed = self.feed
+            wait_ns = self._udp.wait_ns(feed.held(), feed.held_wire_length(), now_ns)
+            if wait_ns:
+                return wait_ns
         ahead_ns = self._rate_ahead_ns(now_ns)
         if ahead_ns > 0:
             return ahead_ns

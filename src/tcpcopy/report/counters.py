@@ -249,7 +249,8 @@ class Snapshot:
         if self.file.packets:
             equal.append(
                 ("packets read from files", self.file.packets,
-                 "packets captured and left out", self.packets_captured + self.file.left_out)
+                 "packets captured and left out",
+                 self.packets_captured + self.udp_packets_captured + self.file.left_out)
             )  # fmt: skip
         if self.sessions_live == 0 and self.sessions_lost == 0:
             equal.append(

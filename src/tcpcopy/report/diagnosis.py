@@ -243,13 +243,6 @@ def _idle_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explaine
     return text, (f"give them longer: {larger}",)
 
 
-_RECORD_ANEW = (
-    "give all files of the set (-i a.pcap,b.pcap)",
-    "record anew, whole packets and with a large buffer: tcpdump -s 0 -B 65536; it says at its end"
-    " what the kernel dropped",
-)
-
-
 def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     text = f"{plural(count, 'session')} with a part of the client's data not captured"
     if snapshot.kernel_dropped:
@@ -257,7 +250,7 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
         return text, remedies.bigger_buffer(context)
     if snapshot.packet_drops[Drop.CUT]:
         if context.files:
-            return f"{text}: packets were cut when they were recorded", _RECORD_ANEW
+            return f"{text}: packets were cut when they were recorded", remedies.RECORD_ANEW
         text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut"
         return text, remedies.cut_packets(context)
     if snapshot.packet_drops[Drop.FRAGMENT]:
@@ -265,7 +258,7 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
         text += f": {fragments} captured, which cannot be replayed"
         return text, ("keep the clients' packets whole: capture behind what puts them together",)
     if context.files:
-        return f"{text}: packets are missing in the file", _RECORD_ANEW
+        return f"{text}: packets are missing in the file", remedies.RECORD_ANEW
     text += ", though the kernel dropped nothing: it took another way than the capture sees"
     steps = ["capture on all devices (no -i): clients' packets may come in by more than one"]
     if context.filter_text:

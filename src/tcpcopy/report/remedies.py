@@ -16,6 +16,13 @@ TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443}
 #: Online ports of servers that log in with a challenge which differs for each connection.
 CHALLENGE_PORTS = {3306: "MySQL", 5432: "PostgreSQL", 27017: "MongoDB"}
 
+#: Where a file lacks a part of the traffic.
+RECORD_ANEW = (
+    "give all files of the set (-i a.pcap,b.pcap)",
+    "record anew, whole packets and with a large buffer: tcpdump -s 0 -B 65536; it says at its end"
+    " what the kernel dropped",
+)
+
 _WHOLE_PACKETS = 65535  # the default of -S
 _NO_TRANSFER = TransferInfo("", 0, "TARGET", 0)
 

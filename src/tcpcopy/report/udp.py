@@ -151,6 +151,8 @@ def findings(snapshot: Snapshot, context: Context) -> Iterable[Found]:
             "udp_fragments_lost", _LOSS, lost,
             f"{plural(lost, 'fragment')} captured of datagrams that stayed incomplete: their other"
             " fragments did not come this way",
+            (*remedies.RECORD_ANEW, "with them: udp and ip[6:2] & 0x1fff != 0 or ip6[6] == 44")
+            if context.files else
             ("capture on all devices (no -i), with a larger buffer (-B); ip -s link and nstat -az"
              " IpReasmFails show whether this host missed them, too",),
         )  # fmt: skip
@@ -198,6 +200,9 @@ def _refused(snapshot: Snapshot, context: Context) -> _Explained:
 
 def _incomplete(snapshot: Snapshot, context: Context) -> _Explained:
     cut = snapshot.udp_datagram_drops[DatagramDrop.CUT]
+    if cut and context.files:
+        text = f"with datagrams not sent: {plural(cut, 'datagram')} cut when they were recorded"
+        return text, remedies.RECORD_ANEW
     if cut:
         return f"with datagrams not sent: {plural(cut, 'datagram')} cut", remedies.cut_packets(
             context

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import InputCounts, RateCounts, Snapshot, merged
 from tcpcopy.report.diagnosis import diagnose
+from tcpcopy.report.flow_outcome import DatagramDrop, FlowOutcome
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.status import render, sample
 from tcpcopy.report.summary import render as summary
@@ -92,3 +95,25 @@ def test_progress_bar_and_time_left() -> None:
     assert render(found, now, now).startswith("0:10  ")
     found.file.bytes_read = found.file.bytes_total = 2000
     assert "left" not in render(found, now, now, 120)
+
+
+def test_udp_packets_are_packets_of_the_file() -> None:
+    found = replayed()
+    found.udp_packets_captured = found.udp_packet_drops[0] = 5
+    found.file.packets += 5
+    assert found.check() == []
+
+
+def test_cut_datagrams_want_another_recording() -> None:
+    """-S is of live captures: what a file lacks is not mended by it."""
+    found = replayed()
+    found.udp_flows_captured = found.udp_outcomes[FlowOutcome.INCOMPLETE] = 1
+    found.udp_datagram_drops[DatagramDrop.CUT] = found.udp_datagrams_captured = 3
+    found.udp_packet_drops[DatagramDrop.FRAGMENT] = 2
+    context = replace(FILES, transport="udp")
+    told = {finding.key: finding for finding in diagnose(found, context)}
+    cut = told["udp_incomplete"]
+    assert "3 datagrams cut when they were recorded" in cut.text
+    for key in ("udp_incomplete", "udp_fragments_lost"):
+        assert "tcpdump -s 0" in " ".join(told[key].remedy)
+        assert "-S" not in " ".join(told[key].remedy)
