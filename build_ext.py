@@ -51,6 +51,7 @@ COMPILED_MODULES = [
     "tcpcopy.packet.batch",
     "tcpcopy.packet.handler",
     "tcpcopy.packet.segment",
+    "tcpcopy.relay.native_records",
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",

@@ -70,7 +70,6 @@ class Interceptor:
         """Nothing is opened yet."""
         self.config = config
         self.router = AnswerRouter(
-            layout=config.layout,
             session_limit=config.session_limit,
             early_limit=config.early_limit,
             replaced_address=config.replaced_address,
