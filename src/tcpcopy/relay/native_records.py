@@ -300,9 +300,7 @@ class NativeWriter(RecordWriter):
         """Room for a record, its frame's length brought up to date; -1 when there is none."""
         delta = timestamp_ns - self._base_ns
         if self._batch_at >= 0 and (
-            self._filled - self._batch_at > _MOST_IN_FRAME
-            or delta < 0
-            or delta > _LONGEST_DELTA_NS
+            self._filled - self._batch_at > _MOST_IN_FRAME or delta < 0 or delta > _LONGEST_DELTA_NS
         ):
             self._batch_at = -1
         needed = size + (_ANSWERS_HEADER if self._batch_at < 0 else 0)

@@ -141,9 +141,9 @@ class AnswerRouter(PacketHandler):
         self._early: dict[int | bytes, list[tuple[bytes, int, int, int]]] = {}
         self._early_limit = early_limit
         self._early_ns = early_ns
-        self._early_queue: deque[
-            tuple[int, int | bytes, list[tuple[bytes, int, int, int]]]
-        ] = deque()
+        self._early_queue: deque[tuple[int, int | bytes, list[tuple[bytes, int, int, int]]]] = (
+            deque()
+        )
         self._ended = Route()
         self._ended_ns = ended_ns
         self._idle_ns = idle_ns
@@ -189,7 +189,7 @@ class AnswerRouter(PacketHandler):
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Route one captured answer; returns 0, or the Drop number when it is of no use."""
         self.answers += 1
-        if 0 <= start and start + 40 <= end <= len(data) and data[start] >> 4 == 6:
+        if start >= 0 and start + 40 <= end <= len(data) and data[start] >> 4 == 6:
             return self._packet_v6(data, start, end, wire_length, timestamp_ns)
         reason = _check(data, start, end)
         if reason:
