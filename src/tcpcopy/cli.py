@@ -243,6 +243,10 @@ def copier_config(
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
+        relay=options.relay,
+        relay_names={
+            format_address(intercept.address): intercept.host for intercept in options.intercepts
+        },
         pool=options.client_pool,
         localhost_replacement=options.localhost_replacement,
         copies=options.copies,

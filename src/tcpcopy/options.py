@@ -38,6 +38,8 @@ from tcpcopy.mapping.addresses import (
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
 from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay_options import relay_options, relay_terms
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -52,6 +54,7 @@ _CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
 )  # fmt: skip
 
 _TRAFFIC: Final = "what is copied, and where to"
@@ -135,6 +138,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "connections to each intercept", "NUM", 1, 11, 2),
     Option("lonely", "-L", "--lonely", _RELAY,
            "go on when no intercept can be reached, and connect to it when it is there"),
+    *relay_options(
+        _RELAY, "intercept",
+        "certificates, in PEM form, by which intercept's is checked; those of this host when not "
+        "given",
+        "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
     Option("workers", "", "--workers", _PROCESS,
            f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
            "there are CPUs; they share -m and -B, too", "NUM|auto"),
@@ -201,6 +209,7 @@ class Options:
     output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
     lonely: bool = False
+    relay: RelayTerms = field(default_factory=RelayTerms)
     workers: int = 1
     log_file: str | None = None  # absolute, as are the other files
     json_file: str | None = None
@@ -263,7 +272,8 @@ def parse(
     if keepalive_ns is None:
         keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
-    if intercepts:
+    relay = relay_terms(words, is_server=False)
+    if intercepts and relay.mode is RelayMode.CLASSIC:
         _check_classic(words["transfer"], transfers)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
@@ -290,6 +300,7 @@ def parse(
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
+        relay=relay,
         workers=_workers(words.get("workers"), _given(numbers, "memory")),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
@@ -370,8 +381,8 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
                 word.typed,
                 transfer,
                 f"the target {format_endpoint(*transfer.target)} is IPv6, which the classic relay "
-                "of intercept cannot carry",
-                "leave out -s (socket mode carries it), or give an IPv4 target",
+                "cannot carry",
+                "leave out --relay classic, or give an IPv4 target",
             )
 
 

@@ -10,7 +10,7 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 
 # Top first. A part is a module or a folder right under the package.
 LAYERS: list[set[str]] = [
-    {"__main__", "cli", "intercept_cli", "options", "arguments", "demo"},
+    {"__main__", "cli", "intercept_cli", "options", "arguments", "relay_options", "demo"},
     {"supervisor", "workers"},
     {"copier", "interceptor"},
     {"loop"},

@@ -238,5 +238,12 @@ class Opener:
                 target.target_port,
                 now_ns=now_ns,
             )
+            if self.announcer is not None:
+                self.announcer.withdraw(
+                    session.mapped_address,
+                    session.mapped_port,
+                    target.target_address,
+                    target.target_port,
+                )
             session.mapped_port = 0
         return 0

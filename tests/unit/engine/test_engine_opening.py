@@ -28,12 +28,16 @@ class Announcements:
 
     def __init__(self) -> None:
         self.made: list[tuple[bytes, int, bytes, int]] = []
+        self.withdrawn: list[tuple[bytes, int, bytes, int]] = []
         self.world: World | None = None
 
     def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> int:
         assert self.world is not None and self.world.batch.count == 0
         self.made.append((mapped, mapped_port, target, target_port))
         return 0
+
+    def withdraw(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> None:
+        self.withdrawn.append((mapped, mapped_port, target, target_port))
 
 
 # --- targets and copies --------------------------------------------------------------------
