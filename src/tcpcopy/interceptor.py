@@ -256,10 +256,8 @@ class Interceptor:
             )
         if dropped:
             _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
-        for address, refused in server.peers.refusals():
-            _log.warning(
-                "tcpcopy %s: %d sessions refused, it had --max-sessions of them", address, refused
-            )
+        if router.refused:
+            _log.warning("%d sessions refused: their tcpcopy had --max-sessions", router.refused)
         if any(server.faults) or server.refused:
             kinds = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
             _log.warning(

@@ -208,7 +208,7 @@ def test_tls_that_does_not_fit(scenario: Scenario, tmp_path: Path, case: str) ->
     if case == "no client's":
         words += ["--tls-ca", mine]
     program = scenario.start_intercept(*(() if case == "plain there" else words))
-    command = ["-x", f"{PORT}-{lab.target.v4}:{PORT}", "-s", lab.assistant.v4]
+    command: list[object] = ["-x", f"{PORT}-{lab.target.v4}:{PORT}", "-s", lab.assistant.v4]
     command += [] if case == "plain here" else ours
     replay = scenario.start_tcpcopy(*command, wait=False)
     assert replay.tcpcopy.wait(15) == 2
@@ -218,7 +218,7 @@ def test_tls_that_does_not_fit(scenario: Scenario, tmp_path: Path, case: str) ->
         "name": "its certificate is not accepted",
         "no client's": "closed by it|TLS",
         "plain there": "TLS",
-        "plain here": "it speaks TLS only",
+        "plain here": "it speaks TLS only|its log says why",
     }
     assert re.search(said[case], line), line
     assert "TLS handshake failed" in program.output()
@@ -360,4 +360,4 @@ def test_sessions_of_one_tcpcopy_are_limited(scenario: Scenario) -> None:
         scenario.wait_for_target(30, 6)
     outcomes = replay.report["sessions"]["outcomes"]
     assert outcomes["replayed"] == 20, outcomes
-    assert intercept_says(replay, r"sessions refused, it had --max-sessions")
+    assert intercept_says(replay, r"10 sessions refused: their tcpcopy had --max-sessions")

@@ -15,6 +15,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -365,11 +366,7 @@ class RelayClient:
             try:
                 return self._come_up(server, connection, events, now_ns)
             except OSError as error:
-                problem = problem_of(error)
-                if connection.tls_pending:
-                    problem = f"TLS handshake: {problem}"
-                    server.refused = True
-                self._lose(server, connection, now_ns, problem)
+                self._fail(server, connection, now_ns, error)
                 return 0
         records = 0
         if events & ~select.EPOLLOUT:
@@ -407,6 +404,19 @@ class RelayClient:
             server.is_native = server.is_native or connection.handshake.heard_native
         return self._conclude(server, connection, now_ns)
 
+    def _fail(self, server: _Server, connection: Connection, now_ns: int, error: OSError) -> None:
+        """The connection broke on its way up."""
+        problem = problem_of(error)
+        if connection.tls_pending:
+            problem = f"TLS handshake: {problem}"
+            server.refused = True
+            if isinstance(error, ssl.SSLCertVerificationError):
+                connection.retry_ns = _REFUSED_RETRY_NS
+        elif connection.handshake is not None:
+            problem = f"{problem}; its log says why (--allow, --max-peers, --tls)"
+            server.refused = True
+        self._lose(server, connection, now_ns, problem)
+
     def _conclude(self, server: _Server, connection: Connection, now_ns: int) -> int:
         """Go on with what the handshake came to, if it has come to something."""
         handshake = connection.handshake
@@ -414,6 +424,7 @@ class RelayClient:
         if handshake.fault:
             self.faults[handshake.fault] += 1
             server.refused = True
+            connection.retry_ns = _REFUSED_RETRY_NS
             self._lose(server, connection, now_ns, handshake.problem)
             return 0
         if not handshake.kind:
@@ -422,6 +433,8 @@ class RelayClient:
         counts = server.counts
         counts.connects += 1
         server.refused = False
+        if connection.retry_ns > _LAST_RETRY_NS:
+            connection.retry_ns = _LAST_RETRY_NS
         if connection.was_up:
             counts.reconnects += 1
             _log.info("intercept %s: connected again", server.name)
@@ -526,10 +539,10 @@ class RelayClient:
                 connection.retry_ns = _FIRST_RETRY_NS
             if any(other.up for other in server.connections):
                 self._resume(server)  # the sessions it had announced are forgotten there
-        elif server.refused and problem != connection.problem:
-            if connection is server.connections[0]:
-                _log.warning("intercept %s: %s", server.name, problem)
-            connection.retry_ns = _REFUSED_RETRY_NS
+        elif (
+            server.refused and problem != connection.problem and connection is server.connections[0]
+        ):
+            _log.warning("intercept %s: %s", server.name, problem)
         self._wait(connection, now_ns, problem)
 
     def _wait(self, connection: Connection, now_ns: int, problem: str) -> None:

@@ -125,7 +125,7 @@ class Connection:
         except WOULD_BLOCK:
             return
         if not data:
-            raise ConnectionAbortedError("closed by it, whose log says why")
+            raise ConnectionAbortedError("closed by it")
         self.out += self.handshake.feed(data)
         self.write()
 

@@ -109,7 +109,7 @@ class ClientHandshake(_Handshake):
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they came; return what to send."""
-        if self.over:
+        if self.over or not data:
             return b""
         self._held += data
         if not self._joined:
@@ -205,7 +205,7 @@ class ServerHandshake(_Handshake):
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes as they came; return what to send, also before a fault."""
-        if self.over:
+        if self.over or not data:
             return b""
         self._held += data
         if self._greeted:

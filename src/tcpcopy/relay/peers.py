@@ -71,21 +71,16 @@ class Peers:
         else:
             del self._connections[address]
 
-    def forget_idle(self) -> None:
-        """Let go of hosts that hold nothing any more."""
-        idle = [
-            address
-            for address, peer in self._peers.items()
-            if not peer.sessions and address not in self._connections
-        ]
-        for address in idle:
-            del self._peers[address]
+    def look(self, now_ns: int) -> None:
+        """Say whose sessions were refused, and let go of hosts that hold nothing any more."""
+        for address, peer in list(self._peers.items()):
+            if peer.refused:
+                reason = f"it has {peer.limit} sessions, which is the most (--max-sessions)"
+                self.log_refusal(address, reason, now_ns, what="session of tcpcopy")
+            if not peer.sessions and address not in self._connections:
+                del self._peers[address]
 
-    def refusals(self) -> list[tuple[str, int]]:
-        """Hosts whose sessions were refused because they had too many, and how many."""
-        return [(peer.address, peer.refused) for peer in self._peers.values() if peer.refused]
-
-    def log_refusal(self, address: str, reason: str, now_ns: int) -> None:
+    def log_refusal(self, address: str, reason: str, now_ns: int, *, what: str = "tcpcopy") -> None:
         """Log why a connection is refused, unless that was said of this host a short while ago."""
         last = self._refused.get((address, reason))
         if last is not None and now_ns - last < _LOG_AGAIN_NS:
@@ -94,4 +89,4 @@ class Peers:
         self._refused.move_to_end((address, reason))
         if len(self._refused) > _MOST_REMEMBERED:
             self._refused.popitem(last=False)
-        _log.warning("tcpcopy %s refused: %s", address, reason)
+        _log.warning("%s %s refused: %s", what, address, reason)

@@ -9,6 +9,7 @@ handshake is over; those before that are bounded, and the oldest makes room for 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -200,7 +201,7 @@ class RelayServer:
                 connection.pinged_ns = now_ns
                 writer.ping(writer.lost)
                 self._send(connection)
-        self.peers.forget_idle()
+        self.peers.look(now_ns)
 
     def lost_records(self) -> int:
         """Answers that did not get to a tcpcopy, slow readers and broken connections."""
@@ -285,6 +286,8 @@ class RelayServer:
             return
         except OSError as error:
             if connection.tls_pending:
+                with contextlib.suppress(OSError):  # or the alert just sent is lost with a reset
+                    socket.socket.recv(connection.socket, _RECEIVE_BYTES)
                 detail = f"{RelayFault.TLS.description} ({problem_of(error)})"
                 self._fault(connection, RelayFault.TLS, detail)
             else:
