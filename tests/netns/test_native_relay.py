@@ -335,7 +335,7 @@ def test_ten_thousand_connections(scenario: Scenario, kind: str) -> None:
         # A tcpcopy that comes now gets in.
         late = scenario.start_tcpcopy("-x", f"9-{lab.target.v4}:9", "-s", lab.assistant.v4)
         late.stop()
-        assert late.exit_code == 0, late.output
+        assert "native relay" in late.output and "ready" in late.output
     check(scenario, replay, 460)
 
 

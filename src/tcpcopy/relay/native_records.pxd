@@ -28,7 +28,7 @@ cdef class NativeDecoder(RecordDecoder):
     cdef readonly long long consumed
     cdef readonly long long told_lost
 
-    @cython.locals(handed=cython.Py_ssize_t, size=cython.Py_ssize_t)
+    @cython.locals(handed=cython.Py_ssize_t)
     cdef Py_ssize_t _unpack(self, long long timestamp_ns) except -1
     @cython.locals(
         view=cython.uchar[::1],
@@ -41,23 +41,18 @@ cdef class NativeDecoder(RecordDecoder):
     @cython.locals(
         view=cython.uchar[::1],
         at=cython.Py_ssize_t,
+        available=cython.Py_ssize_t,
+        version=cython.int,
         addresses=cython.Py_ssize_t,
         network=cython.Py_ssize_t,
         transport=cython.Py_ssize_t,
         payload=cython.Py_ssize_t,
         size=cython.Py_ssize_t,
-    )
-    cdef Py_ssize_t _record_size(self, Py_ssize_t available) except -1
-    @cython.locals(
-        view=cython.uchar[::1],
-        version=cython.int,
-        transport=cython.Py_ssize_t,
-        payload=cython.Py_ssize_t,
         end=cython.Py_ssize_t,
         total=cython.longlong,
         length=cython.longlong,
     )
-    cdef int _hand_over(self, Py_ssize_t at, long long timestamp_ns) except -1
+    cdef int _take_record(self, long long timestamp_ns) except -1
 
 
 cdef class NativeWriter(RecordWriter):

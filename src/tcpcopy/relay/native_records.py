@@ -76,13 +76,9 @@ class NativeDecoder(RecordDecoder):
                 if not self._begin_frame():
                     break
                 continue
-            size = self._record_size(self._filled - self._start)
-            if size <= 0:
+            if not self._take_record(timestamp_ns):
                 break
-            handed += self._hand_over(self._start, timestamp_ns)
-            self._start += size
-            self._body -= size
-            self.consumed += size
+            handed += 1
         return handed
 
     def _begin_frame(self) -> int:
@@ -111,8 +107,12 @@ class NativeDecoder(RecordDecoder):
         self.consumed += _ANSWERS_HEADER
         return 1
 
-    def _record_size(self, available: int) -> int:
-        """Bytes of the record at the start; 0 when more are needed or the stream is at fault."""
+    def _take_record(self, timestamp_ns: int) -> int:
+        """Hand the next record on, an IP header's start written over its own; 1 when done.
+
+        0 when more bytes are needed or the stream is at fault.
+        """
+        available = self._filled - self._start
         if self._body <= _RECORD_HEADER:
             self.fault = _FRAME
             return 0
@@ -120,22 +120,21 @@ class NativeDecoder(RecordDecoder):
             return 0
         view = self._view
         at = self._start
-        addresses = 8
-        network = 20
-        if view[at] == 6:
-            addresses = 32
-            network = 40
+        version = view[at]
+        addresses = 32 if version == 6 else 8
+        network = addresses + (8 if version == 6 else 12)
         transport = view[at + 1]
         payload = (view[at + 2] << 8) | view[at + 3]
         size = _RECORD_HEADER + addresses + transport + payload
+        total = _read32(view, at + 4)
         if (
-            (view[at] != 4 and view[at] != 6)
+            (version != 4 and version != 6)
             or transport < 20
             or transport > 60
             or transport & 3
             or size > self._body
             or size > len(self._view)
-            or _read32(view, at + 4) < network + transport + payload
+            or total < network + transport + payload
         ):
             self.fault = _FRAME
             return 0
@@ -144,25 +143,18 @@ class NativeDecoder(RecordDecoder):
         if (view[at + _RECORD_HEADER + addresses + 12] >> 4) << 2 != transport:
             self.fault = _FRAME
             return 0
-        return size
-
-    def _hand_over(self, at: int, timestamp_ns: int) -> int:
-        """Write an IP header's start over the record's, and give the packet to the handler."""
-        view = self._view
-        self.records += 1
-        version = view[at]
-        transport = view[at + 1]
-        payload = (view[at + 2] << 8) | view[at + 3]
-        total = _read32(view, at + 4)
         self.captured_ns = self._base_ns + _read32(view, at + 8)
+        self.records += 1
+        self._start += size
+        self._body -= size
+        self.consumed += size
+        end = at + size
         if version == 4:
-            end = at + 20 + transport + payload
             _put32(view, at, _VERSION_4 | (total if total <= _HIGHEST_16 else 0))
             _put32(view, at + 4, 0)
             _put32(view, at + 8, _TTL_AND_TCP)
         else:
             at += 4
-            end = at + 40 + transport + payload
             _put32(view, at, _VERSION_6)
             length = total - 40
             _put32(view, at + 4, ((length if length <= _HIGHEST_16 else 0) << 16) | 0x0640)
