@@ -224,15 +224,18 @@ def test_tls_that_does_not_fit(scenario: Scenario, tmp_path: Path, case: str) ->
     assert "TLS handshake failed" in program.output()
 
 
-def test_intercept_killed_and_back_over_tls(scenario: Scenario, tmp_path: Path) -> None:
+@pytest.mark.parametrize("over", ["native", "TLS", "classic"])
+def test_intercept_killed_and_back(scenario: Scenario, tmp_path: Path, over: str) -> None:
     """Live sessions are announced again, and all of them arrive."""
     scenario.servers()
     lab = scenario.lab
-    theirs = certificate(tmp_path, "intercept", lab.assistant.v4)
-    words = ("--tls", "--tls-cert", theirs, "--tls-key", tmp_path / "intercept.key")
-    with scenario.replay(
-        "classic", "--tls", "--tls-ca", theirs, intercept_arguments=words
-    ) as replay:
+    ours: tuple[object, ...] = ("--relay", over)
+    words: tuple[object, ...] = ()
+    if over == "TLS":
+        theirs = certificate(tmp_path, "intercept", lab.assistant.v4)
+        ours = ("--tls", "--tls-ca", theirs)
+        words = ("--tls", "--tls-cert", theirs, "--tls-key", tmp_path / "intercept.key")
+    with scenario.replay("classic", *ours, intercept_arguments=words) as replay:
         load = scenario.start_load("--connections 50 --requests 6 --pause-after 3")
         load.wait_for("paused")
         replay.intercepts[0].stop(signal.SIGKILL)

@@ -17,6 +17,8 @@ _log = logging.getLogger("tcpcopy.relay")
 _MOST_REMEMBERED: Final = 1024
 # A refusal is logged once a peer and reason in so long, however often it comes.
 _LOG_AGAIN_NS: Final = 60_000_000_000
+# Connections coming and going: so many lines a host in that time, and of so many hosts.
+_LINES: Final = 64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -33,6 +35,8 @@ class Peers:
         self._allowed = tuple(allowed)
         self._connections: dict[str, int] = {}  # that are no longer in the handshake, by address
         self._limit = limit
+        self._lines: dict[str, int] = {}  # logged of a host, in this minute
+        self._lines_since_ns = 0
         self._peers: dict[str, Peer] = {}
         self._refused: OrderedDict[tuple[str, str], int] = OrderedDict()  # when logged last
         self._sessions = sessions
@@ -55,6 +59,13 @@ class Peers:
         """Whether one more connection of this host keeps the number of hosts within its limit."""
         return address in self._connections or len(self._connections) < self._limit
 
+    def most_connected(self, than: str) -> str:
+        """The host with the most connections, if it has at least two more than `than`, else ""."""
+        if not self._connections:
+            return ""
+        most = max(self._connections, key=self._connections.__getitem__)
+        return most if self._connections[most] > self._connections.get(than, 0) + 1 else ""
+
     def connected(self, address: str) -> Peer:
         """A connection of the host has come up; what its sessions are counted in."""
         self._connections[address] = self._connections.get(address, 0) + 1
@@ -73,12 +84,25 @@ class Peers:
 
     def look(self, now_ns: int) -> None:
         """Say whose sessions were refused, and let go of hosts that hold nothing any more."""
+        if now_ns - self._lines_since_ns >= _LOG_AGAIN_NS:
+            self._lines_since_ns = now_ns
+            self._lines.clear()
         for address, peer in list(self._peers.items()):
             if peer.refused:
                 reason = f"it has {peer.limit} sessions, which is the most (--max-sessions)"
                 self.log_refusal(address, reason, now_ns, what="session of tcpcopy")
             if not peer.sessions and address not in self._connections:
                 del self._peers[address]
+
+    def log(self, address: str, text: str, *values: object) -> None:
+        """Log what became of a connection, unless there have been too many of its host."""
+        lines = self._lines.get(address, 0)
+        if lines > _LINES or (not lines and len(self._lines) >= _MOST_REMEMBERED):
+            return
+        self._lines[address] = lines + 1
+        _log.info(text, *values)
+        if lines == _LINES:
+            _log.warning("tcpcopy %s: its other connections are not logged for a while", address)
 
     def log_refusal(self, address: str, reason: str, now_ns: int, *, what: str = "tcpcopy") -> None:
         """Log why a connection is refused, unless that was said of this host a short while ago."""

@@ -347,8 +347,13 @@ class AnswerRouter(PacketHandler):
     def _admits(self, writer: RecordWriter, route: Route | None) -> int:
         """Whether the tcpcopy of this connection may have the session."""
         peer = writer.peer
-        if peer.sessions < peer.limit:
-            return 1
+        if peer.sessions < peer.limit and (
+            route is not None
+            or self._sessions < self._session_limit
+            or peer.sessions <= self._session_limit >> 1
+            or peer.sessions == self._sessions
+        ):
+            return 1  # one that has most of a full table does not push out those of others
         if route is not None and route.writer.peer is peer:  # type: ignore[union-attr]
             return 1
         peer.refused += 1

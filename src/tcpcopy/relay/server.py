@@ -52,6 +52,7 @@ class _Connection:
         "pinged_ns",  # native: something was sent last, as far as is known
         "socket",
         "tls_pending",  # the TLS handshake is not over
+        "told_lost",  # native: lost answers that tcpcopy was told of
         "waits_to_write",  # EPOLLOUT is asked for
         "writer",  # None in the handshake
     )
@@ -72,6 +73,7 @@ class _Connection:
         self.pinged_ns = now_ns
         self.socket = peer_socket
         self.tls_pending = terms.tls is not None
+        self.told_lost = 0
         self.waits_to_write = False
         self.writer: RecordWriter | None = None
 
@@ -104,7 +106,7 @@ class RelayServer:
         self.port = port
         self.accepted = 0  # connections whose handshake was over
         self.refused = 0  # not allowed, over a limit, or protected
-        self.crowded_out = 0  # made room in the handshake for newer ones
+        self.crowded_out = 0  # made room for newer ones
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
         self.peers = peers or Peers()
@@ -197,8 +199,11 @@ class RelayServer:
             if writer.offset != connection.checked_offset:
                 connection.checked_offset = writer.offset
                 connection.pinged_ns = now_ns
-            elif now_ns - connection.pinged_ns >= native.PING_NS:
+            idle = now_ns - connection.pinged_ns >= native.PING_NS
+            # Losses are told as soon as there is credit again to tell them.
+            if idle or (writer.lost != connection.told_lost and writer.allowed > writer.offset):
                 connection.pinged_ns = now_ns
+                connection.told_lost = writer.lost
                 writer.ping(writer.lost)
                 self._send(connection)
         self.peers.look(now_ns)
@@ -263,7 +268,7 @@ class RelayServer:
         self.peers.log_refusal(address, reason, self._now_ns)
 
     def _reason_to_refuse(self, address: str) -> str:
-        if self.connections >= self._connection_limit:
+        if self.connections >= self._connection_limit and not self._make_room(address):
             return f"{self._connection_limit} connections are open, which is the most"
         if not self.peers.has_room(address):
             return f"{self.peers.count} tcpcopies are connected, which is the most (--max-peers)"
@@ -272,6 +277,19 @@ class RelayServer:
                 if connection.address != address and connection.handshake is None:
                     return f"-c protects the connections of {connection.address}"
         return ""
+
+    def _make_room(self, address: str) -> bool:
+        """Let a host with many connections have one less, for one with fewer."""
+        most = self.peers.most_connected(address)
+        newest = None
+        for connection in self._connections.values():
+            if connection.address == most and connection.handshake is None:
+                newest = connection
+        if newest is None:
+            return False
+        self.crowded_out += 1
+        self._drop(newest, "another tcpcopy needs the room")
+        return True
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -352,7 +370,7 @@ class RelayServer:
         self.accepted += 1
         self._take(connection, handshake.rest)
         if connection.socket.fileno() >= 0:
-            _log.info("tcpcopy %s connected, %s", connection.peer, shown)
+            self.peers.log(connection.address, "tcpcopy %s connected, %s", connection.peer, shown)
 
     def _take(self, connection: _Connection, data: bytes) -> None:
         """Bytes of a connection whose handshake is over."""
@@ -433,7 +451,9 @@ class RelayServer:
         self.router.connection_closed()
         if problem:
             unsent = f", {lost} answers were not sent" if lost else ""
-            _log.info("tcpcopy %s gone: %s%s", connection.peer, problem, unsent)
+            self.peers.log(
+                connection.address, "tcpcopy %s gone: %s%s", connection.peer, problem, unsent
+            )
 
 
 def _refusal(host: str, port: int, error: OSError) -> UsageError:

@@ -13,11 +13,12 @@ import pytest
 
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
-from tcpcopy.relay.classic import RelayFault
+from tcpcopy.relay.classic import MessageType, RelayFault, encode_message
 from tcpcopy.relay.client import LiveSession, RelayClient
 from tcpcopy.relay.handshake import Kind
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.peers import Peers
+from tcpcopy.relay.records import Peer, RecordWriter
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.security import read_secret
 from tcpcopy.relay.server import RelayServer
@@ -328,6 +329,54 @@ def test_sessions_of_a_peer_are_limited(start: Start, caplog: pytest.LogCaptureF
     pair.router.sweep(pair.now())
     pair.server.run_timers(pair.now())
     assert not pair.server.peers._peers
+
+
+def test_one_host_does_not_keep_others_out(start: Start) -> None:
+    """All connections are taken by one host: another gets its share."""
+    pair = start(connection_limit=8)
+    crowd = []
+    for _ in range(12):
+        peer = socket.create_connection(
+            ("127.0.0.1", pair.server.port), source_address=("127.0.0.2", 0)
+        )
+        peer.sendall(bytes(6) + b"\0\6" + bytes(6))
+        crowd.append(peer)
+    pair.until(lambda: pair.server.accepted + pair.server.refused == 12)
+    assert pair.server.connections == 8
+    client = pair.client()
+    pair.up(client)
+    assert (pair.server.connections, pair.server.crowded_out) == (8, 2)
+    for peer in crowd:
+        peer.close()
+
+
+def test_one_host_does_not_push_out_the_sessions_of_others() -> None:
+    router = AnswerRouter(session_limit=100)
+    greedy, modest = RecordWriter(1, peer=Peer("a")), RecordWriter(2, peer=Peer("b"))
+
+    def add(writer: RecordWriter, port: int) -> None:
+        router.messages(writer, encode_message(MessageType.ADD, CLIENT, port, TARGET, 80))
+
+    for port in range(1, 11):
+        add(modest, port)
+    for port in range(1000, 1500):
+        add(greedy, port)
+    assert (modest.peer.sessions, greedy.peer.sessions) == (10, 90)
+    assert greedy.peer.refused == 410 and router.evicted == 0
+    for port in range(11, 60):
+        add(modest, port)
+    assert router.sessions == 100 and router.evicted == 49
+
+
+def test_log_of_connections_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    peers = Peers()
+    for _ in range(500):
+        peers.log("10.0.0.1", "something %s", 1)
+    assert len(caplog.records) == 66
+    peers.look(60 * SECOND)
+    peers.log("10.0.0.1", "something %s", 1)
+    assert len(caplog.records) == 67
 
 
 def test_who_may_connect() -> None:
