@@ -6,18 +6,23 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 from benchmarks import builds, machine, tables
 from benchmarks.copier import Variant
+from benchmarks.floor.scenario import Floor
 from benchmarks.numbers import Run
-from benchmarks.scenarios import ALL, Scenario
+from benchmarks.scaling import Scale
+from benchmarks.scenarios import ALL as REPLAYS
+from benchmarks.scenarios import Scenario
 from benchmarks.site import Site
 from tcpcopy.demo.netns import Lab, LabError, missing_requirement
 from tcpcopy.demo.processes import Interrupted, Interrupts
 from tcpcopy.errors import UsageError
 
+ALL: tuple[type[Scenario], ...] = (*REPLAYS, Floor, Scale)
 _JSON = machine.ROOT / "build" / "bench.json"
 
 
@@ -34,7 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--scenario", action="append", choices=[s.name for s in ALL], help="only this; repeats")
-    add("--mode", action="append", choices=("socket", "classic"), help="only this; repeats")
+    add("--mode", action="append", choices=builds.MODES, help="only this; repeats")
     add("--builds", default="", help="compiled, pure, c, NAME=INTERPRETER; with commas between")
     add("--rounds", type=int, default=0, help="runs of each, in turn; 0: as the scenario has it")
     add("--seconds", type=float, default=4.0, help="of load in each run")
@@ -65,7 +70,7 @@ class Bench:
         names = [name for name in options.builds.split(",") if name]
         self.named = bool(names)  # what is asked for by name is run wherever it can be
         self.builds = builds.find(names or builds.default_names())
-        self.modes = options.mode or ["classic", "socket"]
+        self.modes = options.mode or ["classic", "link", "socket"]
         self.machine = machine.describe()
         self.versions = {build.name: build.version() for build in self.builds}
         self.results: list[dict[str, Any]] = []
@@ -73,11 +78,23 @@ class Bench:
 
     def variants(self, scenario: Scenario) -> list[Variant]:
         """What is compared in a scenario, in the order of a round."""
+        if scenario.own_modes:
+            return [
+                Variant(build, mode)
+                for build in self.builds
+                if build.name == "compiled"
+                for mode in scenario.own_modes
+            ]
         found = [Variant(None)] if scenario.without_copy else []
         for build in self.builds:
             if build.name == "pure" and not (scenario.pure or self.named):
                 continue
-            found += [Variant(build, mode) for mode in build.modes if mode in self.modes]
+            if scenario.modes:
+                found += [Variant(build, mode) for mode in scenario.modes if not build.is_c]
+                continue
+            # The C pair is the reference of every mode asked for.
+            modes = build.modes if build.is_c else [m for m in build.modes if m in self.modes]
+            found += [Variant(build, mode) for mode in modes]
         return found
 
     def run(self, scenario: Scenario) -> None:
@@ -86,9 +103,12 @@ class Bench:
         rounds = self.options.rounds or scenario.rounds
         load = machine.load_average()
         runs: dict[str, list[Run]] = {variant.name: [] for variant in variants}
-        with Lab() as lab:
+        with ExitStack() as stack:
             options = self.options
-            site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
+            site = None
+            if not scenario.alone:
+                lab = stack.enter_context(Lab())
+                site = Site(lab, self.interrupts, options.seconds, options.sessions, options.perf)
             for number in range(rounds):
                 for variant in variants:
                     print(
@@ -98,6 +118,9 @@ class Bench:
                         flush=True,
                     )
                     self.interrupts.check()
+                    if site is None:
+                        runs[variant.name].append(scenario.run_alone(variant))
+                        continue
                     runs[variant.name].append(scenario.run(site, variant))
                     site.clear()
         print(end="\r\x1b[K", file=sys.stderr, flush=True)
@@ -105,7 +128,7 @@ class Bench:
         self._show(scenario, runs, load)
 
     def _show(self, scenario: Scenario, runs: dict[str, list[Run]], load: float) -> None:
-        rounds = max(map(len, runs.values()))
+        rounds = max(map(len, runs.values()), default=0)
         say(f"\n### {scenario.name}: {scenario.title}\n")
         say(
             f"{machine.line(self.machine)}; load average {load:.1f} at the start; "
@@ -151,16 +174,16 @@ def main(argv: Sequence[str]) -> int:
             for scenario in ALL:
                 say(f"{scenario.name:12} {scenario.title}")
             return 0
+        chosen = [s for s in ALL if not options.scenario or s.name in options.scenario]
         problem = missing_requirement()
-        if problem:
+        if problem and not all(scenario.alone for scenario in chosen):
             raise LabError(problem)
         interrupts = Interrupts()
         with interrupts.installed():
             bench = Bench(options, interrupts)
             try:
-                for scenario in ALL:
-                    if not options.scenario or scenario.name in options.scenario:
-                        bench.run(scenario())
+                for scenario in chosen:
+                    bench.run(scenario())
             finally:
                 bench.save()
             say(f"\nAll values: {options.json}")

@@ -16,6 +16,8 @@ from tcpcopy.errors import UsageError
 C_PREFIX = "TCPCOPY_BENCH_C"
 #: Or each program by its path.
 C_PROGRAMS = {name: f"{C_PREFIX}_{name.upper()}" for name in ("tcpcopy", "intercept")}
+#: What carries the requests to the target.
+MODES = ("classic", "link", "link-no-tso", "socket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Build:
     @property
     def modes(self) -> tuple[str, ...]:
         """Modes that it knows."""
-        return ("classic",) if self.is_c else ("classic", "socket")
+        return ("classic",) if self.is_c else MODES
 
     def version(self) -> str:
         """What it says of itself, in one line."""

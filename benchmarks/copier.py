@@ -18,6 +18,9 @@ from tests.lab.scenario import PORT, RELAY_PORT
 
 _READY_S = 20.0
 _END_S = 20.0
+#: Modes that send frames (-o), and whether the device may cut large segments.
+LINK_MODES = {"link": "on", "link-no-tso": "off"}
+_ANSWERS_DROPPED = re.compile(r"(\d+) answers lost by the kernel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Variant:
 
 
 class Copier:
-    """tcpcopy on online, and intercept on assistant in classic mode."""
+    """tcpcopy on online, and intercept on assistant in classic and link mode."""
 
     def __init__(
         self, lab: Lab, build: Build, mode: str, directory: Path, interrupts: Interrupts
@@ -51,10 +54,13 @@ class Copier:
         """Start what the mode needs; return when tcpcopy captures."""
         lab = self.lab
         arguments = ["-x", f"{PORT}-{lab.target.v4}:{PORT}"]
-        if self.mode == "classic":
+        if self.mode != "socket":
             lab.classic()
             self.intercept = self._start_intercept()
             arguments += ["-s", lab.assistant.v4]
+        if self.mode in LINK_MODES:
+            arguments += ["-o", "eth0"]
+            lab.online.run("ethtool", "-K", "eth0", "tso", LINK_MODES[self.mode])
         if self.build.is_c:
             arguments += ["-l", str(self.directory / "tcpcopy.log")]
         else:
@@ -112,6 +118,8 @@ class Copier:
         for program in self.programs.values():
             self._end(program)
         self.lab.classic_off()
+        if self.mode in LINK_MODES:
+            self.lab.online.run("ethtool", "-K", "eth0", "tso", "on")
         if self.build.is_c:
             return raw_drops
         self.report = json.loads((self.directory / "report.json").read_text())
@@ -121,6 +129,14 @@ class Copier:
     def captured(self) -> int:
         """Packets that the kernel gave tcpcopy, after `stop`; 0 for a program that does not say."""
         return int(self.report["kernel"]["received"]) if self.report else 0
+
+    @property
+    def answers_dropped(self) -> int | None:
+        """Answers that the kernel could not hand to intercept, after `stop`, if known."""
+        if self.intercept is None or self.build.is_c:
+            return None
+        found = _ANSWERS_DROPPED.findall(self.intercept.output())
+        return int(found[-1]) if found else 0
 
     def _end(self, program: Program) -> None:
         program.send_signal(signal.SIGINT)

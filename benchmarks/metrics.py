@@ -40,6 +40,9 @@ METRICS: Final[dict[str, Metric]] = {
     "tcpcopy_peak_mb": Metric("tcpcopy peak MB", 1, "the most resident memory there was"),
     "intercept_peak_mb": Metric("intercept peak MB", 1, "the most resident memory there was"),
     "drops": Metric("drops", 0, "packets that the kernel could not hand to tcpcopy"),
+    "intercept_drops": Metric(
+        "intercept drops", 0, "answers that the kernel could not hand to intercept"
+    ),
     "slowdown": Metric("online speed", 3, "online requests a second, by those without a copy"),
     "delay_p50_ms": Metric("delay p50 ms", 3, "arrival at online to arrival at the target"),
     "delay_p99_ms": Metric("delay p99 ms", 3, "arrival at online to arrival at the target"),
@@ -49,5 +52,23 @@ METRICS: Final[dict[str, Metric]] = {
     "sessions": Metric("sessions", 0, "connections that were open at the target"),
     "tcpcopy_session_bytes": Metric("tcpcopy B/session", 0, "growth of resident memory for each"),
     "intercept_session_bytes": Metric("intercept B/session", 0, "growth of resident memory"),
+    "scale_session_bytes": Metric("B/session", 0, "growth of resident memory for each open one"),
+    "scale_wave_growth": Metric(
+        "last wave", 3, "resident memory with the last, to that with the second"
+    ),
+    "scale_open_ns": Metric("open ns", 0, "CPU of a SYN: a session made, and its own SYN sent"),
+    "scale_close_ns": Metric("close ns", 0, "CPU of a client's RST, replayed"),
+    "scale_pause_ms": Metric("longest ms", 2, "longest single SYN while all were opened"),
+    "scale_idle_timers_ns": Metric("idle timers ns", 0, "a call of run_timers, nothing due"),
+    "scale_request_ns": Metric("request ns", 0, "CPU of a captured request, over all at random"),
+    "scale_answer_ns": Metric("answer ns", 0, "CPU of an answer of the target, the same"),
+    "scale_timer_ns": Metric("timer ns", 0, "CPU of a delayed acknowledgement, the same"),
+    "scale_hot_request_ns": Metric("hot request ns", 0, "the same on a fixed set of 100"),
+    "scale_hot_answer_ns": Metric("hot answer ns", 0, "the same on a fixed set of 100"),
+    "scale_hot_timer_ns": Metric("hot timer ns", 0, "the same on a fixed set of 100"),
+    "packet_us": Metric("us/packet", 2, "CPU for each packet copied"),
+    "packet_user_us": Metric("of it user", 2, "its part in user mode (sampled by ticks)"),
+    "packet_sleeps": Metric("sleeps/packet", 3, "times it waited, for each packet"),
+    "send_errors": Metric("send errors", 0, "packets that the kernel did not take"),
     "seconds": Metric("s", 1, "seconds measured"),
 }

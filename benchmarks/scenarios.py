@@ -31,12 +31,20 @@ COSTS = (
 COST_TABLES: Tables = (
     (
         "online_per_s", "slowdown", "packets_per_s", "target_per_s", "exact", "drops",
-        "tcpcopy_peak_mb", "intercept_peak_mb",
+        "intercept_drops", "tcpcopy_peak_mb", "intercept_peak_mb",
     ),
     COSTS,
 )  # fmt: skip
 DELAY_TABLES: Tables = (
-    ("online_per_s", "exact", "drops", "delay_p50_ms", "delay_p99_ms", "delay_count"),
+    (
+        "online_per_s",
+        "exact",
+        "drops",
+        "intercept_drops",
+        "delay_p50_ms",
+        "delay_p99_ms",
+        "delay_count",
+    ),
     COSTS,
 )
 
@@ -50,6 +58,9 @@ class Scenario:
     rounds: ClassVar[int] = 2
     without_copy: ClassVar[bool] = False  # also measured: online alone
     pure: ClassVar[bool] = False  # the uncompiled package can bear it
+    modes: ClassVar[tuple[str, ...]] = ()  # variants of a build, instead of the modes it knows
+    alone: ClassVar[bool] = False  # `run_alone` is called: needs no hosts, and no root
+    own_modes: ClassVar[tuple[str, ...]] = ()  # of the compiled build, instead of the usual ones
 
     def __init__(self) -> None:
         self.profiles: dict[str, Profile] = {}  # "variant, program": the last run's samples
@@ -57,6 +68,10 @@ class Scenario:
 
     def run(self, site: Site, variant: Variant) -> Run:
         """One run of one variant, from starting the servers to what was measured."""
+        raise NotImplementedError
+
+    def run_alone(self, variant: Variant) -> Run:
+        """The same for a scenario that needs no hosts."""
         raise NotImplementedError
 
 
@@ -151,6 +166,7 @@ class Throughput(Scenario):
             for name, size in copier.resident("VmHWM").items():
                 run[f"{name}_peak_mb"] = size / 1e6
             run["drops"] = copier.stop()
+            run["intercept_drops"] = copier.answers_dropped
             run |= costs(before, used, replayed, copier.captured or packets)
             run["own_us"] = without_soft_us(run, profiles)
             if copier.report and (run["exact"] != 1 or copier.report["exit_code"]):
@@ -302,7 +318,7 @@ class Open(Scenario):
         (
             "sessions", "exact", "tcpcopy_session_bytes", "intercept_session_bytes",
             "tcpcopy_mb", "tcpcopy_own_mb", "intercept_mb", "intercept_own_mb",
-            "tcpcopy_idle_us", "intercept_idle_us", "drops",
+            "tcpcopy_idle_us", "intercept_idle_us", "drops", "intercept_drops",
         ),
     )  # fmt: skip
 
@@ -327,6 +343,7 @@ class Open(Scenario):
             run[f"{name}_session_bytes"] = per(size - before[name], sessions)
         run |= idle_costs(site, copier)
         run["drops"] = copier.stop()
+        run["intercept_drops"] = copier.answers_dropped
         return run
 
 

@@ -15,6 +15,7 @@ RATIOS = (
     "tcpcopy_peak_mb", "intercept_peak_mb",
     "tcpcopy_idle_us", "intercept_idle_us",
     "tcpcopy_session_bytes", "intercept_session_bytes",
+    "scale_session_bytes", "scale_request_ns", "scale_answer_ns", "scale_timer_ns",
 )  # fmt: skip
 MISSING = "–"
 

@@ -31,6 +31,7 @@ _TCPCOPY = """\
 ## tcpcopy
 
     tcpcopy -x TRANSFER,... [-s HOST,...] [options]
+    tcpcopy inspect FILE... [--help]
     tcpcopy demo [--help]
 
 Runs on the online host and copies its live TCP traffic to a test server. Without `-s` it

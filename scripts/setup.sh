@@ -19,7 +19,9 @@ TEST_PROGRAMS=(
     redis-server:redis-server redis-benchmark:redis-tools memcached:memcached
     mariadbd:mariadb-server mariadb:mariadb-client
     "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib"
+    dnsmasq:dnsmasq-base dig:bind9-dnsutils dnsperf:dnsperf
     wrk:wrk nft:nftables ethtool:ethtool curl:curl tcpdump:tcpdump
+    editcap:wireshark-common
 )
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_RETRIES=5 PIP_ROOT_USER_ACTION=ignore

@@ -15,12 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tcpcopy import options as option_table
-from tcpcopy.capture.devices import check_privilege, is_local_address, short_queue
+from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, resident_bytes
+from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
 from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address
+from tcpcopy.mapping.rate import REQUESTS, SESSIONS
+from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
@@ -39,6 +42,7 @@ from tcpcopy.supervisor import (
     starting,
     stop_signals,
 )
+from tcpcopy.udp_side import UdpConfig, ports_to_send_from
 from tcpcopy.version import VERSION, build_kind, version_line
 from tcpcopy.workers import Workers
 
@@ -59,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         from tcpcopy.demo.main import main as demo_main
 
         return demo_main(arguments[1:])
+    if arguments[:1] == ["inspect"]:
+        from tcpcopy.inspect_cli import main as inspect_main
+
+        return inspect_main(arguments[1:])
     try:
         os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
@@ -86,8 +94,9 @@ def check_networks(options: Options) -> None:
     capture, send = options.capture_namespace, options.send_namespace
     sender = None if same(capture, send) else is_local_in(send)
     option_table.check_host(options, is_local_in(capture), sender)
-    with inside(capture):
-        check_privilege()
+    if options.recorded is None or not options.socket_mode:
+        with inside(capture):
+            check_privilege()
 
 
 def _run(options: Options, startup: Startup | None) -> int:
@@ -145,10 +154,15 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
     if warning := short_queue(granted_bytes, asked_bytes):
         _log.warning("capture: %s", warning)
     if options.without_effect:
-        _log.warning(
-            "no effect: %s (classic mode only, which -s turns on)",
-            ", ".join(options.without_effect),
-        )
+        why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
+        _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
+    with inside(options.capture_namespace):
+        pairs = overlapping(options.devices)
+    for lower, upper in pairs:
+        told = "costs twice the capture; each counts once"
+        if options.transport != "tcp":
+            told = "sends each UDP datagram twice; name one of them"
+        _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
     _log.info("ready: %s", _describe(options))
 
 
@@ -170,7 +184,8 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
                 reporter.tick(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)
-    _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
+    if signals.requested():
+        _log.info("stopping: capture ends, open sessions have %d s", EXIT_WAIT_NS // _NS)
     stopped_ns = time.monotonic_ns()
     copier.finish(lambda: signals.requests > 1, tick)
     log.wipe_before(None)
@@ -207,6 +222,27 @@ def session_limit(options: Options, open_files: int) -> int:
     return max(1, open_files - _OTHER_FILES - len(options.devices) * options.workers)
 
 
+def udp_config(
+    options: Options, port_shift: int, *, open_files: int = 0, local_addresses: int = 0
+) -> UdpConfig | None:
+    """What the options come to for the UDP half of one worker; None without UDP.
+
+    In socket mode each flow has an open file, and a local port: of those one in ten is left alone.
+    """
+    if not options.copies_udp:
+        return None
+    limit = MAX_ENTRIES
+    if options.socket_mode:
+        ports = ports_to_send_from() * max(1, local_addresses) // options.workers
+        limit = max(1, ports // 10 * 9)
+        if open_files:
+            # TCP sessions have theirs: with both, each gets a half.
+            files = session_limit(options, open_files)
+            limit = max(1, min(limit, files // 2 if options.copies_tcp else files))
+    engine = DatagramConfig(options.flow_timeout_ns, options.copies, limit)
+    return UdpConfig(engine, not options.socket_mode, port_shift)
+
+
 def copier_config(
     options: Options, draw: Callable[[int], int] = random.getrandbits, *, open_files: int = 0
 ) -> CopierConfig:
@@ -215,9 +251,14 @@ def copier_config(
     `draw(bits)` gives random numbers, `open_files` is the limit of them (0: none).
     """
     mss_given = options.mss_bytes if options.mss_bytes != 1460 or options.mtu_bytes != 1500 else 0
+    recorded = options.recorded
     local_addresses: tuple[bytes, ...] = ()
     if options.socket_mode and options.client_pool is not None:
         local_addresses = tuple(itertools.islice(options.client_pool, _MOST_LOCAL_ADDRESSES))
+    max_sessions = session_limit(options, open_files)
+    if options.copies_tcp and options.copies_udp:
+        max_sessions = (max_sessions + 1) // 2
+    seed, port_shift = draw(31), draw(9)
     return CopierConfig(
         engine=EngineConfig(
             answer_timeout_ns=options.session_timeout_ns,
@@ -227,9 +268,12 @@ def copier_config(
             mss=mss_given,
             wait_for_answers=options.wait_for_answers,
             full_sessions_only=options.full_sessions_only,
-            max_sessions=session_limit(options, open_files),
+            max_sessions=max_sessions,
             max_queued_bytes=options.memory_bytes // 4 * 3,
-            seed=draw(31),
+            seed=seed,
+            recorded=recorded is not None,
+            speed=float(recorded.engine_speed) if recorded is not None else 1.0,
+            paced=recorded is None or not recorded.fast,
         ),
         transfers=options.transfers,
         devices=options.devices,
@@ -237,8 +281,11 @@ def copier_config(
         filter=options.filter,
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
+        promiscuous=options.promiscuous,
         intercepts=tuple(
-            (format_address(intercept.address), intercept.port) for intercept in options.intercepts
+            (format_address(intercept.address), intercept.port)
+            for intercept in options.intercepts
+            if options.copies_tcp
         ),
         output_device=options.output_device,
         relay_connections=options.relay_connections,
@@ -251,11 +298,17 @@ def copier_config(
         localhost_replacement=options.localhost_replacement,
         copies=options.copies,
         factor=options.factor,
-        port_shift=draw(9),
+        port_shift=port_shift,
         percentage=options.percentage,
         gradual=options.gradual,
         memory_bytes=options.memory_bytes,
         local_addresses=local_addresses,
+        recorded=recorded,
+        rate=options.rate,
+        tcp=options.copies_tcp,
+        udp=udp_config(
+            options, port_shift, open_files=open_files, local_addresses=len(local_addresses)
+        ),
     )
 
 
@@ -286,6 +339,10 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         client_pool_size=len(pool) if pool is not None else 0,
         example_client=format_address(pool[0]) if pool is not None and len(pool) else "",
         devices=options.devices,
+        files=options.recorded.paths if options.recorded is not None else (),
+        passes=options.recorded.passes if options.recorded is not None else 1,
+        pacing=pacing_text(options),
+        rate=rate_text(options),
         filter_text=options.filter or "",
         buffer_mib=options.buffer_bytes >> 20,
         snaplen=options.snaplen_bytes,
@@ -296,17 +353,50 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         exit_wait_s=waited_s,
         version=VERSION,
         is_compiled=build_kind() == "compiled",
+        transport=options.transport,
     )
+
+
+def pacing_text(options: Options) -> str:
+    """How fast files are replayed; "" for live traffic."""
+    recorded = options.recorded
+    if recorded is None:
+        return ""
+    if recorded.fast:
+        return "as fast as answers allow"
+    text = "as recorded" if recorded.speed == 1 else f"{float(recorded.speed):g} times as fast"
+    if recorded.longest_gap_ns is not None:
+        text += f", gaps cut to {recorded.longest_gap_ns / 1e6:g} ms"
+    return text
+
+
+def rate_text(options: Options) -> str:
+    """`--rate` as asked for; "" without one."""
+    rate = options.rate
+    if rate is None:
+        return ""
+    unit = REQUESTS if rate.is_requests else SESSIONS
+    ramp = f", ramp of {rate.ramp_ns / 1e9:g} s" if rate.ramp_ns else ""
+    return f"at most {float(rate.per_second):g} {unit}/s ({rate.mode}{ramp})"
 
 
 def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
+    if options.transport == "udp" and not options.socket_mode:
+        mode = "packets with client addresses"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
+    if options.recorded is not None:
+        devices = f"{', '.join(options.recorded.paths)}, {pacing_text(options)}"
+        if options.recorded.passes > 1:
+            devices += f", {options.recorded.passes} times"
+    if options.rate is not None:
+        devices += f", {rate_text(options)}"
     workers = f", {options.workers} workers" if options.workers > 1 else ""
-    return f"{mode}, copying {shown} from {devices}{workers} ({version_line('tcpcopy')})"
+    what = {"tcp": "", "udp": "UDP ", "both": "TCP and UDP "}[options.transport]
+    return f"{mode}, copying {what}{shown} from {devices}{workers} ({version_line('tcpcopy')})"
 
 
 if __name__ == "__main__":

@@ -9,12 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpcopy.capture.acks import AckFilter, Evidence
-from tcpcopy.capture.filters import REJECT_ALL, compile_filter, expression_for
+from tcpcopy.capture.filters import (
+    REJECT_ALL,
+    compile_filter,
+    expression_for,
+    udp_expression_for,
+)
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
@@ -22,13 +28,18 @@ from tcpcopy.errors import UsageError
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.memory import ResidentMemory
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
+from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
-from tcpcopy.report.counters import RingCounts, Snapshot
+from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
+from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +62,7 @@ class CopierConfig:
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
+    promiscuous: bool = False
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -67,6 +79,10 @@ class CopierConfig:
     memory_bytes: int = 1024 * _MIB
     local_addresses: tuple[bytes, ...] = field(default=())
     share: tuple[int, int] = (0, 1)  # this worker, and how many there are
+    recorded: RecordedConfig | None = None  # files instead of devices
+    rate: RateConfig | None = None
+    tcp: bool = True  # whether TCP is copied
+    udp: UdpConfig | None = None  # UDP as well, or alone
 
 
 class _NoSink(PacketSink):
@@ -85,10 +101,12 @@ class Copier:
         self.sender: RawSender | LinkSender | None = None
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self.player: Player | None = None
         self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._memory_bytes = 0
+        self._resident: ResidentMemory | None = None
         self._closed = False
         self.engine = self._make_engine()
         self.loop = Loop(
@@ -97,6 +115,10 @@ class Copier:
             backlog_limit=config.memory_bytes // 4,
             housekeep=self._housekeep,
         )
+        self.udp = self._make_udp()
+        if self.udp is not None:
+            both = ProtocolSwitch(self.udp.engine, self.engine)
+            self.loop.handler = both if config.tcp else self.udp.engine
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -136,7 +158,31 @@ class Copier:
                 local_addresses=config.local_addresses,
             )
         self._opener = opener
+        self._rate = None
+        if config.rate is not None:
+            self._rate = config.rate.limit(config.share[1])
+            opener.rate = config.rate.session_rate(self._rate, config.recorded is not None)
+            if config.rate.is_requests:
+                context.turn_rate = self._rate
         return Engine(config.engine, context, opener, on_bug=_log_bug)
+
+    def _make_udp(self) -> UdpSide | None:
+        config = self.config
+        if config.udp is None:
+            return None
+        return UdpSide(
+            config.udp,
+            config.transfers,
+            pool=config.pool,
+            localhost_replacement=config.localhost_replacement,
+            factor=config.factor,
+            percentage=config.percentage,
+            gradual=config.gradual,
+            local_addresses=config.local_addresses,
+            share=config.share,
+            mtu=config.engine.mtu,
+            on_bug=_log_bug,
+        )
 
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
@@ -151,12 +197,17 @@ class Copier:
 
     def _open(self) -> None:
         config = self.config
+        self._resident = ResidentMemory()
         program = filter_program(config) if not self.rings else b""
+        if config.recorded is not None:
+            self.player = self.loop.player = self._open_recorded(config.recorded)
         if config.intercepts:
             self._open_classic()
         elif self.transport is not None:
             self.loop.add_transport(self.transport)
-        if not self.rings:
+        if self.udp is not None:
+            self._open_udp(self.udp)
+        if not self.rings and self.player is None:
             try:
                 with inside(config.capture_namespace):
                     self.rings = open_rings(
@@ -164,18 +215,44 @@ class Copier:
                         program,
                         buffer_bytes=config.buffer_bytes,
                         snaplen=config.snaplen,
+                        promiscuous=config.promiscuous,
                     )
             except PermissionError:
                 raise no_privilege() from None
         for ring in self.rings:
             self.loop.add_ring(ring)
-        if config.filter is None:
+        if config.filter is None and config.tcp and self.player is None:
             self._ack_filter = AckFilter(
                 self.rings,
                 filter_program(config),
                 filter_program(config, pure_acks=False),
                 far_matters=not config.engine.rtt_ns,
             )
+
+    def _open_recorded(self, recorded: RecordedConfig) -> Player:
+        config = self.config
+        sources = config.transfers.sources()
+        expression = config.filter
+        if expression is None and recorded.is_live:  # without what we send ourselves
+            expression = expression_for(sources, config.transfers.targets())
+        feed = open_feed((port for _, port in sources), expression)
+        player = Player(
+            recorded,
+            open_recorded(recorded.paths),
+            feed,
+            self.engine,
+            memory_bytes=config.memory_bytes,
+        )
+        if self._rate is not None and config.rate is not None:
+            player.limit_rate(self._rate, config.rate.mode, requests=config.rate.is_requests)
+        return player
+
+    def _open_udp(self, udp: UdpSide) -> None:
+        try:
+            udp.open(self.config.output_device)
+        except PermissionError:
+            raise no_privilege() from None
+        self.loop.add_udp(udp)
 
     def _open_classic(self) -> None:
         config = self.config
@@ -230,12 +307,18 @@ class Copier:
             counts = self.engine.context.counts
             evidence = Evidence(counts.client_first, counts.server_first, counts.far)
             self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
-        self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
+        if self.player is None:  # its times are the loop's already
+            self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         limit = self.config.memory_bytes
-        self._memory_bytes = resident_bytes()
+        if self._resident is not None:
+            self._memory_bytes = self._resident.bytes()
         self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
+            self._batch.largest = self.sender.largest
+        if self.udp is not None:
+            short = self._opener.memory_is_short
+            self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():
@@ -244,7 +327,7 @@ class Copier:
     def run(
         self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
     ) -> None:
-        """Copy until `stopping()`; `tick` is called with the time now and then.
+        """Copy until `stopping()` or the end of the files; `tick`: with the time now and then.
 
         `stop_fd` polls readable when `stopping` may have changed.
         """
@@ -252,6 +335,8 @@ class Copier:
         while not stopping():
             self.loop.run(time.monotonic_ns() + _TICK_NS, place)
             tick(self.engine.now_ns)
+            if self.loop.is_done():
+                break
         self.loop.waiter.remove(place)
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
@@ -260,6 +345,10 @@ class Copier:
         self._ack_filter = None
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        if self.player is not None:
+            self.player.stop()
+            for problem in self.player.stream.problems:
+                _log.warning("%s", problem)
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS
         loop.turn()
         while loop.backlog.held_bytes or self._left_in_rings():
@@ -274,13 +363,16 @@ class Copier:
             tick(engine.now_ns)
             if engine.now_ns - looked_ns > _LOOK_NS:
                 looked_ns = engine.now_ns
-                if engine.unfinished() == 0:
+                if engine.unfinished() == 0 and not (self.udp and self.udp.engine.unfinished()):
                     break
             if handled < _BUSY_EVENTS:
                 loop.waiter.wait(_PAUSE_NS)
         engine.now_ns = time.monotonic_ns()
         engine.close_all()
         self._batch.flush()
+        if self.udp is not None:
+            self.udp.begin(engine.now_ns)
+            self.udp.engine.close_all()
 
     def _left_in_rings(self) -> bool:
         poll = select.poll()
@@ -295,12 +387,18 @@ class Copier:
         self._closed = True
         for ring in self.rings:
             ring.close()
+        if self._resident is not None:
+            self._resident.close()
+        if self.player is not None:
+            self.player.stream.close()
         if self.relay is not None:
             self.relay.close()
         if self.transport is not None:
             self.transport.close_all()
         if self.sender is not None:
             self.sender.close()
+        if self.udp is not None:
+            self.udp.close()
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -345,14 +443,45 @@ class Copier:
             ring_counts.dropped += dropped
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
+        if self.udp is not None:
+            self.udp.fill(snapshot)
+        if self.player is not None:
+            snapshot.file = file_counts(self.player)
+        if self._rate is not None:
+            snapshot.rate = RateCounts(
+                taken=self._rate.taken,
+                waited=self._rate.waited,
+                reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
+            )
         return snapshot
+
+
+def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
+    """The pcap expression for what -x names, of the transports that are copied."""
+    sources, targets = config.transfers.sources(), config.transfers.targets()
+    expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
+    if config.udp is not None:
+        expressions.append(udp_expression_for(sources, targets))
+    return " or ".join(expressions)
+
+
+def file_counts(player: Player) -> InputCounts:
+    """What was read of the files."""
+    done, total = player.progress()
+    return InputCounts(
+        packets=player.feed.taken + player.feed.left_out,
+        left_out=player.feed.left_out,
+        bytes_read=done,
+        bytes_total=total,
+        passes=player.passes_done,
+        problems=len(player.stream.problems),
+    )
 
 
 def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
     """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    sources, targets = config.transfers.sources(), config.transfers.targets()
-    own = expression_for(sources, targets, pure_acks)
+    own = own_expression(config, pure_acks)
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")
@@ -384,17 +513,11 @@ def _log_bug(text: str) -> None:
     _log.error("a session was ended by an error inside tcpcopy:\n%s", text)
 
 
-def resident_bytes() -> int:
-    """Resident memory of this process. Source: proc(5), statm."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * 4096
-
-
 __all__ = [
     "EXIT_WAIT_NS",
     "Copier",
     "CopierConfig",
     "filter_program",
     "no_privilege",
-    "resident_bytes",
+    "own_expression",
 ]

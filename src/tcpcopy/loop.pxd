@@ -4,6 +4,7 @@ from tcpcopy.capture.backlog cimport Backlog
 from tcpcopy.capture.ring cimport Ring
 from tcpcopy.engine.engine cimport Engine
 from tcpcopy.packet.batch cimport PacketBatch
+from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.waiting cimport Waiter, monotonic_ns, nap
 
 cdef Py_ssize_t _DRAIN_LIMIT
@@ -20,24 +21,34 @@ cdef class Loop:
     cdef public long long backlog_limit
     cdef public PacketBatch batch
     cdef public Engine engine
+    cdef public PacketHandler handler
     cdef public object housekeep
     cdef public long long housekeeping_ns
+    cdef public Py_ssize_t input_place
     cdef public list places
+    cdef public object player
     cdef public bint polled
     cdef public object relay
     cdef public list rings
     cdef public object transport
+    cdef public object udp
     cdef public Waiter waiter
 
     @cython.locals(handled=cython.Py_ssize_t)
     cpdef void run(self, long long until_ns, Py_ssize_t stop_place) except *
+    cpdef bint is_done(self) except *
     cdef bint waited_long(self) except *
     @cython.locals(now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t)
     cpdef Py_ssize_t turn(self) except -1
     @cython.locals(
-        deadline_ns=cython.longlong, timeout_ns=cython.longlong, left_ns=cython.longlong
+        deadline_ns=cython.longlong,
+        due_ns=cython.longlong,
+        timeout_ns=cython.longlong,
+        left_ns=cython.longlong,
+        udp_ns=cython.longlong,
     )
     cpdef void wait(self) except *
+    cdef void _watch_input(self, object player) except *
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )

@@ -14,11 +14,14 @@ from tcpcopy.capture.backlog import Backlog
 from tcpcopy.capture.ring import Ring
 from tcpcopy.engine.engine import Engine
 from tcpcopy.packet.batch import PacketBatch
+from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 if TYPE_CHECKING:
     from tcpcopy.deliver.sockets import SocketTransport
+    from tcpcopy.recorded.player import Player
     from tcpcopy.relay.client import RelayClient
+    from tcpcopy.udp_side import UdpSide
 
 _DRAIN_LIMIT = 512
 _OVERFLOW_LIMIT = 1 << 20
@@ -38,13 +41,17 @@ class Loop:
         "backlog_limit",  # bytes in the backlog above which packets stay in the rings
         "batch",
         "engine",
+        "handler",  # takes what is captured: the engine, unless its owner puts another here
         "housekeep",  # called with the time about once a second
         "housekeeping_ns",  # when it is called next
+        "input_place",  # in `waiter`, of a pipe while its packets are waited for, else -1
         "places",  # of the rings in `waiter`
+        "player",  # of files, instead of rings; None: none
         "polled",  # the waiter knows what is ready: nothing has been looked at since it returned
         "relay",  # None: none
         "rings",
         "transport",  # of socket mode, else None
+        "udp",  # the UDP half, None: none
         "waiter",
     )
 
@@ -60,13 +67,17 @@ class Loop:
         self.backlog_limit = backlog_limit
         self.batch = batch
         self.engine = engine
+        self.handler: PacketHandler = engine
         self.housekeep = housekeep
         self.housekeeping_ns = 0
+        self.input_place = -1
         self.places: list[int] = []
+        self.player: Player | None = None
         self.polled = False
         self.relay: RelayClient | None = None
         self.rings: list[Ring] = []
         self.transport: SocketTransport | None = None
+        self.udp: UdpSide | None = None
         self.waiter = Waiter()
 
     # --- what it drives --------------------------------------------------------------------
@@ -80,6 +91,12 @@ class Loop:
         """Serve its sockets."""
         self.transport = transport
         self.waiter.add(transport.fileno())
+
+    def add_udp(self, udp: UdpSide) -> None:
+        """Drive it as well; packets come to it by `handler`."""
+        self.udp = udp
+        if udp.fileno() >= 0:
+            self.waiter.add(udp.fileno())
 
     def add_ring(self, ring: Ring) -> None:
         """Capture from it."""
@@ -98,11 +115,11 @@ class Loop:
     def run(self, until_ns: int, stop_place: int) -> None:
         """Turn until that time has passed, or the descriptor at `stop_place` has been ready.
 
-        Without traffic it comes back once a second at the latest.
+        Without traffic it comes back once a second at the latest, and at the end of files.
         """
         while True:
             handled = self.turn()
-            if self.engine.now_ns >= until_ns:
+            if self.engine.now_ns >= until_ns or self.is_done():
                 return
             if self.backlog.held_bytes:
                 continue
@@ -112,6 +129,12 @@ class Loop:
             self.wait()
             if self.waiter.is_ready(stop_place) or self.waited_long():
                 return
+
+    def is_done(self) -> bool:
+        """Whether files were replayed to their end, and every session of them has ended."""
+        if self.player is None:
+            return False
+        return self.player.finished and self.engine.context.counts.live == 0
 
     def waited_long(self) -> bool:
         """Whether nothing came in the sleep just ended."""
@@ -125,6 +148,9 @@ class Loop:
         if now_ns >= self.housekeeping_ns:
             self.housekeeping_ns = now_ns + _HOUSEKEEPING_NS
             self.housekeep(now_ns)
+        udp: Any = self.udp
+        if udp is not None:
+            udp.begin(now_ns)
         handled = 0
         relay: Any = self.relay
         if relay is not None:
@@ -134,6 +160,8 @@ class Loop:
             handled += self.transport.service(now_ns)
         engine.run_timers()
         self.batch.flush()
+        if udp is not None:
+            handled += udp.end()
         if relay is not None:
             relay.flush(now_ns)
         self.polled = False
@@ -146,6 +174,15 @@ class Loop:
             relay_ns = self.relay.next_deadline_ns()
             if relay_ns is not None and (deadline_ns < 0 or relay_ns < deadline_ns):
                 deadline_ns = relay_ns
+        if self.player is not None:
+            due_ns = self.player.due_ns
+            if due_ns >= 0 and (deadline_ns < 0 or due_ns < deadline_ns):
+                deadline_ns = due_ns
+            self._watch_input(self.player)
+        if self.udp is not None:
+            udp_ns = self.udp.next_deadline_ns()
+            if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
+                deadline_ns = udp_ns
         timeout_ns = _LONGEST_SLEEP_NS
         if deadline_ns >= 0:
             left_ns = deadline_ns - monotonic_ns()
@@ -153,6 +190,14 @@ class Loop:
                 timeout_ns = left_ns if left_ns > 0 else 0
         self.waiter.wait(timeout_ns)
         self.polled = True
+
+    def _watch_input(self, player: Any) -> None:
+        """Be woken by a pipe only while its packets are waited for: it may be full all the time."""
+        if self.input_place >= 0 and not player.wants_input:
+            self.waiter.remove(self.input_place)
+            self.input_place = -1
+        elif player.wants_input and self.input_place < 0:
+            self.input_place = self.waiter.add(player.stream.fileno())
 
     def _take_answers(self, relay: Any, now_ns: int) -> int:
         """Take what the relay brought: all of it, or timers would run out over answers unread."""
@@ -171,15 +216,17 @@ class Loop:
 
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""
+        if self.player is not None:
+            return self.player.play(self.engine.now_ns)
         backlog = self.backlog
-        handled = backlog.hand_on(self.engine, _DRAIN_LIMIT)
+        handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
         if backlog.held_bytes > self.backlog_limit:
             return handled  # the ring is the last buffer left; what it drops, the kernel counts
         for index in range(len(self.rings)):
             ring: Ring = self.rings[index]
             taken = 0
             if not backlog.held_bytes:
-                taken = ring.drain(self.engine, _DRAIN_LIMIT)
+                taken = ring.drain(self.handler, _DRAIN_LIMIT)
                 handled += taken
                 if taken == 0 and self.polled and self.waiter.is_ready(self.places[index]):
                     ring.check_device()

@@ -10,9 +10,9 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
+from tcpcopy import recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -36,8 +36,10 @@ from tcpcopy.mapping.addresses import (
     unusable_as_destination,
 )
 from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_replacement
+from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
 from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.recorded.player import RecordedConfig
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay_options import relay_options, relay_terms
 
@@ -45,17 +47,24 @@ NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
 MIB: Final = 1 << 20
 _MONTH_SECONDS: Final = 30 * 86400
-_KEEPALIVE_SECONDS_MORE: Final = 120  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
+_KEEPALIVE_MORE_NS: Final = 120 * NS_PER_SECOND  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
 _MAX_WORKERS: Final = 64
 _WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
-_CAPTURE_FILES: Final = (".pcap", ".pcapng", ".cap")
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
     "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
 )  # fmt: skip
+
+# TCP has them alone: a datagram is sent when it was captured, whatever the target does.
+_TCP_ONLY: Final = (
+    "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
+    "relay_port", "relay_connections", "lonely",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
+)  # fmt: skip
+TRANSPORTS: Final = ("tcp", "udp", "both")
 
 _TRAFFIC: Final = "what is copied, and where to"
 _CAPTURE: Final = "capture"
@@ -70,13 +79,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "brackets; one source may have several targets; with -o each side may end in @MAC, the "
            "sender's and the receiver's MAC address of the frames",
            "TRANSFER,...", repeats=True),
+    Option("transport", "", "--transport", _TRAFFIC,
+           "copy tcp, udp or both (default tcp)", "tcp|udp|both"),
+    Option("udp", "", "--udp", _TRAFFIC,
+           "copy UDP instead of TCP: short for --transport udp"),
     Option("intercept", "-s", "--intercept", _TRAFFIC,
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
-           "to the target itself (socket mode)",
+           "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
-           "in socket mode addresses of this host to connect from",
+           "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
+           "socket mode off)",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -92,7 +106,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("full_sessions_only", "-O", "--full-sessions-only", _TRAFFIC,
            "leave out connections that were open before tcpcopy started"),
     Option("device", "-i", "--device", _CAPTURE,
-           "devices to capture on; all when not given", "DEVICE,...", repeats=True),
+           "devices to capture on; all when not given; or files to replay instead: pcap or pcapng, "
+           "also .gz and .zst, - for standard input; a name that is both is the device, unless it "
+           "has a slash", "DEVICE|FILE,...", repeats=True),
     Option("netns", "", "--netns", _CAPTURE,
            "capture in this network namespace, and send from it: a name of `ip netns`, a path, or "
            "the id of a process in a container", "NAME|PATH|PID"),
@@ -107,10 +123,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
            "NUM", 128, 262144, 65535),
+    Option("promiscuous", "", "--promiscuous", _CAPTURE,
+           "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
+           "port"),
     Option("output_device", "-o", "--output-device", _REPLAY,
-           "in classic mode, send Ethernet frames on this device, past routing, firewall and "
+           "in classic mode, and with UDP alone, send Ethernet frames on this device, past "
+           "routing, firewall and "
            "conntrack of this host; to the @MAC of -x, else to the next hop that the route and "
-           "the neighbour table give", "DEVICE"),
+           "the neighbour table give; large segments go whole to a device that cuts them",
+           "DEVICE"),
     Option("mtu", "-M", "--mtu", _REPLAY,
            "largest packet sent to the target, in bytes", "NUM", 576, 65535, 1500),
     Option("mss", "-D", "--mss", _REPLAY,
@@ -127,11 +148,15 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
            1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("flow_timeout", "", "--flow-timeout", _REPLAY,
+           "seconds without a datagram after which a UDP flow ends", "NUM",
+           1, _MONTH_SECONDS, 30, NS_PER_SECOND),
     Option("memory", "-m", "--memory", _REPLAY,
            "memory limit in MiB; new sessions are left out before it is reached", "NUM",
            64, 1 << 20, 1024, MIB),
     Option("session_pool", "-U", "--session-pool", _REPLAY,
            "accepted for old command lines, without effect", "NUM", 1, 63),
+    *recorded_options.OPTIONS,
     Option("relay_port", "-p", "--relay-port", _RELAY,
            "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
     Option("relay_connections", "-C", "--relay-connections", _RELAY,
@@ -157,7 +182,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )  # fmt: skip
 
 _DESCRIPTION: Final = (
-    "Copies the live TCP traffic of this host to a test server: every session, byte for byte.\n"
+    "Copies the live TCP or UDP traffic of this host to a test server: every session, byte for "
+    "byte.\n"
     "The service and its clients are not touched."
 )
 _EXAMPLES: Final = """examples:
@@ -165,6 +191,12 @@ _EXAMPLES: Final = """examples:
       copy connections to port 80 of this host to port 8080 of 192.168.0.2 (socket mode)
   tcpcopy -x 80-192.168.0.2:8080 -s 192.168.0.3 -c 62.135.200.x
       the same through raw packets, with answers routed to intercept on 192.168.0.3
+  tcpcopy --udp -x 53-192.168.0.2:53
+      copy the datagrams that clients send to port 53
+  tcpcopy inspect traffic.pcap
+      say what is in a capture file, and which -x would fit
+  tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
+      replay recorded connections to any port 80 to port 8080 of this host; needs no privilege
   tcpcopy demo
       show both on hosts made of network namespaces"""
 
@@ -194,11 +226,14 @@ class Options:
     gradual: bool = False
     full_sessions_only: bool = False
     devices: tuple[str, ...] = ()  # empty: all
+    recorded: RecordedConfig | None = None  # files to replay instead of devices
+    rate: RateConfig | None = None
     capture_namespace: Namespace | None = None  # None, as is the next: where tcpcopy was started
     send_namespace: Namespace | None = None
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
+    promiscuous: bool = False
     mtu_bytes: int = 1500
     mss_bytes: int = 1460
     round_trip_ns: int = 0  # 0: taken from the capture
@@ -216,12 +251,29 @@ class Options:
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
     daemon: bool = False
-    without_effect: tuple[str, ...] = ()  # options as typed that do nothing in socket mode
+    transport: str = "tcp"  # one of TRANSPORTS
+    flow_timeout_ns: int = 30 * NS_PER_SECOND  # UDP
+    without_effect: tuple[str, ...] = ()  # options as typed that do nothing here
 
     @property
     def socket_mode(self) -> bool:
-        """Whether replay goes over kernel sockets (no -s) rather than raw packets."""
+        """Whether replay goes over kernel sockets rather than raw packets.
+
+        What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
+        """
+        if self.transport == "udp":
+            return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
+
+    @property
+    def copies_tcp(self) -> bool:
+        """Whether TCP is copied."""
+        return self.transport != "udp"
+
+    @property
+    def copies_udp(self) -> bool:
+        """Whether UDP is copied."""
+        return self.transport != "tcp"
 
 
 def list_devices() -> list[str]:
@@ -238,7 +290,8 @@ def _parser() -> argparse.ArgumentParser:
     return make_parser(
         "tcpcopy",
         OPTIONS,
-        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n       tcpcopy demo [--help]",
+        usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n"
+        "       tcpcopy inspect FILE... [--help]\n       tcpcopy demo [--help]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
     )
@@ -265,16 +318,15 @@ def parse(
         for option in OPTIONS
         if option.low is not None
     }
-    transfers = _transfers(words.get("transfer"), resolve)
+    places = _places(words, devices, open_namespace)
+    transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    keepalive_ns = numbers["keepalive_timeout"]
-    if keepalive_ns is None:
-        keepalive_ns = timeout_ns + _KEEPALIVE_SECONDS_MORE * NS_PER_SECOND
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
+    transport = _transport(words)
+    recorded_options.refuse_udp(words, transport, places["recorded"])
     relay = relay_terms(words, is_server=False)
-    if intercepts and relay.mode is RelayMode.CLASSIC:
-        _check_classic(words["transfer"], transfers)
+    _check_transfers(words, transfers, transport, relay.mode)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -287,7 +339,8 @@ def parse(
         percentage=_given(numbers, "percentage"),
         gradual="gradual" in words,
         full_sessions_only="full_sessions_only" in words,
-        **_places(words, devices, open_namespace),
+        rate=recorded_options.rate(words, places["recorded"] is not None),
+        **places,
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
@@ -296,18 +349,20 @@ def parse(
         round_trip_ns=_given(numbers, "round_trip"),
         wait_for_answers="no_wait" not in words,
         session_timeout_ns=timeout_ns,
-        keepalive_timeout_ns=keepalive_ns,
+        keepalive_timeout_ns=numbers["keepalive_timeout"] or timeout_ns + _KEEPALIVE_MORE_NS,
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         relay=relay,
-        workers=_workers(words.get("workers"), _given(numbers, "memory")),
+        workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
         pid_file=file_to_write(words.get("pid_file")),
         status="no_status" not in words,
         daemon="daemon" in words,
-        without_effect=_without_effect(words),
+        transport=transport,
+        flow_timeout_ns=_given(numbers, "flow_timeout"),
+        without_effect=_without_effect(words, transport),
     )
 
 
@@ -321,7 +376,8 @@ def check_host(
     `is_local` tells whether an address can be bound where is captured, `is_local_to_sender` whether
     it can be bound where is sent from; None: that is the same network. Raises UsageError.
     """
-    check_no_loop(options.transfers, is_local, stays_away=is_local_to_sender)
+    if options.recorded is None or options.recorded.is_live:
+        check_no_loop(options.transfers, is_local, stays_away=is_local_to_sender)
     is_local = is_local_to_sender or is_local
     if options.socket_mode and options.client_pool is not None:
         foreign = options.client_pool.first_foreign(is_local)
@@ -341,12 +397,17 @@ def _given(numbers: Mapping[str, int | None], name: str) -> int:
     return value
 
 
-def _transfers(word: Word | None, resolve: Resolver) -> TransferTable:
+def _transfers(
+    word: Word | None, resolve: Resolver, recorded: RecordedConfig | None
+) -> TransferTable:
     if word is None:
         raise UsageError(
             "-x", "", "is missing", "say what to copy, for example -x 80-192.168.0.2:8080"
         )
-    return TransferTable(parse_transfers(word.value, option=word.typed, resolve=resolve))
+    return TransferTable(
+        parse_transfers(word.value, option=word.typed, resolve=resolve),
+        excludes_targets=recorded is None or recorded.is_live,
+    )
 
 
 def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tuple[Intercept, ...]:
@@ -374,6 +435,15 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
+def _check_transfers(
+    words: Mapping[str, Word], transfers: TransferTable, transport: str, relay: RelayMode
+) -> None:
+    if "intercept" in words and transport != "udp" and relay is RelayMode.CLASSIC:
+        _check_classic(words["transfer"], transfers)
+    if "output_device" not in words:
+        _check_no_mac(words["transfer"], transfers)
+
+
 def _check_classic(word: Word, transfers: TransferTable) -> None:
     for transfer in transfers:
         if len(transfer.target_address) != IPV4_BYTES:
@@ -386,8 +456,42 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
             )
 
 
-def _without_effect(words: Mapping[str, Word]) -> tuple[str, ...]:
-    names = () if "intercept" in words else _CLASSIC_ONLY
+def _check_no_mac(word: Word, transfers: TransferTable) -> None:
+    for transfer in transfers:
+        if transfer.source_mac or transfer.target_mac:
+            raise UsageError(
+                word.typed,
+                transfer,
+                "is given with a MAC address, which only frames have",
+                "give -o DEVICE to send frames on it, or leave out @MAC",
+            )
+
+
+def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
+    word = words.get("promiscuous")
+    if word is not None and not captured:
+        word.refuse("needs -i: it is for named devices", "give -i DEVICE, the mirror port")
+    return word is not None
+
+
+def _transport(words: Mapping[str, Word]) -> str:
+    word = words.get("transport")
+    if word is None:
+        return "udp" if "udp" in words else "tcp"
+    if word.value not in TRANSPORTS:
+        word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
+    if "udp" in words and word.value != "udp":
+        word.refuse("contradicts --udp", "give one of them")
+    return word.value
+
+
+def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
+    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+    names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
+    if transport == "udp":
+        names |= dict.fromkeys(_TCP_ONLY)
+    if transport == "tcp":
+        names["flow_timeout"] = None
     return tuple(words[name].typed for name in names if name in words)
 
 
@@ -433,47 +537,30 @@ def _places(
     devices: Callable[[], Iterable[str]],
     open_namespace: Callable[[str, str], Namespace],
 ) -> dict[str, Any]:
-    """Namespaces, and the devices in them. Host names are looked up where tcpcopy was started."""
+    """Namespaces, and the devices or files in them. Host names are looked up where it started."""
     capture, send = namespaces(words, "send_netns", open_namespace)
     with inside(capture):
-        captured = _devices(words.get("device"), devices)
+        captured, files = recorded_options.inputs(words.get("device"), devices())
     with inside(send):
         output_device = _output_device(words, devices)
     return {
         "capture_namespace": capture,
         "send_namespace": send,
         "devices": captured,
+        "recorded": recorded_options.recorded(words, files),
+        "promiscuous": _promiscuous(words, captured),
         "output_device": output_device,
     }
 
 
-def _devices(word: Word | None, devices: Callable[[], Iterable[str]]) -> tuple[str, ...]:
-    if word is None:
-        return ()
-    known = list(devices())
-    found: dict[str, None] = {}
-    for item in word.value.split(","):
-        item = item.strip()
-        if item in known or item == "any":
-            found[item] = None
-            continue
-        if item.lower().endswith(_CAPTURE_FILES) or (item and Path(item).is_file()):
-            raise UsageError(
-                word.typed, item, "replay from files is not there yet", "name a device"
-            )
-        raise UsageError(
-            word.typed,
-            item,
-            "there is no such device" if item else "a device is empty",
-            f"give one or more of {', '.join(sorted(known))}",
-        )
-    return () if "any" in found else tuple(found)
-
-
-def _workers(word: Word | None, memory_bytes: int) -> int:
+def _workers(word: Word | None, memory_bytes: int, recorded: RecordedConfig | None) -> int:
     if word is None:
         return 1
+    if recorded is not None and word.value not in ("auto", "1"):
+        word.refuse("files are replayed by one process", "leave it out")
     if word.value == "auto":
+        if recorded is not None:
+            return 1
         wanted = len(os.sched_getaffinity(0))
         return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
     hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"
@@ -496,7 +583,7 @@ def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str
     word = words.get("output_device")
     if word is None:
         return ""
-    if "intercept" not in words:
+    if "intercept" not in words and _transport(words) != "udp":
         word.refuse("needs -s: in socket mode the kernel sends", "give -s HOST, or leave out -o")
     known = list(devices())
     if word.value not in known:

@@ -20,7 +20,8 @@ def cast(kind: Any, value: Any) -> Any:
 
 
 # Integers never wrap uncompiled, so one stand-in does for all of their C types.
-char = uchar = short = ushort = long = ulong = longlong = ulonglong = uint = Py_ssize_t = int
+char = schar = uchar = short = ushort = uint = int
+long = ulong = longlong = ulonglong = Py_ssize_t = int
 
 
 def address(value: Any) -> Any:

@@ -36,6 +36,7 @@ from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import inside
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
+from tcpcopy.report.flow_outcome import FlowOutcome
 from tcpcopy.report.outcome import Outcome
 
 _log = logging.getLogger(__name__)
@@ -134,14 +135,18 @@ class Workers:
                 for _ in self._workers:
                     self._rings.append(
                         open_rings(
-                            config.devices, REJECT_ALL, buffer_bytes=size, snaplen=config.snaplen
+                            config.devices,
+                            REJECT_ALL,
+                            buffer_bytes=size,
+                            snaplen=config.snaplen,
+                            promiscuous=config.promiscuous,
                         )
                     )
         except PermissionError:
             raise no_privilege() from None
         try:
             for group in zip(*self._rings, strict=True):
-                join(group)
+                join(group, config.udp is not None)
         except OSError as error:
             raise UsageError(
                 "--workers",
@@ -365,6 +370,8 @@ def _after_death(snapshot: Snapshot) -> Snapshot:
     """The last counts of a worker that died: its open sessions have ended with it."""
     snapshot.outcomes[Outcome.INTERNAL_ERROR] += snapshot.sessions_live
     snapshot.sessions_live = 0
+    snapshot.udp_outcomes[FlowOutcome.INTERNAL_ERROR] += snapshot.udp_flows_live
+    snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
     for relay in snapshot.relays.values():
         relay.connected = 0

@@ -38,7 +38,15 @@ NONSENSE = {
         "intercept": ("10.66.0.4:relay", "-s 10.66.0.4:relay: port 'relay' is not a number"),
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
         "localhost": ("here", "-H here: is not an IP address;"),
-        "device": ("eth7", "-i eth7: there is no such device;"),
+        "device": ("eth7", "-i eth7: there is no such device or file;"),
+        "transport": ("icmp", "--transport icmp: is not a transport;"),
+        # Of no use without a file or a rate, and then that is what is said first.
+        "acceleration": ("quick", "-a quick: is for files:"),
+        "idle_threshold": ("long", "-I long: is for files:"),
+        "times": ("often", "-T often: is for files:"),
+        "rate": ("500", "--rate 500: says neither sessions nor requests;"),
+        "rate_mode": ("wait", "--rate-mode wait: needs --rate;"),
+        "ramp": ("slow", "--ramp slow: needs --rate;"),
         "netns": ("away", "--netns away: there is no such network namespace in /run/netns;"),
         "send_netns": ("away", "--send-netns away: there is no such network namespace in"),
         # Without -s, which it needs, the device is not looked at.
@@ -176,9 +184,13 @@ def test_nothing_typed(online: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("-i", "lo,eth7"), "-i eth7: there is no such device; give one or more of eth0, lo"),
+        (("-i", "lo,eth7"), "-i eth7: there is no such device or file; give a capture file, or"),
         (("-i", "lo,"), "-i: a device is empty;"),
-        (("-i", "recorded.pcap"), "-i recorded.pcap: replay from files is not there yet;"),
+        (("-i", "/nowhere/a.pcap"), "-i /nowhere/a.pcap: no such file; check the path"),
+        (("-i", "traffic.pcap", "-a", "0"), "-a 0: "),
+        (("-i", "traffic.pcap", "--rate", "0sessions"), "--rate 0: is out of range;"),
+        (("--rate", "5sessions", "--ramp", "slow"), "--ramp slow: "),
+        (("--rate", "5sessions", "--rate-mode", "wait"), "--rate-mode wait: is no such way;"),
         (("-F", "arp"), "-F 'arp': expression rejects all packets;"),
         (("-F", "ether host 2:0:0:0:0:1"), "-F 'ether host 2:0:0:0:0:1': "),
         (("-F", "ip or ip6 or vlan"), "-F 'ip or ip6 or vlan': "),

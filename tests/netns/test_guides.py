@@ -23,13 +23,16 @@ from tcpcopy.demo.processes import Program
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.namespaces import own
 from tests.lab.compare import Comparison, compare
+from tests.lab.datagrams import differences, sequences
 from tests.lab.scenario import RELAY_PORT, ROOT, Scenario, Server, python, wait_until
+from tests.netns import test_udp as udp
 
 pytestmark = pytest.mark.netns
 
 MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
 GUIDES = (
     "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/containers.md",
+    "docs/copy-udp-traffic.md",
 )  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
 # The machine that containers run on: the switch, and online is a container there.
@@ -76,7 +79,23 @@ def blocks() -> Iterator[Block]:
                 yield found
 
 
-COPYING = [block for block in blocks() if block.words("tcpcopy")]
+def copies_tcp(block: Block) -> bool:
+    """Whether TCP is copied by the block."""
+    return "--udp" not in block.words("tcpcopy")
+
+
+def copies_udp(block: Block) -> bool:
+    """Whether UDP is copied by the block."""
+    return not {"--udp", "both"}.isdisjoint(block.words("tcpcopy"))
+
+
+WITH_TCPCOPY = [block for block in blocks() if block.words("tcpcopy")]
+REPLAYING = [block for block in WITH_TCPCOPY if block.words("tcpdump")]
+COPYING = [block for block in WITH_TCPCOPY if block not in REPLAYING]
+COPYING_TCP = [block for block in COPYING if copies_tcp(block)]
+COPYING_UDP = [block for block in COPYING if copies_udp(block)]
+# Where the guides only say "the laptop", it is a host that is reached from nowhere.
+ROLES = {role: role for role in ADDRESSES} | {"laptop": "target"}
 
 
 class Network:
@@ -147,7 +166,7 @@ def fault(result: Comparison, found: options.Options) -> str:
     return "" if result.clean and result.exact == STREAMS * found.copies else str(result)
 
 
-@pytest.mark.parametrize("block", COPYING, ids=[block.name for block in COPYING])
+@pytest.mark.parametrize("block", COPYING_TCP, ids=[block.name for block in COPYING_TCP])
 def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
     """The block as it stands; then load; then every target has what online has."""
     network = Network(scenario)
@@ -190,6 +209,70 @@ def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
         assert not fault(result, found), result
 
 
+@pytest.mark.parametrize("block", REPLAYING, ids=[block.name for block in REPLAYING])
+def test_guide_of_recorded_traffic(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+    """Record with the first command; each other command replays all of it, to its own end."""
+    network = Network(scenario)
+    online = scenario.serve(scenario.lab.online, port=80)
+    target = scenario.serve(scenario.lab.target, port=8080)
+    network.lab.target.ip("link set eth0 down")
+    (host, record), *commands = block.commands
+    shell = f"cd {shlex.quote(str(tmp_path))} && exec {record}"
+    recorder = getattr(network.lab, host).start(["sh", "-c", shell], name="tcpdump")
+    recorder.wait_for("listening on")
+    scenario.load(f"--connections {STREAMS} --source {CLIENT}", to=ADDRESSES["online"], port=80)
+    time.sleep(2)  # it sees what has come once a second
+    recorder.stop(signal.SIGINT)
+    copies = 0
+    for role, line in commands:
+        words = shlex.split(line)
+        command = (
+            f"cd {shlex.quote(str(tmp_path))} && exec {shlex.join(python(MODULES['tcpcopy']))}"
+        )
+        program = getattr(network.lab, ROLES[role]).start(
+            ["sh", "-c", f"{command} {shlex.join(words[1:])}"],
+            name="tcpcopy",
+            env=scenario.environment,
+        )
+        assert program.wait(30) == 0, program.output()
+        if words[1] != "inspect":
+            found = options.parse(words[1:])
+            assert found.recorded is not None
+            copies += found.recorded.passes
+            wanted = STREAMS * copies
+            assert wait_until(lambda n=wanted: target.count() >= n, 5), program.output()
+    result = compare(online.stop(), target.stop(), copies=copies)
+    assert result.clean and result.exact == STREAMS * copies, result
+
+
+@pytest.mark.parametrize("block", COPYING_UDP, ids=[block.name for block in COPYING_UDP])
+def test_guide_of_udp(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+    """The block as it stands; then datagrams; then the target has what online has."""
+    network = Network(scenario)
+    found = options.parse(block.words("tcpcopy"), devices=lambda: ["lo", "eth0"])
+    (transfer,) = found.transfers
+    port = transfer.source_port
+    target_host = network.host_of(format_address(transfer.target_address))
+    online = udp.UdpServer(scenario, scenario.lab.online, port)
+    target = udp.UdpServer(scenario, target_host, transfer.target_port)
+    for role, line in block.commands:
+        network.type(role, line, tmp_path)
+    flows = SAMPLED_STREAMS if is_sampled(found) else STREAMS
+    words = f"--flows {flows} --datagrams {flows * 10} --source {CLIENT} --rate 1000"
+    udp.load(scenario, words, to=ADDRESSES["online"], port=port)
+    tcpcopy = network.programs["tcpcopy"]
+    assert tcpcopy.stop(signal.SIGINT) == 0, tcpcopy.output()
+    time.sleep(0.2)
+    sent, arrived = online.stop(), target.stop()
+    if is_sampled(found):
+        assert not sequences(arrived) - sequences(sent) - sequences(sent), "copies of what was sent"
+        assert 0 < len(arrived) < flows * found.copies
+    else:
+        assert not differences(sent, arrived, found.copies), tcpcopy.output()
+    if not found.socket_mode and found.client_pool is None:
+        assert arrived.keys() == sent.keys()
+
+
 def stop_daemons(network: Network, directory: Path) -> None:
     """As the guides say."""
     stops = [block for block in blocks() if not block.words("tcpcopy") and block.words("kill")]
@@ -210,4 +293,5 @@ def test_guides_have_blocks_to_run() -> None:
     assert {block.name.partition(":")[0] for block in COPYING} == {Path(g).stem for g in GUIDES}
     for block in blocks():
         roles = {role for role, _ in block.commands}
-        assert roles <= {*ADDRESSES, CONTAINER_HOST[0]}, block
+        assert roles <= {*ROLES, CONTAINER_HOST[0]}, block
+    assert len(REPLAYING) >= 2

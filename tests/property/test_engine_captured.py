@@ -74,7 +74,7 @@ def check_rest(feed: Feed) -> None:
     assert half.early is None
     assert half.early_bytes == 0
     assert half.stuck_since_ns == 0
-    assert half.queued_bytes == half.captured_bytes == half.captured_rcv_offset
+    assert half.queued_bytes == half.captured_rcv_offset
     offsets = [chunk.server_offset for chunk in chunks(half)]
     assert offsets == sorted(offsets)
     times = [chunk.captured_ns for chunk in chunks(half)]
@@ -212,6 +212,5 @@ def test_no_segment_breaks_the_accounts(events: list[tuple[str, int, int, int]])
         held = sum(len(item[1]) for item in half.early or ())
         assert half.early_bytes == held
         assert half.queued_bytes == half.captured_rcv_offset - dropped >= 0
-        assert half.captured_bytes == half.captured_rcv_offset
         ends = [chunk.kind for chunk in chunks(half) if chunk.kind in (FIN, RST)]
         assert len(ends) == len(set(ends))

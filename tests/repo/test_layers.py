@@ -10,13 +10,23 @@ from tests.repo.tree import imports, module_name, package_declarations, package_
 
 # Top first. A part is a module or a folder right under the package.
 LAYERS: list[set[str]] = [
-    {"__main__", "cli", "intercept_cli", "options", "arguments", "relay_options", "demo"},
+    {
+        "__main__",
+        "cli",
+        "inspect_cli",
+        "intercept_cli",
+        "options",
+        "recorded_options",
+        "arguments",
+        "relay_options",
+        "demo",
+    },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
-    {"loop"},
-    {"engine", "deliver", "relay"},
+    {"loop", "udp_side"},
+    {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "pure_cython", "waiting", "namespaces"},
+    {"errors", "version", "memory", "pure_cython", "waiting", "namespaces"},
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

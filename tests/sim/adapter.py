@@ -13,6 +13,7 @@ from tcpcopy.engine.outcome import Outcome
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tests.sim.model.cutting import cut
 from tests.sim.model.harness import target_of
 
 
@@ -32,13 +33,20 @@ class SimTransfers:
 
 
 class CollectingSink(PacketSink):
-    """Keeps what the engine sends until it is drained."""
+    """Keeps what the engine sends until it is drained; what is to be cut, as the device cuts it."""
 
     def __init__(self) -> None:
         self.packets: list[bytes] = []
+        self.cut = 0  # packets that came to be cut
 
     def send_batch(self, batch: PacketBatch) -> None:
-        self.packets.extend(batch.packet(index) for index in range(batch.count))
+        for index in range(batch.count):
+            packet, size = batch.packet(index), batch.part_size(index)
+            if size:
+                self.cut += 1
+                self.packets += cut(packet, size)
+            else:
+                self.packets.append(packet)
 
 
 class EngineUnderTest:
@@ -51,11 +59,14 @@ class EngineUnderTest:
         copies: int = 1,
         transfers: Any = None,
         allocator: Allocator | None = None,
+        largest: int = 0,
     ) -> None:
+        """`largest`: a device cuts segments of up to so many bytes."""
         self.config = config or EngineConfig()
         self.bugs: list[str] = []
         self.sink = CollectingSink()
         self.batch = PacketBatch(self.sink, mtu=self.config.mtu)
+        self.batch.largest = largest
         self.context = Context(self.config, self.batch)
         opener = Opener(
             self.config,

@@ -40,7 +40,7 @@ def test_random_conversations_are_exact(batch: int, worst_loss: float) -> None:
     for run in range(RUNS // BATCHES // 2):
         seed = int(worst_loss * 100) * 1_000_000 + batch * 10_000 + run
         plans, conditions = harness.random_case(Random(seed), 5, worst_loss=worst_loss)
-        engine = EngineUnderTest(replace(CONFIG, seed=seed))
+        engine = EngineUnderTest(replace(CONFIG, seed=seed), largest=run % 2 * 65_000)
         result = harness.run(plans, engine, seed, conditions)
         result.check_exact()
         assert all(session.is_delivered() for session in engine.live()), f"seed {seed}"
@@ -65,11 +65,8 @@ def test_copies_are_exact(seed: int) -> None:
     def feed(packet: bytes, now_ns: int) -> None:
         original(packet, now_ns)
         for session in engine.live():
-            key = session.captured_key
-            if key:
-                size = (len(key) - 4) // 2
-                client = (key[:size], int.from_bytes(key[2 * size : 2 * size + 2], "big"))
-                owner[(session.mapped_address, session.mapped_port)] = for_plan[client]
+            if session.captured_ports:
+                owner[session.mapped_client()] = for_plan[session.captured_client()]
 
     engine.feed_captured = feed  # type: ignore[method-assign]
     result = harness.run(plans, engine, seed, conditions, identify=identify)
@@ -145,3 +142,22 @@ def test_bytes_on_the_wire_are_bounded() -> None:
         result = harness.run(plans, engine, seed, conditions)
         result.check_exact()
         assert engine.context.counts.retransmitted == 0, f"seed {seed}"
+
+
+def test_segments_cut_by_the_device_are_the_same() -> None:
+    """With and without it: the same packets on the wire but for identifications, and as many."""
+    cut = 0
+    for seed in range(20):
+        conditions = Conditions(
+            to_target=Faults(delay_ns=MILLISECOND),
+            from_target=Faults(delay_ns=MILLISECOND, mtu=None),
+        )
+        sent = []
+        for largest in (0, 65_000):
+            plans, _ = harness.random_case(Random(seed), 5)
+            engine = EngineUnderTest(replace(CONFIG, seed=seed), largest=largest)
+            harness.run(plans, engine, seed, conditions).check_exact()
+            sent.append(engine.context.counts.segments_sent)
+            cut += engine.sink.cut
+        assert sent[0] == sent[1], f"seed {seed}"
+    assert cut > 20

@@ -31,6 +31,7 @@ _PACKET_FANOUT_DATA: Final = 22
 _CLASSIC_PROGRAM: Final = 6
 _UNIQUE_ID: Final = 0x2000
 _IGNORE_OUTGOING: Final = 0x4000
+_DEFRAGMENT: Final = 0x8000
 
 # linux/bpf_common.h
 _LOAD_WORD, _LOAD_BYTE, _LOAD_HALF_BEHIND_X = 0x20, 0x30, 0x48
@@ -110,17 +111,18 @@ def _sum() -> list[Instruction]:
     ]
 
 
-def join(rings: Sequence[Ring]) -> None:
+def join(rings: Sequence[Ring], defragment: bool = False) -> None:
     """Make a group of its own of rings on the same device, which reject all packets as yet.
 
-    The first gets the packets of worker 0, and so on. Raises OSError when the kernel cannot do it
-    (before Linux 4.13).
+    The first gets the packets of worker 0, and so on. With `defragment` the kernel puts IPv4
+    fragments together first, of which only the first one has the port that decides. Raises OSError
+    when the kernel cannot do it (before Linux 4.13).
     """
-    kind = (_CLASSIC_PROGRAM | _IGNORE_OUTGOING) << 16
+    kind = (_CLASSIC_PROGRAM | _IGNORE_OUTGOING | (_DEFRAGMENT if defragment else 0)) << 16
     group = _UNIQUE_ID << 16  # the kernel finds a free number
     for index, ring in enumerate(rings):
         with socket.socket(fileno=os.dup(ring.fileno())) as shared:
-            shared.setsockopt(_SOL_PACKET, _PACKET_FANOUT, kind | group)
+            shared.setsockopt(_SOL_PACKET, _PACKET_FANOUT, struct.pack("@I", kind | group))
             if index:
                 continue
             group = shared.getsockopt(_SOL_PACKET, _PACKET_FANOUT) & 0xFFFF

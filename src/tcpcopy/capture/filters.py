@@ -95,6 +95,22 @@ def expression_for(
     return " or ".join(families)
 
 
+def udp_expression_for(sources: Sequence[Endpoint], excluded_targets: Sequence[Endpoint]) -> str:
+    """As `expression_for`, for UDP datagrams and their fragments.
+
+    Fragments after the first carry no ports: those to any address of the sources pass.
+    """
+    if not sources:
+        raise ValueError("a filter needs at least one source")
+    families = []
+    for size, build in ((4, _udp_expression_v4), (16, _udp_expression_v6)):
+        wanted = _covering(_grouped(sources, size))
+        excluded = _grouped(excluded_targets, size)
+        if wanted:
+            families.append(build(wanted, [] if _is_long(excluded) else excluded))
+    return " or ".join(families)
+
+
 def compile_filter(expression: str, option: str = "-F") -> bytes:
     """Return the socket filter program for a pcap expression.
 
@@ -221,10 +237,7 @@ def _expression_v4(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
 def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) -> str:
     direct = ["ip6[6] == 6", _destinations(wanted, "ip6", "ip6[42:2]")]
     behind = ["ip6[40] == 6", _destinations(wanted, "ip6", _PORT_BEHIND_EXTENSION)]
-    chained = [_MORE_EXTENSIONS]
-    if all(addresses for addresses, _ in wanted):
-        hosts = [address for addresses, _ in wanted for address in addresses]
-        chained.append(_any_of([f"ip6 dst host {_text(address)}" for address in hosts]))
+    chained = [_MORE_EXTENSIONS, *_hosts(wanted, "ip6")]
     if excluded:
         direct.append("not " + _destinations(excluded, "ip6", "ip6[42:2]"))
         behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
@@ -232,6 +245,36 @@ def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
         direct.append(f"(ip6[53] & 7 != 0 or {_IPV6_HAS_PAYLOAD})")
     extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
     return f"(ip6 and (({' and '.join(direct)}) or {extended}))"
+
+
+def _udp_expression_v4(wanted: list[Group], excluded: list[Group]) -> str:
+    # `udp[2:2]` reads ports of packets that are whole, and of first fragments.
+    clauses = ["ip", "udp", _destinations(wanted, "ip", "udp[2:2]")]
+    if excluded:
+        clauses.append("not " + _destinations(excluded, "ip", "udp[2:2]"))
+    later = ["ip[9] == 17", "ip[6:2] & 0x1fff != 0", *_hosts(wanted, "ip")]
+    return f"(({' and '.join(clauses)}) or (ip and {' and '.join(later)}))"
+
+
+def _udp_expression_v6(wanted: list[Group], excluded: list[Group]) -> str:
+    direct = ["ip6[6] == 17", _destinations(wanted, "ip6", "ip6[42:2]")]
+    behind = ["ip6[40] == 17", _destinations(wanted, "ip6", _PORT_BEHIND_EXTENSION)]
+    if excluded:
+        direct.append("not " + _destinations(excluded, "ip6", "ip6[42:2]"))
+        behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
+    hosts = _hosts(wanted, "ip6")
+    chained = [_MORE_EXTENSIONS, *hosts]
+    later = ["ip6[6] == 44", "ip6[40] == 17", "ip6[42:2] & 0xfff8 != 0", *hosts]
+    extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
+    return f"(ip6 and (({' and '.join(direct)}) or {extended} or ({' and '.join(later)})))"
+
+
+def _hosts(wanted: list[Group], family: str) -> list[str]:
+    """A clause that matches the addresses of the groups; none where any address is wanted."""
+    if not all(addresses for addresses, _ in wanted):
+        return []
+    hosts = [address for addresses, _ in wanted for address in addresses]
+    return [_any_of([f"{family} dst host {_text(address)}" for address in hosts])]
 
 
 def _destinations(groups: list[Group], family: str, port_field: str) -> str:

@@ -61,6 +61,7 @@ cdef class Ring:
     cdef object socket
     cdef bint adrift
     cdef bint down
+    cdef bint promiscuous
     cdef int protocol
     cdef long long dropped
     cdef long long received

@@ -14,10 +14,12 @@ filter for kernels without it): on `lo` each packet is seen when it comes in, no
   device where it ends: on the bridge, bond or VLAN device, not on the port below it; forwarded
   frames that a bridge only switches do not show up at all. Packets for another host's link address
   are refused by the filter, as the IP layer does. There is one ring for IPv4 and one for IPv6.
-- *A named device* shows everything that arrives on it, also what is for other hosts (a mirror
-  port) and what carries a VLAN tag. If two named devices lie above one another (a bridge and its
-  port, a VLAN device and its parent), their packets are seen on both: `devices.overlapping` tells.
-  The engine drops such duplicates by sequence number.
+- *A named device* shows everything that arrives on it, also what carries a VLAN tag and what is
+  for other hosts. Most cards take no frames for others in the first place; a mirror port's are
+  had by `promiscuous`, which the kernel undoes when the ring is closed, however that comes. If
+  two named devices lie above one another (a bridge and its port, a VLAN device and its parent),
+  their packets are seen on both: `devices.overlapping` tells. The engine drops such duplicates by
+  sequence number.
 
 **A device that goes down** is counted (`device_downs`) and captured again when it comes up. One
 that is removed sets `failed`; `rebind` goes on with a new one of the same name.
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import socket
@@ -57,6 +60,9 @@ _COPY_BYTES = (1 << 16) + 64
 
 # linux/if_packet.h, linux/if_ether.h
 _SOL_PACKET = 263
+_PACKET_ADD_MEMBERSHIP = 1
+_PACKET_MR_PROMISC = 1
+_SIOCGIFINDEX = 0x8933
 _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_COPY_THRESH = 7
@@ -108,17 +114,26 @@ def open_rings(
     *,
     buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     snaplen: int = DEFAULT_SNAPLEN,
+    promiscuous: bool = False,
 ) -> list[Ring]:
     """Return the rings that capture the devices named, or all devices when none is named.
 
-    Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
+    `promiscuous`, for named devices only: also take frames addressed to other hosts. Each ring has
+    a buffer of its own. Raises what `Ring` raises, with none left open.
     """
     wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []
     try:
         for device, protocol in wanted or [(None, IPV4), (None, IPV6)]:
             rings.append(
-                Ring(device, program, buffer_bytes=buffer_bytes, snaplen=snaplen, protocol=protocol)
+                Ring(
+                    device,
+                    program,
+                    buffer_bytes=buffer_bytes,
+                    snaplen=snaplen,
+                    protocol=protocol,
+                    promiscuous=promiscuous and device is not None,
+                )
             )
     except BaseException:
         for ring in rings:
@@ -146,6 +161,7 @@ class Ring:
         "frame_size",  # bytes, header included
         "mapping",  # the mmap object behind `base` and `view`
         "next_frame",  # index of the oldest frame not yet taken
+        "promiscuous",  # the device takes frames addressed to other hosts, while this is open
         "protocol",  # link-layer protocol the socket is bound to
         "queue_bytes",  # room for packets larger than a frame, overhead included, as granted
         "received",  # packets the kernel put into the ring, as `dropped`
@@ -164,6 +180,7 @@ class Ring:
         snaplen: int = DEFAULT_SNAPLEN,
         protocol: int = ALL_PROTOCOLS,
         frame_bytes: int = FRAME_BYTES,
+        promiscuous: bool = False,
     ) -> None:
         """Start to capture what passes the filter program (of `filters.compile_filter`).
 
@@ -177,6 +194,7 @@ class Ring:
         if device is None and protocol == ALL_PROTOCOLS:
             raise ValueError("all devices are captured by IP version: see open_rings")
         self.device = device
+        self.promiscuous = promiscuous
         self.protocol = protocol
         self.snaplen = snaplen
         self.frame_size = frame_bytes
@@ -312,6 +330,14 @@ class Ring:
         """Let packets come in, from now on."""
         if self.device is not None:
             self.socket.bind((self.device, self.protocol))
+            if self.promiscuous:
+                # Asked of this socket: the process may be in another network namespace by now.
+                named = struct.pack("@16si20x", self.device.encode(), 0)
+                found = fcntl.ioctl(self.socket, _SIOCGIFINDEX, named)
+                # struct packet_mreq: device, type, length of an address, the address
+                index = struct.unpack_from("@i", found, 16)[0]
+                request = struct.pack("@iHH8x", index, _PACKET_MR_PROMISC, 0)
+                self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
             return
         # Python's own `bind` wants a device. struct sockaddr_ll, of which two fields matter:
         address = struct.pack(

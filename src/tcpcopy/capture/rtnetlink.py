@@ -29,6 +29,7 @@ _REQUEST, _ACKNOWLEDGE, _DUMP, _CREATE = 0x001, 0x004, 0x300, 0x400
 _NESTED_OR_ORDER = 0xC000
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER, _IFLA_LINK_NETNSID = 10, 37
+_IFLA_GSO_SEGMENTS, _IFLA_GSO_BYTES = 40, 41
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
 _NDA_DST, _NDA_LLADDR = 1, 2
@@ -49,6 +50,8 @@ class Link:
     kind: int = 0  # ARPHRD_*: what its link layer is
     address: bytes = b""  # its link-layer address
     mtu: int = 0
+    gso_bytes: int = 0  # largest frame that it cuts into segments, if it cuts any
+    gso_segments: int = 0  # the most segments of one frame
 
 
 # States of a neighbour (NUD_*).
@@ -99,6 +102,8 @@ def _link(body: bytes) -> Link:
         kind,
         attributes.get(_IFLA_ADDRESS, b""),
         _index(attributes, _IFLA_MTU),
+        _index(attributes, _IFLA_GSO_BYTES),
+        _index(attributes, _IFLA_GSO_SEGMENTS),
     )
 
 

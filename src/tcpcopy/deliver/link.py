@@ -4,13 +4,19 @@ Past the IP layer: no route, no netfilter, no conntrack, no queueing discipline,
 host sees them (tcpdump on the device shows nothing). SOCK_RAW with the header from here and
 SOCK_DGRAM with the kernel's header cost the same; only the first can have another source MAC.
 
-Source: packet(7), sendmmsg(2).
+Where the device cuts large segments by itself (TCP segmentation offload), the batch may hold
+segments of up to 64 KiB: each goes as one frame, with a header that says how to cut it. A device
+that refuses them after all gets none from then on; TCP sends the lost ones again, cut.
+
+Source: packet(7) (PACKET_VNET_HDR), sendmmsg(2).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import os
 import select
 import socket
 import time
@@ -19,20 +25,25 @@ from collections.abc import Callable
 import cython
 
 from tcpcopy.deliver.nexthop import NextHops, Tables
+from tcpcopy.deliver.offload import NO_HEADER, cutting_header, largest_payload
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+
+_log = logging.getLogger(__name__)
 
 SEND_BUFFER_BYTES = 8 << 20
 _SO_SNDBUFFORCE = 32
 _SOL_PACKET = 263
 _PACKET_QDISC_BYPASS = 20
+_PACKET_VNET_HDR = 15
 _WAIT_MS = 5  # for room in the socket's buffer, before a packet is given up
 _QUEUE_WAIT_S = 0.001  # for the device to send some of what it has
 _LOST_LOOK_NS = 20_000_000  # between look-ups while packets are being lost
 _LOOK_AGAIN = frozenset(
     (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
 )
+_MOST_REFUSALS = 3  # of frames to be cut, for want of room: then it is no passing want
 
 
 class LinkSender(PacketSink):
@@ -40,13 +51,17 @@ class LinkSender(PacketSink):
 
     __slots__ = (
         "before",  # called before a batch is sent (announcements must go first), or None
+        "cuts",  # frames go with a header that may ask the device to cut them
         "device_index",
         "errors",  # errno -> packets not sent
+        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd",
         "hop_count",
         "hops",
+        "largest",  # payload bytes of a frame that the device cuts, 0: it cuts none
         "looked_ns",  # when the hops were last looked up
         "packets",  # sent since the hops were last looked up
+        "refusals",  # times that the kernel did not take a frame to be cut
         "sender",
         "table",  # the hops as the C code reads them
         "view",  # the table, typed
@@ -60,15 +75,20 @@ class LinkSender(PacketSink):
         *,
         mtu: int = 1500,
         tables: Tables | None = None,
+        cut: bool = True,
     ) -> None:
-        """Look the next hops up and open the socket.
+        """Look the next hops up and open the socket. `cut`: let the device cut large segments.
 
         Raises: UsageError (device, next hop, `mtu`), OSError (PermissionError without the
         capability).
         """
         self.before = before
         self.errors: dict[int, int] = {}
+        self.failures: list[tuple[int, int]] | None = None
         self.packets = 0
+        self.largest = 0
+        self.cuts = False
+        self.refusals = 0 if cut else _MOST_REFUSALS
         self.hops = (
             NextHops(device, transfers) if tables is None else NextHops(device, transfers, tables)
         )
@@ -98,6 +118,35 @@ class LinkSender(PacketSink):
                 f"is more than the device of -o ({self.hops.device}) takes",
                 f"give -M {self.hops.mtu}",
             )
+        self._learn_to_cut()
+
+    def _learn_to_cut(self) -> None:
+        """Follow what the device can do."""
+        link = self.hops.link
+        tired = self.refusals >= _MOST_REFUSALS
+        largest = 0 if tired or link is None else largest_payload(link)
+        cuts = largest > 0
+        if cuts != self.cuts:
+            try:
+                self.sender.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, int(cuts))
+                self.cuts = cuts
+            except OSError as error:
+                self.refusals = _MOST_REFUSALS
+                largest = 0
+                _log.info("-o %s: large segments are cut here (%s)", link and link.name, error)
+        self.largest = largest
+
+    def _stop_cutting(self, code: int) -> None:
+        """A frame to be cut was refused: send no more of them, for now or for ever."""
+        self.refusals += 1 if code == errno.ENOBUFS else _MOST_REFUSALS
+        self.largest = 0
+        if self.refusals >= _MOST_REFUSALS:
+            _log.warning(
+                "-o %s: it does not cut large segments after all (%s); they are cut here from now "
+                "on, which takes more CPU",
+                self.hops.device,
+                os.strerror(code),
+            )
 
     def look(self, now_ns: int) -> None:
         """Look the next hops up again; to be called every second or so."""
@@ -106,6 +155,7 @@ class LinkSender(PacketSink):
         self.packets = 0
         self.device_index = self.hops.index
         self.table[:] = self.hops.table()
+        self._learn_to_cut()
 
     def send_batch(self, batch: PacketBatch) -> None:
         """Send every packet of the batch."""
@@ -128,9 +178,14 @@ class LinkSender(PacketSink):
                 continue
             if code == errno.ENXIO:
                 code = errno.ENODEV  # what everyone else calls a device that is gone
+            elif batch.sizes[index] and code not in _LOOK_AGAIN and self.largest:
+                self._stop_cutting(code)
             self.errors[code] = self.errors.get(code, 0) + 1
+            if self.failures is not None:
+                self.failures.append((index, code))
             index += 1
             waited = False
+        batch.largest = self.largest
 
     def _mended(self, code: int) -> bool:
         """Do what may help against an error; whether to try once more."""
@@ -163,14 +218,21 @@ class LinkSender(PacketSink):
                 cython.address(batch.lengths[0]),
                 index,
                 batch.count,
+                self.cuts,
+                cython.address(batch.sizes[0]),
+                batch.payloads,
+                cython.address(batch.payload_at[0]),
+                cython.address(batch.payload_lengths[0]),
             )
         packet = batch.packet(index)
         is_v4 = packet[0] >> 4 == 4
         address = packet[16:20] if is_v4 else packet[24:40]
         at = 22 if is_v4 else 42
         port = int.from_bytes(packet[at : at + 2], "big")
+        # A fragment has its ports elsewhere, or none at all: its address says enough.
+        is_part = packet[6] & 0x3F or packet[7] if is_v4 else packet[6] == 44
         for hop in self.hops.hops:
-            if hop.address == address and hop.port == port:
+            if hop.address == address and (is_part or hop.port == port):
                 break
         else:
             return -errno.EHOSTUNREACH
@@ -178,7 +240,7 @@ class LinkSender(PacketSink):
             return -hop.error
         try:
             self.sender.sendmsg(
-                (self.hops.header(hop), packet),
+                (self._before_frame(batch, index, is_v4), self.hops.header(hop), packet),
                 (),
                 0,
                 (self.hops.device, 0x0800 if is_v4 else 0x86DD),
@@ -186,6 +248,12 @@ class LinkSender(PacketSink):
         except OSError as error:
             return -(error.errno or errno.EIO)
         return 1
+
+    def _before_frame(self, batch: PacketBatch, index: int, is_v4: bool) -> bytes:
+        if not self.cuts:
+            return b""
+        size = batch.sizes[index]
+        return cutting_header(is_v4, batch.lengths[index], size) if size else NO_HEADER
 
     def close(self) -> None:
         """Close the socket; may be called twice."""

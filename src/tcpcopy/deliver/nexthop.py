@@ -80,7 +80,7 @@ class Hop:
 class NextHops:
     """The hops of all targets on one device. Not thread-safe."""
 
-    __slots__ = ("_may_ask", "_tables", "device", "hops", "index", "mac", "mtu")
+    __slots__ = ("_may_ask", "_tables", "device", "hops", "index", "link", "mac", "mtu")
 
     def __init__(self, device: str, transfers: TransferTable, tables: Tables = rtnetlink) -> None:
         """Nothing is looked up yet. Raises UsageError when MAC addresses of `-x` contradict."""
@@ -89,6 +89,7 @@ class NextHops:
         self.index = 0  # of the device; 0: there is none
         self.mac = bytes(_MAC_BYTES)  # the device's
         self.mtu = 0
+        self.link: rtnetlink.Link | None = None  # the device as last seen; None: never
         self._tables = tables
         self._may_ask = True
 
@@ -135,6 +136,7 @@ class NextHops:
         self._take(link)
 
     def _take(self, link: rtnetlink.Link) -> None:
+        self.link = link
         self.index = link.index
         self.mac = link.address
         self.mtu = link.mtu

@@ -69,6 +69,7 @@ cdef extern from *:
 cdef class RawSender(PacketSink):
     cdef public object before
     cdef public dict errors
+    cdef public list failures
     cdef public int fd_v4
     cdef public int fd_v6
     cdef public list sockets

@@ -29,6 +29,7 @@ class RawSender(PacketSink):
     __slots__ = (
         "before",  # called before a batch is sent (announcements must go first), or None
         "errors",  # errno -> packets not sent
+        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd_v4",
         "fd_v6",  # -1: IPv6 is not there
         "sockets",
@@ -38,6 +39,7 @@ class RawSender(PacketSink):
         """Open the sockets. Raises: OSError (PermissionError without the capability)."""
         self.before = before
         self.errors: dict[int, int] = {}
+        self.failures: list[tuple[int, int]] | None = None
         self.sockets: list[socket.socket] = []
         self.fd_v4 = self._open(socket.AF_INET)
         self.fd_v6 = -1
@@ -74,6 +76,8 @@ class RawSender(PacketSink):
             if code == errno.EINTR:
                 continue
             self.errors[code] = self.errors.get(code, 0) + 1
+            if self.failures is not None:
+                self.failures.append((index, code))
             index += 1
             waited = False
 

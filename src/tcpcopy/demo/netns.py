@@ -54,6 +54,11 @@ _SYSCTLS = {
     "net/ipv6/conf/all/accept_dad": "0",
 }
 
+# With br_netfilter loaded each frame on the bridge would pass by iptables. A switch has none.
+_SWITCH_SYSCTLS = {
+    f"net/bridge/bridge-nf-call-{table}": "0" for table in ("iptables", "ip6tables", "arptables")
+}
+
 
 def missing_requirement() -> str | None:
     """What keeps this machine from having a lab, in one line with the mend; None if nothing."""
@@ -247,7 +252,7 @@ class Lab:
             ["ip", "-batch", "-"],
             stdin="".join(f"netns add {host.namespace}\n" for host in everyone),
         )
-        self.bridge.sysctl({"net/ipv6/conf/all/disable_ipv6": "1"})
+        self.bridge.sysctl({"net/ipv6/conf/all/disable_ipv6": "1"} | _SWITCH_SYSCTLS)
         commands = [
             "link set lo up",
             "link add br0 type bridge forward_delay 0 mcast_snooping 0",

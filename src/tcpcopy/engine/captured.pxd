@@ -17,10 +17,7 @@ cdef int _FIN
 cdef int _RST
 
 cdef class CapturedHalf(ChunkQueue):
-    cdef public long long captured_bytes
-    cdef public int captured_end
     cdef public long long captured_fin_offset
-    cdef public long long captured_isn
     cdef public long long captured_rcv_offset
     cdef public list early
     cdef public long long early_bytes
@@ -28,7 +25,10 @@ cdef class CapturedHalf(ChunkQueue):
     cdef public long long server_base
     cdef public long long server_seen
     cdef public long long stuck_since_ns
+    cdef public int captured_end
+    cdef public unsigned int captured_isn
 
+    cdef void set_up_captured(self) except *
     @cython.locals(ahead=cython.longlong)
     cpdef long long acknowledged_by_client(self, long long ack) except -1
     cpdef int take_syn_data(self, bytes data, long long now_ns) except -1
@@ -43,6 +43,7 @@ cdef class CapturedHalf(ChunkQueue):
     @cython.locals(rcv=cython.longlong, offset=cython.longlong)
     cpdef int take_fin(self, long long seq_after_data, long long ack, long long now_ns) except -1
     @cython.locals(rcv=cython.longlong, ahead=cython.longlong)
+    cpdef int close_captured(self, long long now_ns) except -1
     cpdef int take_rst(self, long long seq, long long ack, long long now_ns) except -1
     @cython.locals(tail=Chunk, rcv=cython.longlong)
     cdef void _accept(

@@ -37,7 +37,6 @@ class CapturedHalf(ChunkQueue):
     """Orders one client's segments; offset 0 is the first byte after the SYN."""
 
     __slots__ = (
-        "captured_bytes",  # payload bytes taken into the stream
         "captured_end",  # 0 open, FIN or RST once it stands in the queue
         "captured_fin_offset",  # stream offset of the client's FIN, -1 while unknown
         "captured_isn",  # the client's initial sequence number; seq of offset o is isn + 1 + o
@@ -51,12 +50,15 @@ class CapturedHalf(ChunkQueue):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        self.set_up_captured()
+
+    def set_up_captured(self) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_queue()
         self.captured_isn = 0
         self.captured_rcv_offset = 0
         self.captured_fin_offset = -1
         self.captured_end = 0
-        self.captured_bytes = 0
         self.server_base = -1
         self.server_seen = 0
         self.last_captured_ns = 0
@@ -138,6 +140,12 @@ class CapturedHalf(ChunkQueue):
         self.captured_end = _RST
         return _USED
 
+    def close_captured(self, now_ns: int) -> int:
+        """The capture ends here, the connection does not: it is closed after what was captured."""
+        self.captured_fin_offset = self.captured_rcv_offset
+        self._end_if_complete(now_ns)
+        return 0
+
     def _accept(self, data: bytes, server_offset: int, now_ns: int) -> None:
         tail = self.tail
         if tail is not None and server_offset < tail.server_offset:
@@ -145,7 +153,6 @@ class CapturedHalf(ChunkQueue):
         rcv = self.captured_rcv_offset
         self.append(make_chunk(_DATA, data, rcv, server_offset, now_ns))
         self.captured_rcv_offset = rcv + len(data)
-        self.captured_bytes += len(data)
         self._end_if_complete(now_ns)
 
     def _end_if_complete(self, now_ns: int) -> None:

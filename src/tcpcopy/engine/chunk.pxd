@@ -20,14 +20,15 @@ cpdef Chunk make_chunk(
 )
 
 cdef class ChunkQueue(Timed):
-    cdef public bint fin_released
     cdef public Chunk gate
     cdef public Chunk head
     cdef public long long queued_bytes
     cdef public long long released_end
-    cdef public bint rst_released
     cdef public Chunk tail
+    cdef public unsigned char fin_released
+    cdef public unsigned char rst_released
 
+    cdef void set_up_queue(self) except *
     cpdef void append(self, Chunk chunk) except *
     @cython.locals(chunk=Chunk)
     cpdef void release(self) except *

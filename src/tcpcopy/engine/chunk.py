@@ -69,7 +69,11 @@ class ChunkQueue(Timed):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        self.set_up_queue()
+
+    def set_up_queue(self) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_timed()
         self.head: Chunk | None = None
         self.gate: Chunk | None = None
         self.tail: Chunk | None = None

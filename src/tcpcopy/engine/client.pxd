@@ -40,28 +40,36 @@ cdef int _ACK
 cdef bytes _NOTHING
 cdef long long _WINDOW
 cdef long long _CHALLENGE_GAP
-cdef int _RST_REPEATS
+cdef unsigned char _RST_REPEATS
 cdef long long _RST_GAP
 
 cdef class TcpClient(ReceiveHalf):
     cdef public long long challenge_ns
-    cdef public long long close_deadline_ns
-    cdef public long long connect_deadline_ns
     cdef public long long progress_ns
     cdef public long long rst_deadline_ns
-    cdef public int rst_repeats
+    cdef public long long state_deadline_ns
     cdef public int state
-    cdef public int syn_mss
-    cdef public bint syn_sack
-    cdef public bint syn_timestamps
-    cdef public int syn_window
-    cdef public int syn_wscale
+    cdef public unsigned short syn_mss
+    cdef public unsigned short syn_window
+    cdef public unsigned char rst_repeats
+    cdef public unsigned char syn_sack
+    cdef public unsigned char syn_timestamps
+    cdef public signed char syn_wscale
 
+    cdef void set_up_client(
+        self,
+        Context context,
+        ChunkQueue queue,
+        bytes address,
+        int port,
+        bytes target_address,
+        int target_port,
+    ) except *
     cdef void _set_state(self, int state) except *
     cdef void _send_syn(self, long long now_ns) except *
     @cython.locals(segment_flags=cython.int, acceptable=cython.bint)
     cdef int _take_in_syn_sent(self, Segment segment, long long now_ns) except -1
-    @cython.locals(peer_mss=cython.int, headers=cython.int)
+    @cython.locals(both=cython.bint, peer_mss=cython.int, headers=cython.int)
     cdef void _establish(self, Segment segment, long long now_ns) except *
     @cython.locals(
         segment_flags=cython.int,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from zlib import crc32
 
+import cython
+
 from tcpcopy.engine import replayed, seqnum, states
 from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
@@ -60,12 +62,11 @@ class TcpClient(ReceiveHalf):
 
     __slots__ = (
         "challenge_ns",  # when an odd segment was answered last
-        "close_deadline_ns",  # when a closed connection stops waiting for the target's FIN
-        "connect_deadline_ns",
         "progress_ns",  # when the target last acknowledged something, or nothing was in flight
         "rst_deadline_ns",  # when the RST is repeated, 0: not
         "rst_repeats",
         "state",
+        "state_deadline_ns",  # until when to wait for the SYN's answer, later for a FIN; or 0
         "syn_mss",  # what the SYN announces
         "syn_sack",
         "syn_timestamps",
@@ -82,14 +83,25 @@ class TcpClient(ReceiveHalf):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__(context, queue, address, port, target_address, target_port)
+        self.set_up_client(context, queue, address, port, target_address, target_port)
+
+    def set_up_client(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_receiver(context, queue, address, port, target_address, target_port)
         self.challenge_ns = 0
-        self.close_deadline_ns = 0
-        self.connect_deadline_ns = 0
         self.progress_ns = 0
         self.rst_deadline_ns = 0
         self.rst_repeats = 0
         self.state = _SYN_SENT
+        self.state_deadline_ns = 0
         self.syn_mss = 1460
         self.syn_sack = 1
         self.syn_timestamps = 1
@@ -107,8 +119,9 @@ class TcpClient(ReceiveHalf):
         """Send the SYN."""
         tuple_hash = crc32(self.address + self.target_address, self.port << 16 | self.target_port)
         # RFC 6528: a clock of 4 us per step plus a number of its own for each pair of ends.
-        self.iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
-        self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
+        iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
+        self.iss = cython.cast(cython.uint, iss)
+        self.state_deadline_ns = now_ns + self.context.connect_timeout_ns
         self.progress_ns = now_ns
         self.rto_deadline_ns = now_ns + self.rto_ns
         self.rtt_started_ns = now_ns
@@ -167,26 +180,30 @@ class TcpClient(ReceiveHalf):
         return _USED
 
     def _establish(self, segment: Segment, now_ns: int) -> None:
-        self.irs = segment.seq
+        self.irs = cython.cast(cython.uint, segment.seq)
         peer_mss = segment.mss if segment.mss else 536
         headers = 40 if len(self.address) == 4 else 60
         self.mss = min(peer_mss, self.context.mtu - headers)
-        self.timestamps = self.syn_timestamps and segment.timestamp_present
+        both = self.syn_timestamps and segment.timestamp_present
+        self.timestamps = cython.cast(cython.uchar, both)
         if self.timestamps:
             self.mss -= 12
-            self.timestamp_recent = segment.timestamp_value
+            self.timestamp_recent = cython.cast(cython.uint, segment.timestamp_value)
         self.mss = max(self.mss, 48)
-        self.sack_permitted = self.syn_sack and segment.sack_permitted
+        both = self.syn_sack and segment.sack_permitted
+        self.sack_permitted = cython.cast(cython.uchar, both)
         if self.syn_wscale >= 0 and segment.window_scale >= 0:
-            self.snd_wscale = segment.window_scale
-            self.rcv_wscale = min(self.syn_wscale, 14)
-        self.snd_wnd = segment.window  # never scaled on a SYN (RFC 7323, 2.2)
+            self.snd_wscale = cython.cast(cython.uchar, segment.window_scale)
+            self.rcv_wscale = cython.cast(cython.uchar, min(self.syn_wscale, 14))
+        self.snd_wnd = cython.cast(
+            cython.uint, segment.window
+        )  # never scaled on a SYN (RFC 7323, 2.2)
         self.cwnd = 10 * self.mss
         if self.backoff == 0:
             self._sample(now_ns - self.rtt_started_ns)
         self.backoff = 0
         self.rto_deadline_ns = 0
-        self.connect_deadline_ns = 0
+        self.state_deadline_ns = 0
         self._set_state(_ESTABLISHED)
         self.established = 1
         self.context.counts.established += 1
@@ -227,7 +244,8 @@ class TcpClient(ReceiveHalf):
             and offset <= received
             and seqnum.difference(segment.timestamp_value, self.timestamp_recent) >= 0
         ):
-            self.timestamp_recent = segment.timestamp_value  # RFC 7323 (4.3)
+            # RFC 7323 (4.3)
+            self.timestamp_recent = cython.cast(cython.uint, segment.timestamp_value)
         if ack >= una:
             self._take_acknowledgement(segment, ack, length == 0 and not is_fin, now_ns)
             if self.ended != _RUNNING:
@@ -256,7 +274,7 @@ class TcpClient(ReceiveHalf):
         if self.fin_acknowledged:
             if self.state == _FIN_WAIT_1:
                 self._set_state(_FIN_WAIT_2)
-                self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+                self.state_deadline_ns = now_ns + self.context.close_timeout_ns
             elif self.state == _CLOSING:
                 if self.ack_deadline_ns:
                     self.send_ack(now_ns)  # of the target's FIN; nothing later would carry it
@@ -287,8 +305,8 @@ class TcpClient(ReceiveHalf):
 
     def _take_data(self, offset: int, length: int, is_fin: bool, pushed: bool, now_ns: int) -> None:
         was_closed = self.target_closed
-        if self.close_deadline_ns:
-            self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+        if self.state_deadline_ns:
+            self.state_deadline_ns = now_ns + self.context.close_timeout_ns
         self.take_payload(offset, length, is_fin, pushed, now_ns)
         if self.target_closed and not was_closed:
             self.ack_now = 1
@@ -393,11 +411,10 @@ class TcpClient(ReceiveHalf):
     def _end(self, how: int) -> None:
         if self.state != _CLOSED:
             self._set_state(_CLOSED)
-        self.ended = how
+        self.ended = cython.cast(cython.uchar, how)
         self.rto_deadline_ns = 0
         self.ack_deadline_ns = 0
-        self.close_deadline_ns = 0
-        self.connect_deadline_ns = 0
+        self.state_deadline_ns = 0
 
     def linger(self, now_ns: int) -> int:
         """Drop what a closed connection does not need; 1 when it need not be kept at all."""
@@ -414,10 +431,8 @@ class TcpClient(ReceiveHalf):
         earliest = self.rto_deadline_ns
         if self.ack_deadline_ns and (earliest == 0 or self.ack_deadline_ns < earliest):
             earliest = self.ack_deadline_ns
-        if self.connect_deadline_ns and (earliest == 0 or self.connect_deadline_ns < earliest):
-            earliest = self.connect_deadline_ns
-        if self.close_deadline_ns and (earliest == 0 or self.close_deadline_ns < earliest):
-            earliest = self.close_deadline_ns
+        if self.state_deadline_ns and (earliest == 0 or self.state_deadline_ns < earliest):
+            earliest = self.state_deadline_ns
         if self.rst_deadline_ns and (earliest == 0 or self.rst_deadline_ns < earliest):
             earliest = self.rst_deadline_ns
         return earliest
@@ -428,10 +443,10 @@ class TcpClient(ReceiveHalf):
             self._repeat_rst(now_ns)
         if self.ended != _RUNNING:
             return 0
-        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
-            self._end(_ENDED_CONNECT_TIMEOUT)
-            return 0
-        if self.close_deadline_ns and self.close_deadline_ns <= now_ns:
+        if self.state_deadline_ns and self.state_deadline_ns <= now_ns:
+            if self.state == _SYN_SENT:
+                self._end(_ENDED_CONNECT_TIMEOUT)
+                return 0
             # The target has everything and knows that the client has gone; it just stays open.
             self._send_rst(now_ns)
             self._end(_ENDED_CLOSED)

@@ -4,14 +4,23 @@ from tcpcopy.packet.batch cimport PacketBatch
 cdef class Context:
     cdef public long long answer_timeout_ns
     cdef public PacketBatch batch
+    cdef public long long capture_ns
     cdef public long long close_timeout_ns
     cdef public long long connect_timeout_ns
     cdef public Counts counts
+    cdef public long long hole_look_ns
     cdef public long long hole_timeout_ns
+    cdef public long long idle_look_ns
     cdef public long long idle_timeout_ns
     cdef public long long linger_ns
     cdef public int mss
     cdef public int mtu
+    cdef public bint paced
+    cdef public bint recorded
+    cdef public long long remember_ns
     cdef public long long rtt_ns
     cdef public long long seed
+    cdef public double speed
+    cdef public object turn_rate
+    cdef public long long wait_factor
     cdef public bint wait_for_answers

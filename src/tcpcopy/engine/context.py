@@ -8,6 +8,10 @@ from tcpcopy.engine.counts import Counts
 from tcpcopy.packet.batch import PacketBatch
 
 SECOND_NS = 1_000_000_000
+# How long a connection that has ended is known: twice the longest life of a segment (RFC 9293).
+REMEMBER_NS = 120 * SECOND_NS
+# "Generously: many times what the online answer took."
+WAIT_FACTOR = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +34,42 @@ class EngineConfig:
     max_sessions: int = 0
     max_queued_bytes: int = 0
     seed: int = 0  # initial sequence numbers and timestamps
+    recorded: bool = False  # packets come from files: `Context.capture_ns` is the client's clock
+    speed: float = 1.0  # recorded: so many times faster than it was captured
+    paced: bool = True  # turns have a time at which they should go (not --fast)
 
 
 class Context:
-    """The shared part, with C fields for the hot path."""
+    """The shared part, with C fields for the hot path.
+
+    What is about the client (holes, idle sessions, packets after the end) is measured on the clock
+    of the capture. Live that is `now_ns`; of files it is `capture_ns`, the time up to which all
+    packets have been taken: it stands still while a file is read on later. The time-outs kept
+    here are in units of that clock, in which a file may pass faster (`speed`).
+    """
 
     __slots__ = (
         "answer_timeout_ns",
         "batch",
+        "capture_ns",  # recorded: set by the owner
         "close_timeout_ns",
         "connect_timeout_ns",
         "counts",
+        "hole_look_ns",  # recorded: when to look at a session with a hole again
         "hole_timeout_ns",
+        "idle_look_ns",  # recorded: when to look at an idle session again
         "idle_timeout_ns",
         "linger_ns",
         "mss",
         "mtu",
+        "paced",
+        "recorded",
+        "remember_ns",  # how long a connection that has ended is known
         "rtt_ns",
         "seed",
+        "speed",
+        "turn_rate",  # --rate of requests (mapping.rate.RateLimit), or None
+        "wait_factor",  # a wait is bounded by so many times what the online answer took
         "wait_for_answers",
     )
 
@@ -57,8 +79,17 @@ class Context:
         self.answer_timeout_ns = config.answer_timeout_ns
         self.close_timeout_ns = config.close_timeout_ns
         self.connect_timeout_ns = config.connect_timeout_ns
-        self.hole_timeout_ns = config.hole_timeout_ns
-        self.idle_timeout_ns = config.idle_timeout_ns
+        self.speed = config.speed
+        self.recorded = config.recorded
+        self.paced = config.paced
+        self.capture_ns = 0
+        self.hole_look_ns = 0
+        self.idle_look_ns = 0
+        self.hole_timeout_ns = int(config.hole_timeout_ns / config.speed)
+        self.idle_timeout_ns = int(config.idle_timeout_ns / config.speed)
+        self.remember_ns = int(REMEMBER_NS / config.speed)
+        self.turn_rate: object | None = None
+        self.wait_factor = max(1, int(WAIT_FACTOR * config.speed))
         self.linger_ns = config.linger_ns
         self.mss = config.mss
         self.mtu = config.mtu

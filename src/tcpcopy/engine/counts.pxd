@@ -3,6 +3,7 @@ from tcpcopy.report.histogram cimport Histogram
 cdef class Counts:
     cdef public long long answer_bytes
     cdef long long[::1] answer_drops
+    cdef public long long busy
     cdef public long long bytes_captured
     cdef public long long bytes_delivered
     cdef public Histogram answer_time

@@ -14,6 +14,7 @@ class Counts:
     __slots__ = (
         "answer_bytes",  # bytes that the targets sent
         "answer_drops",  # array by Drop; slot 0 counts answers used
+        "busy",  # recorded: sessions with work that does not depend on what is captured next
         "bytes_captured",  # client payload taken into sessions
         "bytes_delivered",  # of it, acknowledged by the targets
         "answer_time",  # histogram: a turn released to the first byte of its answer, ns
@@ -46,6 +47,7 @@ class Counts:
         self.answer_time = Histogram()
         self.capture_lag = Histogram()
         self.answer_bytes = 0
+        self.busy = 0
         self.bytes_captured = 0
         self.bytes_delivered = 0
         self.client_first = 0

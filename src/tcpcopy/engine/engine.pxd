@@ -5,16 +5,19 @@ from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.flows cimport FlowKey, FlowTable
 from tcpcopy.engine.kernel cimport KernelClient
 from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
-from tcpcopy.engine.timers cimport TimerHeap
+from tcpcopy.engine.timers cimport Timers
 from tcpcopy.packet.handler cimport PacketHandler
-from tcpcopy.packet.segment cimport Segment, flow_key, parse, parse_options, payload
+from tcpcopy.packet.segment cimport Segment, parse, parse_options, payload
 
 cdef long long _MASK
-cdef long long _REMEMBER
+cdef long long _IDLE_LOOK
+cdef long long _HOLE_LOOK
+cdef long long _MIN_RTT
 cdef long long _MAX_RTT
 cdef int _USED
 cdef int _CUT
@@ -39,24 +42,27 @@ cdef class AnswerFeed(PacketHandler):
 
 cdef class Engine(PacketHandler):
     cdef public AnswerFeed answers
-    cdef public dict by_answer
-    cdef public dict by_client
+    cdef public FlowKey answer_key
+    cdef public FlowTable by_answer
+    cdef public FlowTable by_client
     cdef public long long clock_offset_ns
     cdef public dict closed
     cdef public dict closed_before
     cdef public long long closed_turned_ns
     cdef public Context context
-    cdef public TimerHeap heap
+    cdef public FlowKey key
+    cdef public FlowKey linked_key
     cdef public long long max_queued_bytes
     cdef public long long now_ns
     cdef public object on_bug
     cdef public Opener opener
     cdef public bint pure_acks
     cdef public Segment segment
+    cdef public Timers timers
 
     @cython.locals(
         segment=Segment,
-        key=bytes,
+        key=FlowKey,
         session=Session,
         sibling=Session,
         is_syn=cython.bint,
@@ -83,11 +89,13 @@ cdef class Engine(PacketHandler):
     @cython.locals(chunk=Chunk)
     cdef void _note_turns(self, Session session, Chunk before) except *
     cdef void _note_who_speaks_first(self, Session session) except *
-    @cython.locals(rtt=cython.longlong)
+    @cython.locals(rtt=cython.longlong, as_captured=cython.longlong)
     cdef void _note_round_trip(self, Session session, long long captured_ns) except *
-    @cython.locals(segment=Segment, closed=cython.int, ended=cython.longlong)
+    @cython.locals(
+        segment=Segment, name=object, closed=cython.int, ended=cython.longlong
+    )
     cdef int _take_first(
-        self, bytes key, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
+        self, Session before, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
     ) except -1
     @cython.locals(
         segment=Segment,
@@ -98,7 +106,7 @@ cdef class Engine(PacketHandler):
         captured_ns=cython.longlong,
     )
     cdef int _open_sessions(
-        self, bytes key, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
+        self, object name, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
     ) except -1
     cdef void _start(
         self,
@@ -108,8 +116,9 @@ cdef class Engine(PacketHandler):
         long long captured_ns,
         long long timestamp_ns,
     ) except *
+    cdef void _connect(self, Session session) except *
     @cython.locals(session=Session, sibling=Session)
-    cdef void _detach(self, bytes key) except *
+    cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *
     @cython.locals(segment=Segment, session=Session, reason=cython.int)
     cpdef int take_answer(
@@ -126,9 +135,10 @@ cdef class Engine(PacketHandler):
     cpdef long long next_deadline_ns(self)
     @cython.locals(
         now=cython.longlong,
-        heap=TimerHeap,
+        timers=Timers,
+        context=Context,
+        clock=cython.longlong,
         count=cython.int,
-        deadline=cython.longlong,
         session=Session,
     )
     cpdef int run_timers(self) except -1
@@ -140,10 +150,14 @@ cdef class Engine(PacketHandler):
     cdef void _schedule_linger(self, Session session) except *
     @cython.locals(counts=Counts)
     cdef void _finish(self, Session session, int outcome) except *
-    @cython.locals(key=bytes, head=Session)
+    @cython.locals(key=FlowKey, head=Session, isn=cython.longlong)
     cdef void _unlink(self, Session session) except *
     cdef void _forget(self, Session session) except *
     cdef void _bug(self, Session session) except *
     @cython.locals(found=cython.longlong)
-    cdef long long _closed(self, bytes key) except -1
-    cdef void _forget_closed(self, bytes key) except *
+    cdef long long _closed(self, object name) except -1
+    @cython.locals(
+        heads=list, head=Session, session=Session, sibling=Session
+    )
+    cpdef void end_pass(self) except *
+    cdef void _forget_closed(self, object name) except *

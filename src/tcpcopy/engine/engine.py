@@ -13,28 +13,32 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.flows import FlowKey, FlowTable
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.session import Session
-from tcpcopy.engine.timers import TimerHeap
+from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.packet.segment import (
     Segment,
-    flow_key,
     parse,
     parse_options,
     payload,
 )
 
-REMEMBER_NS = 120_000_000_000
 MAX_RTT_NS = 1_000_000_000
 
-_REMEMBER = REMEMBER_NS
+# Recorded: sessions that wait for what the file brings are looked at so often.
+_IDLE_LOOK = 5_000_000_000
+_HOLE_LOOK = 50_000_000
+_MIN_RTT = 250_000
 _MAX_RTT = MAX_RTT_NS
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _USED = 0
@@ -74,20 +78,23 @@ class Engine(PacketHandler):
 
     __slots__ = (
         "answers",  # the handler for the target's packets
-        "by_answer",  # flow key of the target's packets -> Session
-        "by_client",  # flow key of the client's packets -> the first Session of its siblings
+        "answer_key",  # of the target's packet being looked at
+        "by_answer",  # the sessions, by what the target's packets carry
+        "by_client",  # the first Session of each captured connection
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
-        "closed",  # flow keys of sessions that ended lately -> what `_closed` tells
+        "closed",  # FlowKey.name of connections that ended lately -> what `_closed` tells
         "closed_before",  # the generation before that
         "closed_turned_ns",  # when the generations were turned
         "context",
-        "heap",
+        "key",  # of the captured packet being looked at
+        "linked_key",  # of the session being taken out of its connection
         "max_queued_bytes",  # sessions that would go beyond it are shed, 0: no limit
         "now_ns",
         "on_bug",  # called with the text of a trace when a session trips over our own bug
         "opener",
         "pure_acks",  # they are captured; the owner says when not
         "segment",  # the segment being looked at
+        "timers",
     )
 
     def __init__(
@@ -104,15 +111,18 @@ class Engine(PacketHandler):
         self.on_bug = on_bug
         self.max_queued_bytes = config.max_queued_bytes
         self.answers = AnswerFeed(self)
-        self.by_answer: dict[bytes, Session] = {}
-        self.by_client: dict[bytes, Session] = {}
-        self.closed: dict[bytes, int] = {}
-        self.closed_before: dict[bytes, int] = {}
+        self.answer_key = FlowKey()
+        self.by_answer = FlowTable(config.seed, True)
+        self.by_client = FlowTable(config.seed, False)
+        self.closed: dict[object, int] = {}
+        self.closed_before: dict[object, int] = {}
         self.closed_turned_ns = 0
         self.clock_offset_ns = 0
-        self.heap = TimerHeap()
+        self.key = FlowKey()
+        self.linked_key = FlowKey()
         self.now_ns = 0
         self.segment = Segment()
+        self.timers = Timers()
 
     # --- captured packets ------------------------------------------------------------------
 
@@ -127,11 +137,12 @@ class Engine(PacketHandler):
 
     def _take_captured(self, data: Any, timestamp_ns: int) -> int:
         segment = self.segment
-        key = flow_key(segment, data)
-        session: Session | None = self.by_client.get(key)
+        key = self.key
+        key.read(segment, data)
+        session = self.by_client.find(key)
         is_syn = segment.flags & (_SYN | _ACK | _RST | _FIN) == _SYN
         if session is None or (is_syn and session.captured_isn != segment.seq):
-            return self._take_first(key, data, is_syn, timestamp_ns)
+            return self._take_first(session, data, is_syn, timestamp_ns)
         if segment.flags & _SYN:
             return _DUPLICATE
         if segment.payload_length > segment.available:
@@ -152,7 +163,7 @@ class Engine(PacketHandler):
         """Give the segment to one session, and let the session go on."""
         segment = self.segment
         captured_ns = timestamp_ns - self.clock_offset_ns
-        session.last_captured_ns = self.now_ns
+        session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
         if session.syn_ns:
             self._note_round_trip(session, captured_ns)
         counts = self.context.counts
@@ -209,10 +220,12 @@ class Engine(PacketHandler):
         session.syn_ns = 0
         if not self.pure_acks:
             return  # this is a request, after who knows how long a thought
-        if 250_000 <= rtt <= _MAX_RTT:
-            session.client_rtt_ns = rtt
+        as_captured = int(rtt * self.context.speed)
+        if _MIN_RTT <= as_captured <= _MAX_RTT:
+            session.client_rtt_ns = cython.cast(cython.uint, as_captured)
             self.context.counts.far += 1
-            if session.rtt_ns == 0:  # not -R
+            if session.rtt_ns == 0 and rtt >= _MIN_RTT:  # not -R
+                rtt = min(rtt, _MAX_RTT)
                 session.rtt_ns = rtt
                 self.opener.set_round_trip(session.replayed, rtt)
 
@@ -225,15 +238,20 @@ class Engine(PacketHandler):
 
     # --- the first packet of a connection --------------------------------------------------
 
-    def _take_first(self, key: bytes, data: Any, is_syn: bool, timestamp_ns: int) -> int:
+    def _take_first(
+        self, before: Session | None, data: Any, is_syn: bool, timestamp_ns: int
+    ) -> int:
+        """The packet belongs to no session that is open; `before` uses its key, if any does."""
         segment = self.segment
-        ended = self._closed(key)
+        name = self.key.name()
+        ended = self._closed(name)
         closed = ended & 0xFF
         if is_syn:
             if closed != 0 and ended >> 8 == segment.seq:
                 return closed  # the same SYN again: this connection has been counted
-            self._forget_closed(key)
-            self._detach(key)
+            self._forget_closed(name)
+            if before is not None:
+                self._detach(before)
         elif segment.flags & _SYN:
             return _NO_SESSION
         elif closed != 0:
@@ -245,16 +263,16 @@ class Engine(PacketHandler):
         elif segment.payload_length > segment.available:
             return _CUT
         try:
-            return self._open_sessions(key, data, is_syn, timestamp_ns)
+            return self._open_sessions(name, data, is_syn, timestamp_ns)
         except Exception:
             self.on_bug(traceback.format_exc())
             return _BUG
 
-    def _open_sessions(self, key: bytes, data: Any, is_syn: bool, timestamp_ns: int) -> int:
+    def _open_sessions(self, name: object, data: Any, is_syn: bool, timestamp_ns: int) -> int:
         segment = self.segment
         parse_options(segment, data)
         new_data = payload(segment, data, 0)
-        opened = self.opener.open(key, segment, data, is_syn, self.now_ns)
+        opened = self.opener.open(self.key, segment, data, is_syn, self.now_ns)
         if opened is None:
             return _NO_TRANSFER
         if self.opener.failure:
@@ -265,16 +283,16 @@ class Engine(PacketHandler):
             session.sibling = head
             head = session
         if head is None:
-            self.closed[key] = self.opener.left_out | segment.seq << 8
+            self.closed[name] = self.opener.left_out | segment.seq << 8
             return self.opener.left_out
-        self.by_client[key] = head
+        self.by_client.add(head)
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
-            session.last_captured_ns = self.now_ns
+            session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
             if is_syn and self.pure_acks:
                 session.syn_ns = captured_ns
-            if session.answer_key:
-                self.by_answer[session.answer_key] = session
+            if session.answer_ports:
+                self.by_answer.add(session)
             try:
                 self._start(session, new_data, is_syn, captured_ns, timestamp_ns)
             except Exception:
@@ -284,7 +302,8 @@ class Engine(PacketHandler):
     def _start(
         self, session: Session, data: bytes, is_syn: bool, captured_ns: int, timestamp_ns: int
     ) -> None:
-        session.replayed.open(self.now_ns)
+        if session.opens_ns == 0:  # else when --rate lets it
+            session.replayed.open(self.now_ns)
         if not is_syn:
             self._feed(session, data, timestamp_ns)
             return
@@ -294,13 +313,19 @@ class Engine(PacketHandler):
             self._note_turns(session, None)
         self._settle(session, session.advance(self.now_ns))
 
-    def _detach(self, key: bytes) -> None:
+    def _connect(self, session: Session) -> None:
+        session.opens_ns = 0
+        self.opener.announce(session)
+        session.replayed.open(self.now_ns)
+
+    def _detach(self, head: Session) -> None:
         """The client uses its port again: what stands there has ended, its replay goes on."""
-        session: Session | None = self.by_client.pop(key, None)
+        self.by_client.remove(head)
+        session: Session | None = head
         while session is not None:
             sibling = session.sibling
             session.sibling = None
-            session.captured_key = b""
+            session.captured_ports = 0
             try:
                 self._end_detached(session)
             except Exception:
@@ -325,7 +350,8 @@ class Engine(PacketHandler):
         self.context.counts.packets_answered += 1
         reason = parse(segment, data, start, end, wire_length)
         if reason == _USED:
-            session: Session | None = self.by_answer.get(flow_key(segment, data))
+            self.answer_key.read(segment, data)
+            session = self.by_answer.find(self.answer_key)
             if session is None:
                 reason = _FOREIGN
             else:
@@ -361,25 +387,31 @@ class Engine(PacketHandler):
 
     def next_deadline_ns(self) -> int:
         """When `run_timers` is wanted next, -1: not by itself."""
-        return self.heap.next_deadline_ns()
+        return self.timers.next_deadline_ns()
 
     def run_timers(self) -> int:
         """Run what is due at `now_ns`; how many sessions were looked at."""
         now = self.now_ns
-        heap = self.heap
+        timers = self.timers
+        timers.advance(now)
+        context = self.context
+        clock = now
+        if context.recorded:
+            clock = context.capture_ns
+            context.idle_look_ns = now + _IDLE_LOOK
+            context.hole_look_ns = now + _HOLE_LOOK
         count = 0
         while True:
-            deadline = heap.next_deadline_ns()
-            if deadline < 0 or deadline > now:
+            session: Session | None = timers.first_due(now)  # type: ignore[assignment]
+            if session is None:
                 break
             count += 1
-            session: Session = heap.first()  # type: ignore[assignment]
             try:
                 self._run_session_timers(session, now)
             except Exception:
                 self._bug(session)
-        if now - self.closed_turned_ns > _REMEMBER:
-            self.closed_turned_ns = now
+        if clock - self.closed_turned_ns > context.remember_ns:
+            self.closed_turned_ns = clock
             self.closed_before = self.closed
             self.closed = {}
         return count
@@ -397,15 +429,18 @@ class Engine(PacketHandler):
             return
         deadline = session.next_deadline_ns()
         if deadline > now:
-            self.heap.schedule(session, deadline)
+            self.timers.schedule(session, deadline, now)
             return
+        if session.opens_ns != 0 and session.opens_ns <= now:
+            self._connect(session)
         outcome = session.run_timers(now)
         if outcome != 0:
             self._finish(session, outcome)
             return
+        session.note_busy()
         deadline = session.next_deadline_ns()
         # Never at once again: whatever is due was done.
-        self.heap.schedule(session, deadline if deadline > now else now + 100_000)
+        self.timers.schedule(session, deadline if deadline > now else now + 100_000, now)
 
     def _settle(self, session: Session, outcome: int) -> None:
         """After progress: end the session, or see that it is called in time."""
@@ -414,28 +449,34 @@ class Engine(PacketHandler):
         if outcome != 0:
             self._finish(session, outcome)
             return
+        session.note_busy()
         deadline = session.next_deadline_ns()
         # An entry that is too early costs one look; moving it with every packet costs more.
         if session.heap_index < 0 or deadline < session.deadline_ns:
-            self.heap.schedule(session, deadline)
+            self.timers.schedule(session, deadline, self.now_ns)
 
     def _schedule_linger(self, session: Session) -> None:
         ends = self.now_ns + self.context.linger_ns
         repeat = session.replayed.deadline_ns()
-        self.heap.schedule(session, repeat if repeat and repeat < ends else ends)
+        if not repeat or repeat > ends:
+            repeat = ends
+        self.timers.schedule(session, repeat, self.now_ns)
 
     # --- endings ---------------------------------------------------------------------------
 
     def _finish(self, session: Session, outcome: int) -> None:
         """Count the outcome; the session stays for late packets while it lingers."""
-        session.outcome = outcome
+        session.outcome = cython.cast(cython.uchar, outcome)
         counts = self.context.counts
         counts.outcomes[outcome] += 1
         counts.live -= 1
+        if session.busy:
+            session.busy = 0
+            counts.busy -= 1
         counts.queued_bytes -= session.clear() + session.early_bytes
         session.early = None
         session.early_bytes = 0
-        if session.captured_key:
+        if session.captured_ports:
             self._unlink(session)
         if session.replayed.linger(self.now_ns) or self.context.linger_ns == 0:
             self._forget(session)
@@ -445,33 +486,37 @@ class Engine(PacketHandler):
 
     def _unlink(self, session: Session) -> None:
         """Take the session out of its captured connection."""
-        key = session.captured_key
-        head: Session | None = self.by_client.get(key)
+        key = self.linked_key
+        key.addresses = session.captured_addresses
+        key.ports = session.captured_ports
+        key.wide = session.captured_wide
+        head = self.by_client.find(key)
         if head is session:
             if session.sibling is not None:
-                self.by_client[key] = session.sibling
+                self.by_client.replace(session, session.sibling)
             else:
-                del self.by_client[key]
-                self.closed[key] = _CLOSED_SESSION | session.captured_isn << 8
+                self.by_client.remove(session)
+                isn = session.captured_isn
+                self.closed[key.name()] = _CLOSED_SESSION | isn << 8
         else:
             while head is not None and head.sibling is not session:
                 head = head.sibling
             if head is not None:
                 head.sibling = session.sibling
         session.sibling = None
-        session.captured_key = b""
+        session.captured_ports = 0
 
     def _forget(self, session: Session) -> None:
         """Nothing more is expected: free the session and its mapped port."""
-        self.heap.remove(session)
-        if session.answer_key and self.by_answer.get(session.answer_key) is session:
-            del self.by_answer[session.answer_key]
+        self.timers.remove(session)
+        if session.answer_ports:
+            self.by_answer.remove(session)
         self.opener.give_back(session, self.now_ns)
 
     def _bug(self, session: Session) -> None:
         """An exception inside the engine: tell, count, drop the session, go on."""
         self.on_bug(traceback.format_exc())
-        self.heap.remove(session)
+        self.timers.remove(session)
         try:
             session.replayed.abort(self.now_ns)
         except Exception:
@@ -483,13 +528,13 @@ class Engine(PacketHandler):
 
     # --- memory of closed sessions ---------------------------------------------------------
 
-    def _closed(self, key: bytes) -> int:
+    def _closed(self, name: object) -> int:
         """Drop reason of the connection's packets and, 8 bits up, its initial number; or 0."""
-        found: int = self.closed.get(key, 0)
+        found: int = self.closed.get(name, 0)
         if found == 0:
-            found = self.closed_before.get(key, 0)
+            found = self.closed_before.get(name, 0)
             if found != 0:
-                self.closed[key] = found  # still talking: remember it longer
+                self.closed[name] = found  # still talking: remember it longer
         return found
 
     def forget_ended(self) -> None:
@@ -497,15 +542,35 @@ class Engine(PacketHandler):
         self.closed = {}
         self.closed_before = {}
 
-    def _forget_closed(self, key: bytes) -> None:
-        self.closed.pop(key, None)
-        self.closed_before.pop(key, None)
+    def end_pass(self) -> None:
+        """The file has ended: what is open is closed once all of it is replayed and answered.
+
+        What comes next is read from the beginning: new connections, whatever they look like.
+        """
+        self.forget_ended()
+        heads = list(self.by_client)
+        for head in heads:
+            self.by_client.remove(head)
+            session: Session | None = head
+            while session is not None:
+                sibling = session.sibling
+                session.sibling = None
+                session.captured_ports = 0
+                try:
+                    self._settle(session, session.end_of_capture(self.now_ns))
+                except Exception:
+                    self._bug(session)
+                session = sibling
+
+    def _forget_closed(self, name: object) -> None:
+        self.closed.pop(name, None)
+        self.closed_before.pop(name, None)
 
     # --- exit and views --------------------------------------------------------------------
 
     def sessions(self) -> Iterator[Session]:
         """Every session that has not ended; the engine must not run meanwhile."""
-        for item in self.heap.items():
+        for item in self.timers.items():
             session: Session = item  # type: ignore[assignment]
             if not session.lingers:
                 yield session
@@ -523,11 +588,6 @@ class Engine(PacketHandler):
 
     def live_identities(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         """Mapped address and port, target address and port of every live packet session."""
-        for session in list(self.by_answer.values()):
+        for session in list(self.by_answer):
             target: Any = session.target
-            yield (
-                session.mapped_address,
-                session.mapped_port,
-                target.target_address,
-                target.target_port,
-            )
+            yield (*session.mapped_client(), target.target_address, target.target_port)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 
+import cython
+
 from tcpcopy.engine import replayed
 from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
@@ -91,7 +93,7 @@ class KernelClient(Replayed):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__()
+        self.set_up_replayed()
         self.context = context
         self.queue = queue
         self.transport = transport
@@ -212,6 +214,7 @@ class KernelClient(Replayed):
             self.context.counts.queued_bytes -= queue.acknowledge(self.sent)
         if self.sent < queue.released_end:
             return 0
+        self.cursor = None  # an idle connection holds no data
         if queue.fin_released and not self.fin_sent:
             self.fin_sent = 1
             error = -self.transport.shutdown(self)
@@ -263,7 +266,7 @@ class KernelClient(Replayed):
         return 0
 
     def _end(self, how: int) -> None:
-        self.ended = how
+        self.ended = cython.cast(cython.uchar, how)
         if how == _CLOSED:
             self.fin_acknowledged = 1
         else:

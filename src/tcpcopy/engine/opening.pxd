@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.flows cimport FlowKey
 from tcpcopy.engine.kernel cimport KernelClient, Transport
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
@@ -14,12 +15,14 @@ cdef int _NO_ADDRESS
 cdef int _SHED_MEMORY
 cdef int _SHED_SESSIONS
 cdef int _SKIPPED_PARTIAL
+cdef int _SKIPPED_RATE
 cdef int _SKIPPED_SAMPLING
 cdef int _SHED_SESSION
 cdef int _SKIPPED_SESSION
 
 cdef class Opener:
     cdef public object announcer
+    cdef public FlowKey answer_key
     cdef public Context context
     cdef public int copies
     cdef public str failure
@@ -30,6 +33,7 @@ cdef class Opener:
     cdef public long long max_sessions
     cdef public bint memory_is_short
     cdef public long long opened
+    cdef public object rate
     cdef public object sampling
     cdef public object transfers
     cdef public Transport transport
@@ -47,7 +51,7 @@ cdef class Opener:
     )
     cpdef list open(
         self,
-        bytes key,
+        FlowKey key,
         Segment segment,
         const unsigned char[::1] data,
         bint is_syn,
@@ -57,10 +61,12 @@ cdef class Opener:
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1
     cdef int _reason_to_shed(self) except -1
-    @cython.locals(session=Session, client=TcpClient)
+    @cython.locals(opens_ns=cython.longlong, outcome=cython.int)
+    cdef int _wait_for_rate(self, Session session, long long now_ns) except -1
+    @cython.locals(session=Session, client=TcpClient, answers=FlowKey)
     cdef Session _make(
         self,
-        bytes key,
+        FlowKey key,
         object target,
         int copy,
         bytes client_address,
@@ -68,7 +74,7 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
-    cdef void _announce(self, Session session) except *
+    cpdef int announce(self, Session session) except -1
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)
     cdef KernelClient _kernel_client(self, Session session, object target, Transport transport)

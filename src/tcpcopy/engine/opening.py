@@ -9,8 +9,11 @@ from __future__ import annotations
 import traceback
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.kernel import KernelClient, Transport
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
@@ -23,6 +26,7 @@ _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compi
 _NO_ADDRESS = int(Outcome.NO_ADDRESS)
 _SHED_MEMORY = int(Outcome.SHED_MEMORY)
 _SHED_SESSIONS = int(Outcome.SHED_SESSIONS)
+_SKIPPED_RATE = int(Outcome.SKIPPED_RATE)
 _SKIPPED_PARTIAL = int(Outcome.SKIPPED_PARTIAL)
 _SKIPPED_SAMPLING = int(Outcome.SKIPPED_SAMPLING)
 _SHED_SESSION = int(Drop.SHED_SESSION)
@@ -34,6 +38,7 @@ class Opener:
 
     __slots__ = (
         "announcer",  # told of each packet session before its SYN, or None
+        "answer_key",  # of the session that is being made
         "context",
         "copies",  # -n
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
@@ -43,6 +48,7 @@ class Opener:
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
         "memory_is_short",  # set by the owner: new sessions are shed
+        "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
         "opened",  # kernel connections made, for taking turns
         "sampling",
         "transfers",
@@ -70,15 +76,17 @@ class Opener:
         self.sampling = sampling
         self.copies = copies
         self.announcer = announcer
+        self.answer_key = FlowKey()
         self.transport = transport
         self.local_addresses = local_addresses
         self.failure = ""
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
+        self.rate: Any = None
 
     def open(
-        self, key: bytes, segment: Segment, data: Any, is_syn: bool, now_ns: int
+        self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
     ) -> list[Session] | None:
         """The sessions for a new captured connection; None when -x does not name it.
 
@@ -99,20 +107,22 @@ class Opener:
                 shed = reason or self._reason_to_shed()
                 session = None
                 if not shed:
-                    shed = _NO_ADDRESS
                     try:
                         session = self._make(
                             key, target, copy, client_address, segment, is_syn, now_ns
                         )
-                        self._announce(session)
+                        if session is not None and self.rate is not None:
+                            shed = self._wait_for_rate(session, now_ns)
+                        if session is not None and not shed and session.opens_ns == 0:
+                            self.announce(session)
                     except Exception:
                         self.failure = traceback.format_exc()
                         shed = _INTERNAL_ERROR
-                        if session is not None:
-                            self.give_back(session, now_ns)
-                        session = None
+                if session is not None and shed:
+                    self.give_back(session, now_ns)
+                    session = None
                 if session is None:
-                    counts.count_outcome(shed)
+                    counts.count_outcome(shed or _NO_ADDRESS)
                     continue
                 counts.live += 1
                 if counts.live > counts.peak:
@@ -138,9 +148,19 @@ class Opener:
             return _SHED_SESSIONS
         return 0
 
+    def _wait_for_rate(self, session: Session, now_ns: int) -> int:
+        """Ask --rate when the session may connect; 0, or the outcome when it may not."""
+        opens_ns: int = self.rate.admit(now_ns)
+        if opens_ns < 0:
+            outcome = -opens_ns
+            self.left_out = _SKIPPED_SESSION if outcome == _SKIPPED_RATE else _SHED_SESSION
+            return outcome
+        session.opens_ns = opens_ns if opens_ns > now_ns else 0
+        return 0
+
     def _make(
         self,
-        key: bytes,
+        key: FlowKey,
         target: Target,
         copy: int,
         client_address: bytes,
@@ -148,8 +168,13 @@ class Opener:
         is_syn: bool,
         now_ns: int,
     ) -> Session | None:
-        session = Session(self.context, key, copy, target)
-        session.captured_isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        session = Session.__new__(Session)
+        session.set_up_session(self.context, copy, target)
+        session.captured_addresses = key.addresses
+        session.captured_ports = cython.cast(cython.uint, key.ports)
+        session.captured_wide = key.wide
+        isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
+        session.captured_isn = cython.cast(cython.uint, isn)
         session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
@@ -165,11 +190,12 @@ class Opener:
         )
         if identity is None:
             return None
-        session.mapped_address, session.mapped_port = identity
-        client = TcpClient(
+        mapped_address, session.mapped_port = identity
+        client = TcpClient.__new__(TcpClient)
+        client.set_up_client(
             self.context,
             session,
-            session.mapped_address,
+            mapped_address,
             session.mapped_port,
             target.target_address,
             target.target_port,
@@ -177,34 +203,33 @@ class Opener:
         client.rtt_ns = session.rtt_ns
         self._set_syn_options(client, segment, is_syn)
         session.replayed = client
-        session.answer_key = (
-            target.target_address
-            + session.mapped_address
-            + target.target_port.to_bytes(2, "big")
-            + session.mapped_port.to_bytes(2, "big")
-        )
+        answers = self.answer_key
+        answers.of(target.target_address, target.target_port, mapped_address, session.mapped_port)
+        session.answer_addresses = answers.addresses
+        session.answer_ports = cython.cast(cython.uint, answers.ports)
         return session
 
-    def _announce(self, session: Session | None) -> None:
-        if session is not None and self.announcer is not None:
+    def announce(self, session: Session) -> int:
+        """Tell the intercepts of a session, before its SYN."""
+        if self.announcer is not None:
             target: Any = session.target
             self.announcer.announce(
-                session.mapped_address,
-                session.mapped_port,
+                *session.mapped_client(),
                 target.target_address,
                 target.target_port,
             )
+        return 0
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
         """The SYN goes with the client's own options, or usual ones when it was not seen."""
         if is_syn:
-            client.syn_mss = segment.mss or 536
-            client.syn_sack = segment.sack_permitted
-            client.syn_timestamps = segment.timestamp_present
-            client.syn_wscale = segment.window_scale
-            client.syn_window = segment.window
+            client.syn_mss = cython.cast(cython.ushort, segment.mss or 536)
+            client.syn_sack = segment.sack_permitted != 0
+            client.syn_timestamps = segment.timestamp_present != 0
+            client.syn_wscale = cython.cast(cython.schar, segment.window_scale)
+            client.syn_window = cython.cast(cython.ushort, segment.window)
         if self.context.mss and (not is_syn or client.syn_mss > self.context.mss):
-            client.syn_mss = self.context.mss
+            client.syn_mss = cython.cast(cython.ushort, self.context.mss)
 
     def _kernel_client(
         self, session: Session, target: Target, transport: Transport
@@ -231,19 +256,9 @@ class Opener:
         """The session is forgotten: its mapped address and port are free again."""
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
-            self.identities.release(
-                session.mapped_address,
-                session.mapped_port,
-                target.target_address,
-                target.target_port,
-                now_ns=now_ns,
-            )
+            identity = (*session.mapped_client(), target.target_address, target.target_port)
+            self.identities.release(*identity, now_ns=now_ns)
             if self.announcer is not None:
-                self.announcer.withdraw(
-                    session.mapped_address,
-                    session.mapped_port,
-                    target.target_address,
-                    target.target_port,
-                )
+                self.announcer.withdraw(*identity)
             session.mapped_port = 0
         return 0

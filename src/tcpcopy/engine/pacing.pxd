@@ -14,10 +14,10 @@ cdef long long _SURPLUS_FACTOR
 cdef long long _SURPLUS_MIN
 cdef long long _SURPLUS_MAX
 cdef int _GROWING
-cdef long long _WAIT_FACTOR
 cdef long long _WAIT_MIN
 cdef int _TRUSTED_STREAK
 cdef long long _LESS_WAIT
+cdef long long _LONG_GAP
 cdef long long _RTT_FLOOR
 cdef long long _OPEN
 cdef long long _ON_PROGRESS
@@ -25,32 +25,33 @@ cdef int _FIN
 cdef int _RST
 
 cdef class PacedHalf(CapturedHalf):
-    cdef public long long answer_gap_ns
     cdef public long long answer_last_ns
     cdef public long long answer_started_ns
     cdef public long long answer_usual_ns
-    cdef public long long client_rtt_ns
     cdef public Context context
     cdef public long long drift
     cdef public long long excess
-    cdef public bint expired
-    cdef public int growing
     cdef public long long previous_turn_ns
     cdef public long long previous_turn_offset
     cdef public long long rtt_ns
     cdef public long long shortfall
-    cdef public int short_streak
-    cdef public bint streaming
     cdef public long long surplus_0
     cdef public long long surplus_1
     cdef public long long surplus_2
     cdef public long long surplus_3
     cdef public long long turn_base
     cdef public long long turn_captured_ns
-    cdef public long long turn_count
     cdef public long long turn_offset
     cdef public long long turn_released_ns
+    cdef public unsigned int answer_gap_ns
+    cdef public unsigned int client_rtt_ns
+    cdef public int turn_count
+    cdef public unsigned char expired
+    cdef public unsigned char growing
+    cdef public unsigned char short_streak
+    cdef public unsigned char streaming
 
+    cdef void set_up_paced(self, Context context) except *
     @cython.locals(first=cython.bint)
     cpdef int note_turn(self, Chunk chunk) except -1
     cdef void _sniff(self, bytes data) except *

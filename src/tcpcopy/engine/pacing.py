@@ -22,6 +22,8 @@ Source: DESIGN section 4, "Pacing".
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine.captured import CapturedHalf
 from tcpcopy.engine.chunk import FIN, RST, Chunk
 from tcpcopy.engine.context import Context
@@ -32,7 +34,8 @@ from tcpcopy.engine.replayed import Replayed
 UNPUSHED_QUIET_NS = 40_000_000
 # One that was pushed, but may go on, after this.
 QUIET_NS = 5_000_000
-# The same for the first answers of a kernel socket, which shows no pushes.
+# The same for the first answers of a kernel socket, which shows no pushes, and for answers that are
+# longer than any before.
 FIRST_QUIET_NS = 1_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
@@ -43,12 +46,13 @@ SURPLUS_MAX_NS = 200_000_000
 # A surplus that grew with so many turns in a row is longer answers, not a lead.
 GROWING_TURNS = 2
 # "Generously: many times what the online answer took, at least a second."
-WAIT_FACTOR = 10
 WAIT_MIN_NS = 1_000_000_000
 # The same for a target that is silent, and is known to answer less than online does.
 LESS_WAIT_NS = 10_000_000_000
 # A shorter answer is expected to be as short again after so many in a row.
 TRUSTED_STREAK = 2
+# Longer pauses within an answer say no more than this.
+LONG_GAP_NS = 1_000_000_000
 # Round trips below this are not put back: the wake-up would cost more than it tells.
 RTT_FLOOR_NS = 250_000
 
@@ -63,10 +67,10 @@ _SURPLUS_FACTOR = SURPLUS_FACTOR
 _SURPLUS_MIN = SURPLUS_MIN_NS
 _SURPLUS_MAX = SURPLUS_MAX_NS
 _GROWING = GROWING_TURNS
-_WAIT_FACTOR = WAIT_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
 _TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
+_LONG_GAP = LONG_GAP_NS
 _RTT_FLOOR = RTT_FLOOR_NS
 _OPEN = OPEN
 _ON_PROGRESS = ON_PROGRESS
@@ -78,16 +82,16 @@ class PacedHalf(CapturedHalf):
     """A captured half with its gate."""
 
     __slots__ = (
-        "answer_gap_ns",  # the longest pause that the target made within an answer
+        "answer_gap_ns",  # the target's longest pause within an answer, at most a second
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
-        "client_rtt_ns",  # the round-trip time that the capture showed, 0: none
+        "client_rtt_ns",  # the round-trip time that the capture showed, as captured, 0: none
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
         "expired",  # the gate last looked at opened because a wait ran out
-        "growing",  # turns in a row with which the surplus grew
+        "growing",  # turns in a row with which the surplus grew, at most GROWING_TURNS
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
         "rtt_ns",  # the round-trip time to put back
@@ -106,7 +110,11 @@ class PacedHalf(CapturedHalf):
     )
 
     def __init__(self, context: Context) -> None:
-        super().__init__()
+        self.set_up_paced(context)
+
+    def set_up_paced(self, context: Context) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_captured()
         self.context = context
         self.answer_gap_ns = 0
         self.answer_last_ns = 0
@@ -138,7 +146,8 @@ class PacedHalf(CapturedHalf):
         if (
             not first
             and self.client_rtt_ns >= _RTT_FLOOR
-            and chunk.captured_ns - self.previous_turn_ns < self.client_rtt_ns * 3 // 4
+            and (chunk.captured_ns - self.previous_turn_ns) * self.context.speed
+            < self.client_rtt_ns * 3 // 4
             and chunk.kind < _FIN
         ):
             self.streaming = 1  # faster than any reaction could be
@@ -159,7 +168,7 @@ class PacedHalf(CapturedHalf):
         if self.answer_started_ns != 0:
             gap = now_ns - self.answer_last_ns
             if gap > self.answer_gap_ns:
-                self.answer_gap_ns = gap
+                self.answer_gap_ns = cython.cast(cython.uint, min(gap, _LONG_GAP))
         self.answer_last_ns = now_ns
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
@@ -201,6 +210,8 @@ class PacedHalf(CapturedHalf):
             quiet = _UNPUSHED_QUIET
         elif answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come
+        elif answered > expected + self.excess:
+            quiet = _FIRST_QUIET  # longer than known; large ones are pushed more than once
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
         if quiet < self.rtt_ns:
@@ -284,7 +295,7 @@ class PacedHalf(CapturedHalf):
         chunk = self.gate
         if chunk is None or self.turn_count == 0:
             return _WAIT_MIN
-        wait = (chunk.captured_ns - self.turn_captured_ns) * _WAIT_FACTOR
+        wait = (chunk.captured_ns - self.turn_captured_ns) * self.context.wait_factor
         return wait if wait > _WAIT_MIN else _WAIT_MIN
 
     def release_gate(self, replayed: Replayed, now_ns: int) -> int:
@@ -322,6 +333,8 @@ class PacedHalf(CapturedHalf):
     def _count_turn(self, lag_ns: int) -> None:
         counts = self.context.counts
         counts.turns_replayed += 1
+        if not self.context.paced:
+            return
         if lag_ns > _QUIET:
             counts.turns_late += 1
         counts.capture_lag.record(lag_ns if lag_ns > 0 else 0)
@@ -329,7 +342,10 @@ class PacedHalf(CapturedHalf):
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
         growth = surplus - self.surplus_0
-        self.growing = self.growing + 1 if growth > 0 else 0
+        if growth <= 0:
+            self.growing = 0
+        elif self.growing < _GROWING:
+            self.growing += 1
         self.excess = growth if growth > 0 else 0
         if self.turn_count <= 1:
             self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus

@@ -14,14 +14,23 @@ cdef int _ACK
 cdef bytes _NOTHING
 
 cdef class ReceiveHalf(SendHalf):
-    cdef public bint ack_now
     cdef public list early
     cdef public long long early_newest
     cdef public long long later_ack_ns
-    cdef public int rcv_wscale
     cdef public long long rtt_ns
     cdef public long long target_fin
+    cdef public unsigned char ack_now
+    cdef public unsigned char rcv_wscale
 
+    cdef void set_up_receiver(
+        self,
+        Context context,
+        ChunkQueue queue,
+        bytes address,
+        int port,
+        bytes target_address,
+        int target_port,
+    ) except *
     @cython.locals(end=cython.longlong)
     cpdef int take_payload(
         self, long long offset, long long length, bint is_fin, bint pushed, long long now_ns

@@ -11,6 +11,8 @@ tcp_output.c: interactive ("ping-pong") sessions.
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
@@ -55,7 +57,19 @@ class ReceiveHalf(SendHalf):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__(context, queue, address, port, target_address, target_port)
+        self.set_up_receiver(context, queue, address, port, target_address, target_port)
+
+    def set_up_receiver(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_sender(context, queue, address, port, target_address, target_port)
         self.early: list[tuple[int, int]] | None = None
         self.ack_now = 0
         self.early_newest = 0
@@ -87,7 +101,7 @@ class ReceiveHalf(SendHalf):
         if self.early is not None:
             self._take_early()
         self.last_receive_ns = now_ns
-        self.pushed = pushed or is_fin
+        self.pushed = cython.cast(cython.uchar, pushed or is_fin)
         return 1
 
     def _is_in_window(self, offset: int) -> bool:

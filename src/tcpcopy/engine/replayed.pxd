@@ -1,15 +1,16 @@
 cdef class Replayed:
     cdef public long long acknowledged
     cdef public long long acknowledged_ns
-    cdef public bint coarse
-    cdef public int ended
-    cdef public bint established
-    cdef public bint fin_acknowledged
     cdef public long long last_receive_ns
-    cdef public bint pushed
     cdef public long long received
-    cdef public bint target_closed
+    cdef public unsigned char coarse
+    cdef public unsigned char ended
+    cdef public unsigned char established
+    cdef public unsigned char fin_acknowledged
+    cdef public unsigned char pushed
+    cdef public unsigned char target_closed
 
+    cdef void set_up_replayed(self) except *
     cpdef int open(self, long long now_ns) except -1
     cpdef int transmit(self, long long now_ns) except -1
     cpdef int abort(self, long long now_ns) except -1

@@ -30,6 +30,10 @@ class Replayed:
     )
 
     def __init__(self) -> None:
+        self.set_up_replayed()
+
+    def set_up_replayed(self) -> None:
+        """See `Timed.set_up_timed`."""
         self.acknowledged = 0
         self.acknowledged_ns = 0
         self.coarse = 0

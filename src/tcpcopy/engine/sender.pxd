@@ -16,47 +16,57 @@ cdef int _PSH
 cdef int _FIN
 cdef bytes _NOTHING
 cdef long long _HUGE
+cdef int _MOST_SEGMENTS
 
 cdef class SendHalf(Replayed):
     cdef public long long ack_deadline_ns
     cdef public long long ack_pending_bytes
     cdef public bytes address
-    cdef public int backoff
     cdef public Context context
     cdef public Chunk cursor
     cdef public long long cwnd
-    cdef public int duplicate_acks
     cdef public long long fin_offset
-    cdef public long long irs
-    cdef public long long iss
-    cdef public int mss
-    cdef public int port
-    cdef public bint ping_pong
-    cdef public bint probing
     cdef public ChunkQueue queue
     cdef public long long recover
-    cdef public bint recovering_by_timer
     cdef public long long retransmit_next
     cdef public long long rto_deadline_ns
     cdef public long long rto_ns
     cdef public long long rtt_offset
     cdef public long long rtt_started_ns
-    cdef public bint sack_permitted
+    cdef public long long rttvar_ns
     cdef public list sacked
     cdef public long long snd_nxt
     cdef public long long snd_una
-    cdef public long long snd_wnd
-    cdef public int snd_wscale
     cdef public long long srtt_ns
     cdef public long long ssthresh
     cdef public bytes target_address
-    cdef public int target_port
-    cdef public long long rttvar_ns
-    cdef public long long timestamp_recent
-    cdef public bint timestamps
+    cdef public int backoff
+    cdef public int duplicate_acks
+    cdef public unsigned int irs
+    cdef public unsigned int iss
+    cdef public int mss
+    cdef public unsigned int snd_wnd
+    cdef public unsigned int timestamp_recent
+    cdef public unsigned short port
+    cdef public unsigned short target_port
+    cdef public unsigned char ping_pong
+    cdef public unsigned char probing
+    cdef public unsigned char recovering_by_timer
+    cdef public unsigned char sack_permitted
+    cdef public unsigned char snd_wscale
+    cdef public unsigned char timestamps
 
+    cdef void set_up_sender(
+        self,
+        Context context,
+        ChunkQueue queue,
+        bytes address,
+        int port,
+        bytes target_address,
+        int target_port,
+    ) except *
     cpdef int receive_window(self) except -1
-    @cython.locals(context=Context, acknowledge=cython.longlong)
+    @cython.locals(context=Context, acknowledge=cython.longlong, cut=cython.Py_ssize_t)
     cpdef int emit(
         self,
         long long offset,
@@ -80,6 +90,8 @@ cdef class SendHalf(Replayed):
         length=cython.longlong,
     )
     cpdef int send_new(self, long long now_ns) except -1
+    @cython.locals(most=cython.longlong)
+    cdef long long _several(self, long long length, long long room) except -1
     cpdef int window_update(self, long long window) except -1
     cpdef int take_ack(self, long long offset, bint is_duplicate, long long now_ns) except -1
     @cython.locals(acknowledged=cython.longlong, data_end=cython.longlong)

@@ -11,6 +11,8 @@ RFC 5827 (early retransmit), RFC 9293 (3.8.6.1, zero-window probes).
 
 from __future__ import annotations
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
@@ -37,6 +39,7 @@ _FIN = flags.FIN
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _NOTHING = b""
 _HUGE = 1 << 40
+_MOST_SEGMENTS = 64  # of one packet that is cut later: what every device's limit allows
 
 
 class SendHalf(Replayed):
@@ -51,7 +54,7 @@ class SendHalf(Replayed):
         "address",  # mapped address, as the target sees the client
         "backoff",  # doublings of the timer since the last progress
         "context",
-        "cursor",  # chunk that holds snd_nxt, or the one sent last
+        "cursor",  # chunk that holds snd_nxt, or the one sent last; None when idle
         "cwnd",  # congestion window, bytes
         "duplicate_acks",
         "fin_offset",  # stream offset of our FIN once sent, -1 before
@@ -93,7 +96,19 @@ class SendHalf(Replayed):
         target_address: bytes,
         target_port: int,
     ) -> None:
-        super().__init__()
+        self.set_up_sender(context, queue, address, port, target_address, target_port)
+
+    def set_up_sender(
+        self,
+        context: Context,
+        queue: ChunkQueue,
+        address: bytes,
+        port: int,
+        target_address: bytes,
+        target_port: int,
+    ) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_replayed()
         self.context = context
         self.queue = queue
         self.address = address
@@ -147,8 +162,12 @@ class SendHalf(Replayed):
         length: int,
         now_ns: int,
     ) -> int:
-        """Write one segment into the batch; anything with an ACK settles the pending one."""
+        """Write one segment into the batch; anything with an ACK settles the pending one.
+
+        More than one MSS is cut into segments on its way, and counted as that many.
+        """
         context = self.context
+        cut = self.mss if length > self.mss else 0
         acknowledge = 0
         if segment_flags & _ACK:
             acknowledge = seqnum.add(self.irs + 1, self.received)
@@ -170,8 +189,9 @@ class SendHalf(Replayed):
             data,
             data_at,
             length,
+            cut,
         )
-        context.counts.segments_sent += 1
+        context.counts.segments_sent += (length + cut - 1) // cut if cut else 1
         return 0
 
     def emit_data(self, chunk: Chunk, offset: int, length: int, now_ns: int) -> int:
@@ -201,7 +221,7 @@ class SendHalf(Replayed):
                 break
             length = chunk.end - self.snd_nxt
             if length > self.mss:
-                length = self.mss
+                length = self._several(length, limit - self.snd_nxt)
             if self.snd_nxt + length > limit:
                 # Part of a segment only into an otherwise empty pipe (RFC 9293, 3.8.6.2.1).
                 if self.snd_nxt > self.snd_una or limit <= self.snd_nxt:
@@ -211,7 +231,7 @@ class SendHalf(Replayed):
             if now_ns - self.last_receive_ns < _PING_PONG:
                 self.ping_pong = 1
             if self.rtt_offset < 0:
-                self.rtt_offset = self.snd_nxt + length
+                self.rtt_offset = self.snd_nxt + min(length, self.mss)
                 self.rtt_started_ns = now_ns
             self.snd_nxt += length
         if (
@@ -231,9 +251,19 @@ class SendHalf(Replayed):
                 self.rto_deadline_ns = now_ns + self.rto_ns
         return 0
 
+    def _several(self, length: int, room: int) -> int:
+        """How much of `length` bytes, more than one segment, goes into one packet.
+
+        All of it or whole segments, no more than the windows have room for, if the device cuts.
+        """
+        most = min(self.context.batch.largest, _MOST_SEGMENTS * self.mss, room)
+        if most >= length:
+            return length
+        return most - most % self.mss if most > self.mss else self.mss
+
     def window_update(self, window: int) -> int:
         """The target announces `window` bytes; a probe in flight is taken back when it opens."""
-        self.snd_wnd = window
+        self.snd_wnd = cython.cast(cython.uint, window)
         if self.probing and window > 0:
             self.probing = 0
             self.backoff = 0
@@ -261,6 +291,8 @@ class SendHalf(Replayed):
         acknowledged = offset - self.snd_una
         self.acknowledged_ns = now_ns
         self.snd_una = offset
+        if offset == self.snd_nxt:
+            self.cursor = None  # an idle connection holds no data
         self.duplicate_acks = 0
         self.backoff = 0
         self.probing = 0
@@ -320,7 +352,7 @@ class SendHalf(Replayed):
         self.ssthresh = max(in_flight // 2, 2 * self.mss)
         self.cwnd = self.mss if by_timer else self.ssthresh
         self.recover = self.snd_nxt
-        self.recovering_by_timer = by_timer
+        self.recovering_by_timer = cython.cast(cython.uchar, by_timer)
         self.retransmit_next = self.snd_una
         self.rtt_offset = -1  # Karn's rule
         self._retransmit_some(1, now_ns)

@@ -1,14 +1,21 @@
 import cython
 
+from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.pacing cimport PacedHalf
 from tcpcopy.engine.replayed cimport Replayed
 
 cdef long long _OPEN
 cdef int _RUNNING
+cdef int _BY_TARGET
+cdef long long _CUT_QUIET
+cdef long long _CUT_WAIT
+cdef long long _CUT_WAITS
+cdef long long _CUT_LOOK
 cdef int _RST
 cdef int _FIN
 cdef int _NONE
+cdef unsigned long long _MASK
 cdef int _REPLAYED
 cdef int _CLIENT_RESET
 cdef int _RESET
@@ -21,24 +28,42 @@ cdef int _OPEN_COMPLETE
 cdef int _OPEN_AT_EXIT
 
 cdef class Session(PacedHalf):
-    cdef public bytes answer_key
-    cdef public bytes captured_key
-    cdef public int copy
+    cdef public unsigned long long answer_addresses
+    cdef public unsigned long long captured_addresses
+    cdef public bytes captured_wide
     cdef public long long gate_deadline_ns
-    cdef public bint lingers
-    cdef public bytes mapped_address
-    cdef public int mapped_port
-    cdef public int outcome
+    cdef public long long opens_ns
     cdef public long long received_seen
     cdef public Replayed replayed
     cdef public Session sibling
     cdef public long long syn_ns
+    cdef public long long slot_ns
     cdef public object target
+    cdef public unsigned int answer_ports
+    cdef public unsigned int captured_ports
+    cdef public unsigned short copy
+    cdef public unsigned short mapped_port
+    cdef public unsigned char busy
+    cdef public unsigned char cut
+    cdef public unsigned char lingers
+    cdef public unsigned char outcome
 
-    @cython.locals(half=Replayed, opens=cython.longlong)
+    cdef void set_up_session(self, Context context, int copy, object target) except *
+    @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
+    @cython.locals(opens=cython.longlong)
+    cdef void _open_gate(self, Replayed half, long long now_ns) except *
+    @cython.locals(chunk=Chunk)
+    cdef long long _slot(self, long long now_ns) except -2
+    @cython.locals(since=cython.longlong)
+    cdef long long _cut_closes_ns(self, Replayed half, long long now_ns) except -2
     @cython.locals(
-        half=Replayed, context=Context, opens=cython.longlong, complete=cython.bint
+        half=Replayed,
+        context=Context,
+        opens=cython.longlong,
+        complete=cython.bint,
+        clock_ns=cython.longlong,
+        active_ns=cython.longlong,
     )
     cpdef int run_timers(self, long long now_ns) except -1
     @cython.locals(answered=cython.longlong)
@@ -47,6 +72,9 @@ cdef class Session(PacedHalf):
     cdef long long _answer_deadline_ns(self) except -1
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)
     cpdef long long next_deadline_ns(self) except -1
+    cpdef int end_of_capture(self, long long now_ns) except -1
+    @cython.locals(busy=cython.bint)
+    cpdef int note_busy(self) except -1
     cpdef int give_up(self, int outcome, long long now_ns) except -1
     @cython.locals(half=Replayed)
     cpdef bint is_delivered(self) except *

@@ -6,6 +6,8 @@ says when to look again. The engine ends it when `finished` says how.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tcpcopy.engine import chunk as chunks
 from tcpcopy.engine import replayed as endings
 from tcpcopy.engine.context import Context
@@ -15,9 +17,17 @@ from tcpcopy.engine.replayed import Replayed
 
 _OPEN = OPEN
 _RUNNING = endings.RUNNING
+_BY_TARGET = endings.RESET_BY_TARGET
+# A connection cut by the end of a file is closed after this silence of an answer, or when its last
+# turn has had no answer for so long, or so many times the usual time; looked at so often.
+_CUT_QUIET = 100_000_000
+_CUT_WAIT = 1_000_000_000
+_CUT_WAITS = 10
+_CUT_LOOK = 20_000_000
 _RST = chunks.RST
 _FIN = chunks.FIN
 _NONE = 0
+_MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _REPLAYED = int(Outcome.REPLAYED)
 _CLIENT_RESET = int(Outcome.CLIENT_RESET)
 _RESET = int(Outcome.RESET)
@@ -41,34 +51,50 @@ class Session(PacedHalf):
     """One captured connection and its replay."""
 
     __slots__ = (
-        "answer_key",  # the flow key that the target's packets carry, b"" with kernel sockets
-        "captured_key",  # the flow key of the client's packets
+        "answer_addresses",  # flow key of the target's packets (engine.flows), without what the
+        "answer_ports",  # replayed half knows of it (IPv6); 0 with kernel sockets
+        "busy",  # counted in `Counts.busy`
+        "captured_addresses",  # flow key of the client's packets
+        "captured_ports",  # 0 once the session does not belong to its captured connection any more
+        "captured_wide",
         "copy",  # 0 for the first, 1.. for the copies of -n
+        "cut",  # the capture has ended before the connection did
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
         "lingers",  # its outcome is counted, it only answers late packets
-        "mapped_address",  # as given by the allocator; b"": nothing to give back
-        "mapped_port",
+        "mapped_port",  # as given by the allocator; 0: nothing to give back
+        "opens_ns",  # --rate: when it may connect, 0: it may
         "outcome",  # how it ended, 0: it has not
         "received_seen",  # server bytes that pacing knows of
         "replayed",
+        "slot_ns",  # --rate: when the turn at the gate may go, 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
         "syn_ns",  # capture time of the SYN while the round-trip time is not known, 0 else
         "target",  # the Transfer it is replayed to
     )
 
-    def __init__(self, context: Context, captured_key: bytes, copy: int, target: object) -> None:
-        super().__init__(context)
-        self.answer_key = b""
-        self.captured_key = captured_key
+    def __init__(self, context: Context, copy: int, target: object) -> None:
+        self.set_up_session(context, copy, target)
+
+    def set_up_session(self, context: Context, copy: int, target: object) -> None:
+        """See `Timed.set_up_timed`."""
+        self.set_up_paced(context)
+        self.answer_addresses = 0
+        self.answer_ports = 0
+        self.busy = 0
+        self.captured_addresses = 0
+        self.captured_ports = 0
+        self.captured_wide: bytes | None = None
         self.copy = copy
+        self.cut = 0
         self.gate_deadline_ns = 0
         self.lingers = 0
-        self.mapped_address = b""
         self.mapped_port = 0
+        self.opens_ns = 0
         self.outcome = _NONE
         self.received_seen = 0
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
         self.sibling: Session | None = None
+        self.slot_ns = 0
         self.syn_ns = 0
         self.target = target
 
@@ -81,17 +107,53 @@ class Session(PacedHalf):
             self.received_seen = half.received
             self.note_answer(now_ns)
         self.gate_deadline_ns = 0
-        while self.gate is not None:
-            opens = self.gate_opens_ns(half, now_ns)
-            if opens != _OPEN:
-                if opens > 0:
-                    self.gate_deadline_ns = opens
-                break
-            self.release_gate(half, now_ns)
+        self._open_gate(half, now_ns)
+        if self.cut and self.captured_end == 0 and self.gate is None:
+            closes = self._cut_closes_ns(half, now_ns)
+            if closes <= now_ns:
+                self.close_captured(now_ns)
+                self._open_gate(half, now_ns)
+            else:
+                self.gate_deadline_ns = closes
         half.transmit(now_ns)
         if half.ended != _RUNNING:
             return self._outcome_of_ending()
         return _NONE
+
+    def _open_gate(self, half: Replayed, now_ns: int) -> None:
+        while self.gate is not None:
+            opens = self.gate_opens_ns(half, now_ns)
+            if opens == _OPEN and self.context.turn_rate is not None:
+                opens = self._slot(now_ns)
+            if opens != _OPEN:
+                if opens > 0:
+                    self.gate_deadline_ns = opens
+                break
+            self.slot_ns = 0
+            self.release_gate(half, now_ns)
+
+    def _slot(self, now_ns: int) -> int:
+        """OPEN, or when `--rate` lets the turn at the gate go; each turn has one slot."""
+        chunk = self.gate
+        if chunk is None or chunk.kind >= _FIN:
+            return _OPEN
+        if chunk.server_offset <= self.turn_offset and self.turn_count > 0:
+            return _OPEN  # the same turn
+        if self.slot_ns == 0:
+            rate: Any = self.context.turn_rate
+            self.slot_ns = rate.reserve(now_ns)
+        return self.slot_ns if self.slot_ns > now_ns else _OPEN
+
+    def _cut_closes_ns(self, half: Replayed, now_ns: int) -> int:
+        """When to close a connection of which no more is captured: what it asked is answered."""
+        if not half.established or not self.is_delivered():
+            return now_ns + _CUT_LOOK
+        if self.turn_count == 0:
+            return now_ns
+        if self.answer_started_ns != 0:
+            return half.last_receive_ns + max(_CUT_QUIET, 4 * self.answer_gap_ns)
+        since = max(self.turn_released_ns, half.acknowledged_ns)
+        return since + max(_CUT_WAIT, _CUT_WAITS * self.answer_usual_ns)
 
     def run_timers(self, now_ns: int) -> int:
         """Do what is due; 0, or the outcome when the session has ended."""
@@ -100,14 +162,18 @@ class Session(PacedHalf):
         if half.ended != _RUNNING:
             return self._outcome_of_ending()
         context = self.context
-        if self.stuck_since_ns and now_ns - self.stuck_since_ns >= context.hole_timeout_ns:
+        clock_ns = context.capture_ns if context.recorded else now_ns
+        if self.stuck_since_ns and clock_ns - self.stuck_since_ns >= context.hole_timeout_ns:
             return self.give_up(_CAPTURE_HOLE, now_ns)
         if self.gate is not None and self._answer_deadline_ns() <= now_ns and half.established:
             opens = self.gate_opens_ns(half, now_ns)
             if opens != _OPEN:
                 return self.give_up(_ANSWER_TIMEOUT, now_ns)
-        if now_ns - self._last_active_ns() >= context.idle_timeout_ns:
+        active_ns = self.last_captured_ns if context.recorded else self._last_active_ns()
+        if clock_ns - active_ns >= context.idle_timeout_ns:
             complete = self.is_delivered()
+            if not complete and context.recorded:
+                return self.advance(now_ns)  # read on later; other time-outs bound what it awaits
             return self.give_up(_IDLE_COMPLETE if complete else _IDLE_TIMEOUT, now_ns)
         return self.advance(now_ns)
 
@@ -128,23 +194,53 @@ class Session(PacedHalf):
     def next_deadline_ns(self) -> int:
         """When `run_timers` is wanted next; always something, the idle time-out at least."""
         context = self.context
-        earliest = self._last_active_ns() + context.idle_timeout_ns
+        if context.recorded:
+            earliest = context.idle_look_ns
+        else:
+            earliest = self._last_active_ns() + context.idle_timeout_ns
+        if self.opens_ns and self.opens_ns < earliest:
+            earliest = self.opens_ns
         deadline = self.replayed.deadline_ns()
         if deadline and deadline < earliest:
             earliest = deadline
         if self.gate_deadline_ns and self.gate_deadline_ns < earliest:
             earliest = self.gate_deadline_ns
-        if self.gate is not None and self.replayed.established:
+        if self.gate is not None and self.replayed.established and self.slot_ns == 0:
             deadline = self._answer_deadline_ns()
             if deadline < earliest:
                 earliest = deadline
         if self.stuck_since_ns:
-            deadline = self.stuck_since_ns + context.hole_timeout_ns
+            if context.recorded:
+                deadline = context.hole_look_ns
+            else:
+                deadline = self.stuck_since_ns + context.hole_timeout_ns
             if deadline < earliest:
                 earliest = deadline
         return earliest
 
     # --- endings ---------------------------------------------------------------------------
+
+    def end_of_capture(self, now_ns: int) -> int:
+        """Nothing more of this connection is captured; 0, or the outcome when that ends it."""
+        self.cut = int(self.captured_end == 0)
+        if self.stuck_since_ns:
+            return self.give_up(_CAPTURE_HOLE, now_ns)
+        return self.advance(now_ns)
+
+    def note_busy(self) -> int:
+        """Recorded: count the sessions that go on without anything more being captured."""
+        if not self.context.recorded:
+            return 0
+        busy = int(
+            self.head is not None  # not released, or not taken by the target
+            or self.captured_end != 0
+            or self.cut != 0
+            or not self.replayed.established
+        )
+        if busy != self.busy:
+            self.busy = busy
+            self.context.counts.busy += 1 if busy else -1
+        return 0
 
     def give_up(self, outcome: int, now_ns: int) -> int:
         """End the session from this side with `outcome`."""
@@ -172,6 +268,8 @@ class Session(PacedHalf):
     def _outcome_of_ending(self) -> int:
         half = self.replayed
         how = half.ended
+        if self.cut and self.captured_end == _FIN and how != _BY_TARGET:
+            return _OPEN_COMPLETE  # the client never closed it
         if how == endings.CLOSED:
             return _REPLAYED
         if how == endings.RESET_SENT:
@@ -179,3 +277,19 @@ class Session(PacedHalf):
         if how == endings.RESET_BY_TARGET:
             return _CLOSED_EARLY if half.target_closed else _RESET
         return _BY_ENDING[how]
+
+    # --- views -----------------------------------------------------------------------------
+
+    def captured_client(self) -> tuple[bytes, int]:
+        """Address and port of the client; only while it belongs to its captured connection."""
+        port = self.captured_ports >> 16
+        if self.captured_wide is not None:
+            return self.captured_wide[:16], port
+        return (self.captured_addresses >> 32).to_bytes(4, "big"), port
+
+    def mapped_client(self) -> tuple[bytes, int]:
+        """Address and port as the target sees them; only where they were handed out to it."""
+        if self.captured_wide is None:
+            return (self.answer_addresses & _MASK).to_bytes(4, "big"), self.mapped_port
+        half: Any = self.replayed
+        return half.address, self.mapped_port

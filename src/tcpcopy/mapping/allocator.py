@@ -14,12 +14,14 @@ from typing import Final
 from tcpcopy.mapping.addresses import IPV4_BYTES, IPV6_BYTES, is_loopback
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.hashing import stable_hash
+from tcpcopy.mapping.portmap import PortMap
 from tcpcopy.mapping.ports import PortRange, PortSpace
 from tcpcopy.mapping.shares import address_hash, worker_of
 
 _PORT_MASK: Final = 0xFFFF
 _FIRST_PORT: Final = 1024  # where the C program goes on when a shifted port passes 65535
 _TAG_BYTES: Final = 2
+_SINGLE_BYTES: Final = IPV4_BYTES + _TAG_BYTES  # keys of this length fit into a PortMap
 _SMALL: Final = 16  # ports of one address kept in a plain list
 _BATCHES: Final = 32  # parts of the cool-down in which released ports are remembered together
 _SWEPT_A_CALL: Final = 8  # bounds the work of one call; more than one release adds
@@ -59,9 +61,9 @@ class Allocator:
     this worker and how many there are; only addresses and ports that belong to it are handed out
     (`mapping.shares`).
 
-    Work and memory: a few dictionary look-ups a call; one dictionary entry and a short list for
-    an address with few sessions, bitmaps for one with many; no walk over ports. Only when every
-    port of an address is taken is the next address of the pool looked at.
+    Work and memory: a few look-ups a call; some twenty bytes for an IPv4 address with one session,
+    one dictionary entry and a short list for one with few, bitmaps for one with many; no walk over
+    ports. Only when every port of an address is taken is the next address of the pool looked at.
     """
 
     __slots__ = (
@@ -76,6 +78,7 @@ class Allocator:
         "_range",
         "_ranges",
         "_shift",
+        "_single",
         "_spaces",
         "_tags",
         "_worker",
@@ -95,8 +98,9 @@ class Allocator:
     _worker: int
     _workers: int
     _tags: dict[tuple[bytes, int], bytes]  # target -> two bytes that stand for it in keys
-    # address + tag -> its ports. A list holds live ports as they are and cooling ones as
-    # until_ns << 16 | port, in order of release. Never an empty list between calls.
+    _single: PortMap  # IPv4 address + tag, as a number -> its port, where it is the only one, live
+    # address + tag -> its ports, of all others. A list holds live ports as they are and cooling
+    # ones as until_ns << 16 | port, in order of release. Never an empty list between calls.
     _spaces: dict[bytes, list[int] | PortSpace]
     # What released ports wait in to be forgotten: (when the last of them has cooled down, keys).
     _batches: deque[tuple[int, list[bytes]]]
@@ -128,6 +132,7 @@ class Allocator:
         self._ranges = tuple(PortRange(*ports, rest, share[1]) for rest in range(share[1]))
         self._range = self._ranges[0]
         self._tags = {}
+        self._single = PortMap(shift)
         self._spaces = {}
         self._batches = deque()
         self._batch = []
@@ -231,7 +236,7 @@ class Allocator:
         if self._batches:
             self._sweep(now_ns)
         key = address + self._tag(target_address, target_port)
-        space = self._spaces.get(key)
+        space = self._space(key)
         until_ns = now_ns + self._cooldown_ns
         if isinstance(space, list):
             if port not in space:
@@ -255,7 +260,25 @@ class Allocator:
     @property
     def remembered(self) -> int:
         """Mapped addresses, counted for each target, that have live or cooling ports."""
-        return len(self._spaces)
+        return len(self._spaces) + len(self._single)
+
+    def _space(self, key: bytes) -> list[int] | PortSpace | None:
+        """The ports of an address, in a form that can hold more than the one it may have."""
+        space = self._spaces.get(key)
+        if space is None and len(key) == _SINGLE_BYTES:
+            number = int.from_bytes(key, "big")
+            port = self._single.get(number)
+            if port:
+                self._single.remove(number)
+                space = self._spaces[key] = [port]
+        return space
+
+    def _begin(self, key: bytes, port: int) -> None:
+        """An address that has no port takes its first."""
+        if len(key) == _SINGLE_BYTES:
+            self._single.add(int.from_bytes(key, "big"), port)
+        else:
+            self._spaces[key] = [port]
 
     def _tag(self, target_address: bytes, target_port: int) -> bytes:
         tag = self._tags.get((target_address, target_port))
@@ -279,10 +302,10 @@ class Allocator:
             address = key[:-_TAG_BYTES]
             if worker_of(address, port, self._workers) != self._worker:
                 port = 0
-        space = self._spaces.get(key)
+        space = self._space(key)
         if space is None:
             if port:
-                self._spaces[key] = [port]
+                self._begin(key, port)
             return port
         if isinstance(space, list):
             _expire(space, now_ns)
@@ -299,7 +322,7 @@ class Allocator:
 
     def _take_free(self, key: bytes, start: int) -> int:
         """Take the first free port from `start` on; 0 when none is free."""
-        space = self._spaces.get(key)
+        space = self._space(key)
         if space is None or isinstance(space, list):
             ports = self._range_of(key)
             taken = {entry & _PORT_MASK for entry in space or ()}
@@ -307,7 +330,7 @@ class Allocator:
             for _ in range(ports.size):
                 if port not in taken and port in ports:
                     if space is None:
-                        self._spaces[key] = [port]
+                        self._begin(key, port)
                     else:
                         self._add(key, space, port)
                     return port
@@ -326,7 +349,7 @@ class Allocator:
 
     def _take_oldest(self, key: bytes) -> int:
         """Take the port that has been cooling longest; 0 when none is cooling."""
-        space = self._spaces.get(key)
+        space = self._space(key)
         if isinstance(space, PortSpace):
             return space.take_oldest()
         for place, entry in enumerate(space or ()):
@@ -361,11 +384,14 @@ class Allocator:
             self._forget_expired(keys.pop(), now_ns)
 
     def _forget_expired(self, key: bytes, now_ns: int) -> None:
-        space = self._spaces.get(key)
+        space = self._space(key)
         if isinstance(space, list):
             _expire(space, now_ns)
             if not space:
                 del self._spaces[key]
+            elif len(space) == 1 and space[0] <= _PORT_MASK:
+                del self._spaces[key]
+                self._begin(key, space[0])
         elif space is not None:
             space.expire(now_ns)
             if space.empty:

@@ -61,11 +61,12 @@ class TransferTable:
     _exact: dict[tuple[bytes, int], tuple[Transfer, ...]]
     _any: dict[int, tuple[Transfer, ...]]  # rules without an address, by port
 
-    def __init__(self, transfers: Iterable[Transfer]) -> None:
+    def __init__(self, transfers: Iterable[Transfer], *, excludes_targets: bool = True) -> None:
+        """`excludes_targets` is False where our own replay cannot be captured: in files."""
         self._transfers = tuple(transfers)
         self._exact = {}
         self._any = {}
-        for transfer in self._transfers:
+        for transfer in self._transfers if excludes_targets else ():
             self._exact.setdefault(transfer.target, ())
         for address, port in self.sources():
             matching = _once_a_target(

@@ -1,9 +1,15 @@
-"""A batch of packets to send: TCP segments written in full into one preallocated buffer.
+"""A batch of packets to send: TCP segments and UDP datagrams written into one preallocated buffer.
 
 The engine writes, a `PacketSink` (deliver/, or a test) takes the whole batch at once. Checksums
 are computed in full: those of captured packets are not filled in under offload.
 
-Source: RFC 791, RFC 8200, RFC 1071, RFC 9293 (3.1), RFC 7323 (2.2, 3.2).
+A sink that has a device cut segments says so by `largest`. A segment above the path's MSS then
+takes one slot: its headers stand there, its payload is not copied but lent until the flush, and
+the checksum is that of the pseudo header only, which the device goes on from. Each field of the
+headers is what one segment of that length would have; the device derives those of the parts.
+
+Source: RFC 791, RFC 8200 (4.5), RFC 768, RFC 1071, RFC 9293 (3.1), RFC 7323 (2.2, 3.2); for
+cutting: virtio specification 1.2 (5.1.6.2), Linux segmentation-offloads.rst.
 """
 
 from __future__ import annotations
@@ -29,16 +35,24 @@ class PacketSink:
 class PacketBatch:
     """Slots of equal size in one buffer; flushes itself into its sink when full.
 
-    Packet `i` stands at `i * slot_size`, `lengths[i]` bytes long.
+    Packet `i` stands at `i * slot_size`, `lengths[i]` bytes long. With `sizes[i]` above zero it is
+    to be cut into segments of so many payload bytes, and `payloads[i]` goes on where it ends.
     """
 
     __slots__ = (
         "buffer",  # bytearray of capacity * slot_size bytes
         "capacity",  # slots
         "count",  # packets in the batch now; 0 after a flush
+        "datagrams",  # UDP datagrams written, the identification of the last one
         "identification",  # IPv4 identification of the next packet
-        "lengths",  # array of capacity ints
+        "lent",  # whether `payloads` holds any
+        "largest",  # payload bytes that one packet may have if it is cut later; 0: none is cut
+        "lengths",  # array of capacity ints; without what `payloads` adds
+        "payload_at",  # array of capacity ints: where in `payloads` the payload begins
+        "payload_lengths",  # array of capacity ints: bytes that `payloads` adds
+        "payloads",  # for each slot the bytes object that holds the payload of a packet to be cut
         "sink",
+        "sizes",  # array of capacity ints: payload of each part; 0: the packet goes as it is
         "slot_size",
         "view",  # the buffer, typed
     )
@@ -50,7 +64,14 @@ class PacketBatch:
         self.buffer = bytearray(self.capacity * self.slot_size)
         self.view = memoryview(self.buffer)
         self.lengths = array("i", bytes(4 * capacity))
+        self.sizes = array("i", bytes(4 * capacity))
+        self.payload_at = array("i", bytes(4 * capacity))
+        self.payload_lengths = array("i", bytes(4 * capacity))
+        self.payloads: list[bytes | None] = [None] * capacity
+        self.lent = 0
+        self.largest = 0
         self.count = 0
+        self.datagrams = 0
         self.identification = 1
 
     def flush(self) -> None:
@@ -58,11 +79,23 @@ class PacketBatch:
         if self.count > 0:
             self.sink.send_batch(self)
             self.count = 0
+            if self.lent:
+                self.lent = 0
+                self.payloads = [None] * self.capacity
+
+    def part_size(self, index: int) -> int:
+        """Payload bytes of each part that packet `index` is to be cut into; 0: it is whole."""
+        return self.sizes[index]
 
     def packet(self, index: int) -> bytes:
         """A copy of packet `index`, for tests and traces."""
         at = index * self.slot_size
-        return bytes(self.buffer[at : at + self.lengths[index]])
+        head = bytes(self.buffer[at : at + self.lengths[index]])
+        payload = self.payloads[index]
+        if not self.sizes[index] or payload is None:
+            return head
+        start = self.payload_at[index]
+        return head + payload[start : start + self.payload_lengths[index]]
 
     def tcp(
         self,
@@ -81,11 +114,13 @@ class PacketBatch:
         payload: bytes,
         payload_at: int,
         payload_length: int,
+        segment_size: int = 0,
     ) -> None:
         """Append one TCP segment with `payload[payload_at : payload_at + payload_length]`.
 
         `options` is padded to a multiple of four already; with `timestamp_present` the timestamps
-        option (12 bytes with its padding) goes before it. `payload_length` must fit the MTU.
+        option (12 bytes with its padding) goes before it. `payload_length` must fit the MTU, or
+        be at most `largest` with a `segment_size`: the payload bytes of each part it is cut into.
         """
         if self.count == self.capacity:
             self.flush()
@@ -107,27 +142,152 @@ class PacketBatch:
         _put32(view, at + 16, 0)  # checksum, urgent pointer
         write = at + 20
         if timestamp_present:
-            _put16(view, write, 0x0101)
-            _put16(view, write + 2, 0x080A)
-            _put32(view, write + 4, timestamp_value)
-            _put32(view, write + 8, timestamp_echo)
+            _put_timestamps(view, write, timestamp_value, timestamp_echo)
             write += 12
         if options_length:
             _put_bytes(view, write, options, 0, options_length)
             write += options_length
-        if payload_length:
-            _put_bytes(view, write, payload, payload_at, payload_length)
+        self._put_payload(write, payload, payload_at, payload_length, segment_size)
+        self.lengths[self.count] = header + (tcp_header if segment_size else tcp_length)
         if address_size == 4:
             _put_ipv4(view, start, 20 + tcp_length, self.identification, source, destination)
-            self.identification = (self.identification + 1) & 0xFFFF
+            parts = (payload_length + segment_size - 1) // segment_size if segment_size else 1
+            self.identification = (self.identification + parts) & 0xFFFF
             total = checksum_add(view, start + 12, 8, 6 + tcp_length)
         else:
             _put_ipv6(view, start, tcp_length, source, destination)
             total = checksum_add(view, start + 8, 32, 6 + tcp_length)
-        total = checksum_add(view, at, tcp_length, total)
-        _put16(view, at + 16, checksum_fold(total))
-        self.lengths[self.count] = header + tcp_length
+        if segment_size:
+            _put16(view, at + 16, checksum_fold(total) ^ 0xFFFF)
+        else:
+            _put16(view, at + 16, checksum_fold(checksum_add(view, at, tcp_length, total)))
         self.count += 1
+
+    def _put_payload(
+        self, write: int, payload: bytes, payload_at: int, payload_length: int, segment_size: int
+    ) -> None:
+        """Copy the payload of the packet that is being written to `write`, or note that it is lent.
+
+        Noted, it is kept alive.
+        """
+        self.sizes[self.count] = segment_size
+        if segment_size:
+            self.payloads[self.count] = payload
+            self.payload_at[self.count] = payload_at
+            self.payload_lengths[self.count] = payload_length
+            self.lent = 1
+        elif payload_length:
+            _put_bytes(self.view, write, payload, payload_at, payload_length)
+
+    def udp(
+        self,
+        source: bytes,
+        source_port: int,
+        destination: bytes,
+        destination_port: int,
+        data: Any,
+        at: int,
+        length: int,
+        mtu: int,
+    ) -> int:
+        """Append one UDP datagram with `data[at : at + length]`; how many packets it became.
+
+        It is cut into fragments where it does not fit the MTU (no more than that of the batch).
+        The caller has seen to it that there is room (`datagram_packets`).
+        """
+        self.datagrams += 1
+        if self.datagrams & 0xFFFF == 0:
+            self.datagrams += 1  # the kernel fills in an IPv4 identification of 0 by itself
+        address_size = len(source)
+        header = 20 if address_size == 4 else 40
+        udp_length = 8 + length
+        whole = header + udp_length <= mtu
+        room = udp_length if whole else _fragment_bytes(address_size, mtu)
+        done = 0  # bytes of UDP header and payload written
+        packets = 0
+        view = self.view
+        while done < udp_length:
+            piece = min(room, udp_length - done)
+            start = self.count * self.slot_size
+            write = start + header
+            if not whole and address_size == 16:
+                _put_ipv6_fragment(view, write, done, done + piece < udp_length, self.datagrams)
+                write += 8
+            begin = write
+            skip = 0
+            if done == 0:
+                _put16(view, write, source_port)
+                _put16(view, write + 2, destination_port)
+                _put16(view, write + 4, udp_length)
+                _put16(view, write + 6, 0)
+                skip = 8
+            if piece > skip:
+                _put_data(view, write + skip, data, at + done + skip - 8, piece - skip)
+            if address_size == 4:
+                flags = 0 if done + piece == udp_length else 0x2000
+                _put_ipv4(view, start, write - start + piece, 0, source, destination)
+                _set_ipv4_udp(view, start, self.datagrams, flags | (done >> 3))
+            else:
+                _put_ipv6(view, start, write - start - 40 + piece, source, destination)
+                view[start + 6] = 17 if whole else 44
+            if done == 0:
+                total = _pseudo_header(view, start, address_size, udp_length)
+                total = checksum_add(view, begin, 8, total)
+                total = checksum_add(data, at, length, total) if length else total
+                checksum = checksum_fold(total)
+                # RFC 768: a sum of 0 goes as its other form, 0 means "not computed".
+                _put16(view, begin + 6, checksum if checksum else 0xFFFF)
+            self.lengths[self.count] = write - start + piece
+            self.count += 1
+            packets += 1
+            done += piece
+        return packets
+
+
+def datagram_packets(address_size: int, length: int, mtu: int) -> int:
+    """How many packets `PacketBatch.udp` makes of a payload of `length` bytes."""
+    header = 20 if address_size == 4 else 40
+    if header + 8 + length <= mtu:
+        return 1
+    room = _fragment_bytes(address_size, mtu)
+    return (8 + length + room - 1) // room
+
+
+def _fragment_bytes(address_size: int, mtu: int) -> int:
+    """What a fragment carries at most; a multiple of eight."""
+    return (mtu - (20 if address_size == 4 else 48)) >> 3 << 3
+
+
+def _pseudo_header(view: Any, start: int, address_size: int, udp_length: int) -> int:
+    """Sum of the addresses of the IP header at `start`, the protocol and the length."""
+    if address_size == 4:
+        return checksum_add(view, start + 12, 8, 17 + udp_length)
+    return checksum_add(view, start + 8, 32, 17 + udp_length)
+
+
+def _set_ipv4_udp(view: Any, at: int, identification: int, fragment: int) -> None:
+    """Make the IPv4 header at `at` one of UDP; routers on the way may cut it."""
+    _put16(view, at + 4, identification)
+    _put16(view, at + 6, fragment)
+    view[at + 9] = 17
+    _put16(view, at + 10, 0)
+    _put16(view, at + 10, checksum_fold(checksum_add(view, at, 20, 0)))
+
+
+def _put_ipv6_fragment(view: Any, at: int, offset: int, more: int, identification: int) -> None:
+    view[at] = 17
+    view[at + 1] = 0
+    _put16(view, at + 2, offset | (1 if more else 0))  # the offset counts eights, from bit 3 up
+    _put32(view, at + 4, identification)
+
+
+def _put_data(view: Any, at: int, data: Any, data_at: int, length: int) -> None:
+    if cython.compiled:
+        memcpy(  # type: ignore[name-defined]  # noqa: F821
+            cython.address(view[at]), cython.address(data[data_at]), length
+        )
+    else:
+        view[at : at + length] = data[data_at : data_at + length]
 
 
 def _put16(view: Any, at: int, value: int) -> None:
@@ -140,6 +300,12 @@ def _put32(view: Any, at: int, value: int) -> None:
     view[at + 1] = (value >> 16) & 0xFF
     view[at + 2] = (value >> 8) & 0xFF
     view[at + 3] = value & 0xFF
+
+
+def _put_timestamps(view: Any, at: int, value: int, echo: int) -> None:
+    _put32(view, at, 0x0101080A)  # two bytes of padding, kind, length
+    _put32(view, at + 4, value)
+    _put32(view, at + 8, echo)
 
 
 def _put_bytes(view: Any, at: int, source: bytes, source_at: int, length: int) -> None:

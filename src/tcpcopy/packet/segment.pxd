@@ -9,6 +9,8 @@ cdef int _BAD_HEADER
 cdef int _FRAGMENT
 cdef int _NOT_TCP
 cdef int _MAX_SACK_BLOCKS
+cdef int _TCP
+cdef int _UDP
 
 cdef class Segment:
     cdef public long long ack
@@ -46,13 +48,28 @@ cdef class Segment:
 cdef int _read16(const unsigned char[::1] data, Py_ssize_t at) noexcept
 @cython.locals(high=cython.longlong, low=cython.longlong, number=cython.longlong)
 cdef long long _read32(const unsigned char[::1] data, Py_ssize_t at) noexcept
-@cython.locals(version=cython.int)
 cpdef int parse(
     Segment segment,
     const unsigned char[::1] data,
     Py_ssize_t start,
     Py_ssize_t end,
     Py_ssize_t wire_length,
+) noexcept
+cpdef int parse_udp(
+    Segment segment,
+    const unsigned char[::1] data,
+    Py_ssize_t start,
+    Py_ssize_t end,
+    Py_ssize_t wire_length,
+) noexcept
+@cython.locals(version=cython.int)
+cdef int _parse_ip(
+    Segment segment,
+    const unsigned char[::1] data,
+    Py_ssize_t start,
+    Py_ssize_t end,
+    Py_ssize_t wire_length,
+    int protocol,
 ) noexcept
 @cython.locals(header=cython.Py_ssize_t, total=cython.Py_ssize_t)
 cdef int _parse_v4(
@@ -61,6 +78,7 @@ cdef int _parse_v4(
     Py_ssize_t start,
     Py_ssize_t end,
     Py_ssize_t wire_length,
+    int protocol,
 ) noexcept
 @cython.locals(
     total=cython.Py_ssize_t, following=cython.int, at=cython.Py_ssize_t, hops=cython.int
@@ -71,9 +89,18 @@ cdef int _parse_v6(
     Py_ssize_t start,
     Py_ssize_t end,
     Py_ssize_t wire_length,
+    int protocol,
 ) noexcept
 @cython.locals(header=cython.Py_ssize_t, available=cython.Py_ssize_t)
 cdef int _parse_tcp(
+    Segment segment,
+    const unsigned char[::1] data,
+    Py_ssize_t at,
+    Py_ssize_t end,
+    Py_ssize_t packet_end,
+) noexcept
+@cython.locals(length=cython.Py_ssize_t, available=cython.Py_ssize_t)
+cdef int _parse_udp(
     Segment segment,
     const unsigned char[::1] data,
     Py_ssize_t at,

@@ -21,6 +21,8 @@ _BAD_HEADER = flags.BAD_HEADER
 _FRAGMENT = flags.FRAGMENT
 _NOT_TCP = flags.NOT_TCP
 _MAX_SACK_BLOCKS = 4
+_TCP = 6
+_UDP = 17
 
 
 class Segment:
@@ -104,33 +106,53 @@ def parse(segment: Segment, data: Any, start: int, end: int, wire_length: int) -
     `wire_length` is used where the IP header gives no length (segments merged beyond 64 KiB).
     Options are not looked at; call `parse_options` when they are wanted.
     """
+    return _parse_ip(segment, data, start, end, wire_length, _TCP)
+
+
+def parse_udp(segment: Segment, data: Any, start: int, end: int, wire_length: int) -> int:
+    """As `parse`, for a UDP datagram: ports, addresses and payload; the other fields stay.
+
+    What is not UDP gives NOT_TCP, "another protocol". Source: RFC 768, RFC 2675 (4).
+    """
+    return _parse_ip(segment, data, start, end, wire_length, _UDP)
+
+
+def _parse_ip(
+    segment: Segment, data: Any, start: int, end: int, wire_length: int, protocol: int
+) -> int:
     if end - start < 20:
         return _SHORT
     version = data[start] >> 4
     if version == 4:
-        return _parse_v4(segment, data, start, end, wire_length)
+        return _parse_v4(segment, data, start, end, wire_length, protocol)
     if version == 6:
-        return _parse_v6(segment, data, start, end, wire_length)
+        return _parse_v6(segment, data, start, end, wire_length, protocol)
     return _NOT_IP
 
 
-def _parse_v4(segment: Segment, data: Any, start: int, end: int, wire_length: int) -> int:
+def _parse_v4(
+    segment: Segment, data: Any, start: int, end: int, wire_length: int, protocol: int
+) -> int:
     header = (data[start] & 15) * 4
     if header < 20 or end - start < header:
         return _BAD_HEADER
     if _read16(data, start + 6) & 0x3FFF:  # more fragments, or an offset
         return _FRAGMENT
-    if data[start + 9] != 6:
+    if data[start + 9] != protocol:
         return _NOT_TCP
     total = _read16(data, start + 2)
     if total == 0:
         total = wire_length
     segment.address_offset = start + 12
     segment.address_size = 4
+    if protocol == _UDP:
+        return _parse_udp(segment, data, start + header, end, start + total)
     return _parse_tcp(segment, data, start + header, end, start + total)
 
 
-def _parse_v6(segment: Segment, data: Any, start: int, end: int, wire_length: int) -> int:
+def _parse_v6(
+    segment: Segment, data: Any, start: int, end: int, wire_length: int, protocol: int
+) -> int:
     if end - start < 40:
         return _SHORT
     total = _read16(data, start + 4)
@@ -140,7 +162,7 @@ def _parse_v6(segment: Segment, data: Any, start: int, end: int, wire_length: in
     following = data[start + 6]
     at = start + 40
     hops = 0
-    while following != 6:
+    while following != protocol:
         # Hop-by-hop, routing and destination options share one shape (RFC 8200, 4.2).
         if following == 44:
             if end - at < 8:
@@ -159,6 +181,8 @@ def _parse_v6(segment: Segment, data: Any, start: int, end: int, wire_length: in
         hops += 1
         if hops > 8:
             return _BAD_HEADER
+    if protocol == _UDP:
+        return _parse_udp(segment, data, at, end, start + total)
     return _parse_tcp(segment, data, at, end, start + total)
 
 
@@ -179,6 +203,24 @@ def _parse_tcp(segment: Segment, data: Any, at: int, end: int, packet_end: int) 
     segment.payload_length = packet_end - at - header
     segment.options_end = min(at + header, end)
     available = min(end, packet_end) - at - header
+    segment.available = available if available > 0 else 0
+    return _PARSED
+
+
+def _parse_udp(segment: Segment, data: Any, at: int, end: int, packet_end: int) -> int:
+    if end - at < 8:
+        return _SHORT
+    length = _read16(data, at + 4)
+    if length == 0:
+        length = packet_end - at  # longer than the field can say
+    if length < 8 or at + length > packet_end:
+        return _BAD_HEADER
+    segment.header_offset = at
+    segment.source_port = _read16(data, at)
+    segment.destination_port = _read16(data, at + 2)
+    segment.payload_offset = at + 8
+    segment.payload_length = length - 8
+    available = min(end, at + length) - at - 8
     segment.available = available if available > 0 else 0
     return _PARSED
 

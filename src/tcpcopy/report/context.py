@@ -39,6 +39,10 @@ class Context:
     ports_per_address: int = 64512  # that a mapped address has to give
     example_client: str = ""  # an address that the target sees as a client
     devices: tuple[str, ...] = ()  # -i; empty: all
+    files: tuple[str, ...] = ()  # -i, when it names files
+    passes: int = 1  # -T
+    pacing: str = ""  # of files: "as recorded", "10 times faster", "as fast as answers allow"
+    rate: str = ""  # --rate as asked for: "500 sessions/s", with its mode and ramp
     filter_text: str = ""  # -F; empty: made from -x
     buffer_mib: int = 0  # -B in force
     snaplen: int = 0  # -S in force
@@ -49,11 +53,12 @@ class Context:
     exit_wait_s: int = 0  # how long open sessions were waited for at exit
     version: str = ""
     is_compiled: bool = False
+    transport: str = "tcp"  # tcp, udp or both
 
     @property
     def needs_intercept(self) -> bool:
         """Whether answers come back by a route to an assistant."""
-        return self.mode in (CLASSIC, LINK)
+        return self.mode in (CLASSIC, LINK) and self.transport != "udp"
 
     @property
     def targets(self) -> tuple[str, ...]:

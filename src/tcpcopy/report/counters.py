@@ -10,6 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tcpcopy.report.flow_outcome import (
+    DATAGRAM_DROP_SLOTS,
+    FLOW_OUTCOME_SLOTS,
+    DatagramDrop,
+    FlowOutcome,
+)
 from tcpcopy.report.histogram import Histogram
 from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 
@@ -32,6 +38,27 @@ class RelayCounts:
     records: int = 0  # answers received, malformed ones included
     malformed: int = 0  # of these, answers that could not be read
     lost: int = 0  # answers known to be lost (a connection broke, a queue was full)
+
+
+@dataclass(slots=True)
+class InputCounts:
+    """What was read of capture files (`-i FILE`); all 0 for a live capture."""
+
+    packets: int = 0  # IP packets read, each pass for itself
+    left_out: int = 0  # of these, other traffic: what a live capture would not have seen
+    bytes_read: int = 0  # of all passes
+    bytes_total: int = 0  # that there are to read; 0: nobody knows
+    passes: int = 0  # complete ones
+    problems: int = 0  # files that could not be read to their end
+
+
+@dataclass(slots=True)
+class RateCounts:
+    """What `--rate` came to."""
+
+    taken: int = 0  # sessions, or requests, that were given their time
+    waited: int = 0  # of these, those that had to wait for it
+    reached_milli: int = 0  # thousandths per second, once the rate was no longer rising
 
 
 @dataclass(slots=True)
@@ -75,12 +102,36 @@ class Snapshot:
     # Beside the engine.
     rings: dict[str, RingCounts] = field(default_factory=dict)  # by device
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
+    file: InputCounts = field(default_factory=InputCounts)
+    rate: RateCounts = field(default_factory=RateCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
     # Durations in nanoseconds.
     answer_time: Histogram = field(default_factory=Histogram)  # turn sent to first answer byte
     capture_lag: Histogram = field(default_factory=Histogram)  # packet captured to turn sent
+
+    # UDP. A flow, and each of its datagrams, counts once for each target and copy (-x, -n).
+    udp_flows_captured: int = 0
+    udp_flows_live: int = 0  # now; 0 at exit
+    udp_flows_peak: int = 0  # most live at once
+    udp_flows_answered: int = 0  # of the captured, those that the target answered
+    udp_outcomes: list[int] = field(default_factory=lambda: [0] * FLOW_OUTCOME_SLOTS)
+    udp_datagrams_captured: int = 0
+    udp_datagram_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
+    udp_bytes_captured: int = 0  # payload of the datagrams captured
+    udp_bytes_sent: int = 0
+    udp_packets_captured: int = 0
+    udp_packet_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
+    udp_fragments: int = 0  # of the packets captured
+    udp_joined: int = 0  # datagrams put together from them
+    udp_large: int = 0  # of the packets captured, longer than 1,500 bytes
+    udp_answers: int = 0  # datagrams of the target (socket mode)
+    udp_answer_bytes: int = 0
+    udp_refusals: int = 0  # ICMP errors that came back (socket mode)
+    udp_errors: dict[int, int] = field(default_factory=dict)  # errno: what met it
+    udp_answer_time: Histogram = field(default_factory=Histogram)  # datagram sent to answer
+    udp_lag: Histogram = field(default_factory=Histogram)  # packet captured to taken up
 
     # --- figures derived from the above -------------------------------------------------------
 
@@ -102,6 +153,25 @@ class Snapshot:
     def sessions_replayed(self) -> int:
         """Sessions of which all that was captured reached the target."""
         return self.sessions_ended - self.sessions_lost - self.sessions_skipped
+
+    @property
+    def udp_flows_lost(self) -> int:
+        """Flows of which some datagram did not reach the target."""
+        return sum(self.udp_outcomes[outcome] for outcome in FlowOutcome if outcome.is_loss)
+
+    @property
+    def udp_flows_skipped(self) -> int:
+        """Flows left out because the user asked for it."""
+        return sum(self.udp_outcomes[outcome] for outcome in FlowOutcome if outcome.is_skip)
+
+    @property
+    def udp_datagrams_sent(self) -> int:
+        return self.udp_datagram_drops[0]
+
+    @property
+    def udp_fragments_lost(self) -> int:
+        """Fragments of datagrams to a source of -x that stayed incomplete."""
+        return self.udp_packet_drops[DatagramDrop.FRAGMENT]
 
     @property
     def has_connected(self) -> bool:
@@ -169,7 +239,18 @@ class Snapshot:
              "packets used and dropped", sum(self.packet_drops)),
             ("answers received", self.answers_received,
              "answers used and dropped", sum(self.answer_drops)),
+            ("UDP flows captured", self.udp_flows_captured,
+             "UDP flows ended and live", sum(self.udp_outcomes) + self.udp_flows_live),
+            ("UDP datagrams captured", self.udp_datagrams_captured,
+             "datagrams sent and dropped", sum(self.udp_datagram_drops)),
+            ("UDP packets captured", self.udp_packets_captured,
+             "packets used and dropped", sum(self.udp_packet_drops)),
         ]  # fmt: skip
+        if self.file.packets:
+            equal.append(
+                ("packets read from files", self.file.packets,
+                 "packets captured and left out", self.packets_captured + self.file.left_out)
+            )  # fmt: skip
         if self.sessions_live == 0 and self.sessions_lost == 0:
             equal.append(
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
@@ -220,6 +301,8 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
+            elif isinstance(value, InputCounts | RateCounts):
+                value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
             elif isinstance(value, dict):
@@ -233,9 +316,11 @@ class Snapshot:
         twin = cls()
         for spec in fields(cls):
             value = data[spec.name]
-            if spec.name in ("answer_time", "capture_lag"):
+            if spec.name in _HISTOGRAMS:
                 value = Histogram.from_dict(value)
-            elif spec.name == "send_errors":
+            elif spec.name in ("file", "rate"):
+                value = (InputCounts if spec.name == "file" else RateCounts)(**value)
+            elif spec.name in ("send_errors", "udp_errors"):
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
                 value = {device: RingCounts(**ring) for device, ring in value.items()}
@@ -258,6 +343,13 @@ _PARTS = (
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),
     ("packets_retransmitted", "packets_sent"),
+    ("udp_flows_answered", "udp_flows_captured"),
+    ("udp_flows_live", "udp_flows_peak"),
+    ("udp_flows_peak", "udp_flows_captured"),
+    ("udp_bytes_sent", "udp_bytes_captured"),
+    ("udp_fragments", "udp_packets_captured"),
+    ("udp_joined", "udp_fragments"),
+    ("udp_large", "udp_packets_captured"),
 )
 _RELAY_PARTS = (
     ("connected", "connects"),
@@ -268,7 +360,11 @@ _ARRAYS = (
     ("outcomes", OUTCOME_SLOTS),
     ("packet_drops", DROP_SLOTS),
     ("answer_drops", DROP_SLOTS),
+    ("udp_outcomes", FLOW_OUTCOME_SLOTS),
+    ("udp_datagram_drops", DATAGRAM_DROP_SLOTS),
+    ("udp_packet_drops", DATAGRAM_DROP_SLOTS),
 )
+_HISTOGRAMS = ("answer_time", "capture_lag", "udp_answer_time", "udp_lag")
 
 
 def merged(snapshots: Iterable[Snapshot]) -> Snapshot:
@@ -284,7 +380,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts):
+    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -296,6 +392,9 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
+        elif isinstance(value, InputCounts | RateCounts):
+            for part in fields(value):
+                yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
             for index, count in enumerate(value):
                 yield f"{name} {index}", count
@@ -322,6 +421,8 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
+        elif isinstance(mine, InputCounts | RateCounts):
+            _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)
 

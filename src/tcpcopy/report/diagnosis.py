@@ -10,11 +10,12 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcpcopy.report import remedies
+from tcpcopy.report import remedies, udp
 from tcpcopy.report.context import SOCKET, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.text import byte_size, number, plural
+from tcpcopy.report.verdict import wanted
 
 #: Levels, most serious first. "bug": our own counts contradict each other.
 BUG, LOSS, WARNING, NOTE = "bug", "loss", "warning", "note"
@@ -49,6 +50,7 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
             findings.append(Finding(outcome.name.lower(), LOSS, count, text, remedy))
     findings += _relay_troubles(snapshot, context)
     findings += _warnings(snapshot, context)
+    findings += [Finding(*found) for found in udp.findings(snapshot, context)]
     return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.count))
 
 
@@ -71,11 +73,11 @@ def _broken_counts(snapshot: Snapshot) -> list[Finding]:
 
 
 def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
-    if snapshot.sessions_captured == 0:
+    if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
         text, remedy = _why_nothing_captured(snapshot, context)
         return [Finding("nothing_captured", LOSS, 0, f"no session captured: {text}", remedy)]
-    if snapshot.sessions_skipped == snapshot.sessions_captured:
-        count = snapshot.sessions_skipped
+    if wanted(snapshot) == 0:
+        count = snapshot.sessions_skipped + snapshot.udp_flows_skipped
         remedy = ("sample more (-r, -g), run longer, or take sessions begun earlier (no -O)",)
         text = f"nothing replayed: {plural(count, 'session')} captured, left out as asked"
         return [Finding("nothing_replayed", LOSS, count, text, remedy)]
@@ -84,8 +86,15 @@ def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
 
 def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tuple[str, ...]]:
     ports = context.online_ports or (0,)
-    expression = " or ".join(f"tcp dst port {port}" for port in ports)
+    protocols = ("tcp", "udp") if context.transport == "both" else (context.transport,)
+    expression = " or ".join(f"{what} dst port {port}" for what in protocols for port in ports)
     devices = ", ".join(context.devices) or "all devices"
+    if context.files and not snapshot.packets_captured:
+        named = " ".join(context.files)
+        ports_text = ", ".join(map(str, ports))
+        return f"none of {plural(snapshot.file.packets, 'packet')} goes to port {ports_text}", (
+            f"tcpcopy inspect {named} shows what is in it, and which -x would fit",
+        )
     if snapshot.packets_captured:
         reasons = drops_of(snapshot.packet_drops)
         shown = ", ".join(f"{number(count)} {reason.description}" for reason, count in reasons)
@@ -96,6 +105,10 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
                          f" (tcpdump -ni any '{expression}')")  # fmt: skip
         steps.append("let clients open connections, or send on open ones, while tcpcopy runs")
         return f"{seen} captured, but none that begins one ({shown or 'no reason'})", tuple(steps)
+    if snapshot.udp_packets_captured:
+        seen = plural(snapshot.udp_packets_captured, "UDP packet")
+        step = f"compare the address and port in -x with tcpdump -ni any '{expression}'"
+        return f"{seen} captured, but none to a source of -x", (step,)
     if snapshot.kernel_dropped:
         return "the kernel dropped every packet", _bigger_buffer(context)
     names = f"port {', '.join(map(str, ports))}"
@@ -236,12 +249,21 @@ def _idle_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explaine
     return text, (f"give them longer: {larger}",)
 
 
+_RECORD_ANEW = (
+    "give all files of the set (-i a.pcap,b.pcap)",
+    "record anew, whole packets and with a large buffer: tcpdump -s 0 -B 65536; it says at its end"
+    " what the kernel dropped",
+)
+
+
 def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     text = f"{plural(count, 'session')} with a part of the client's data not captured"
     if snapshot.kernel_dropped:
         text += f": the kernel dropped {plural(snapshot.kernel_dropped, 'packet')}"
         return text, _bigger_buffer(context)
     if snapshot.packet_drops[Drop.CUT]:
+        if context.files:
+            return f"{text}: packets were cut when they were recorded", _RECORD_ANEW
         now = f" (now {context.snaplen})" if context.snaplen else ""
         text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut by the snap length"
         return text, (f"capture whole packets: -S 65535{now}",)
@@ -249,6 +271,8 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
         fragments = plural(snapshot.packet_drops[Drop.FRAGMENT], "IP fragment")
         text += f": {fragments} captured, which cannot be replayed"
         return text, ("keep the clients' packets whole: capture behind what puts them together",)
+    if context.files:
+        return f"{text}: packets are missing in the file", _RECORD_ANEW
     text += ", though the kernel dropped nothing: it took another way than the capture sees"
     steps = ["capture on all devices (no -i): clients' packets may come in by more than one"]
     if context.filter_text:
@@ -313,6 +337,12 @@ def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explaine
                   " compare the answer times, or stop the clients before tcpcopy",)  # fmt: skip
 
 
+def _shed_rate(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} not taken on: as many waited for --rate as may wait"
+    return text, ("more came than --rate lets through: raise it, or leave sessions out on purpose:"
+                  " --rate-mode drop, or -r",)  # fmt: skip
+
+
 _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.REFUSED: _refused,
     Outcome.RESET: _reset,
@@ -327,6 +357,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.SEND_FAILED: _send_failed,
     Outcome.INTERNAL_ERROR: _internal_error,
     Outcome.OPEN_AT_EXIT: _open_at_exit,
+    Outcome.SHED_RATE: _shed_rate,
 }
 
 

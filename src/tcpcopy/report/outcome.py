@@ -52,8 +52,10 @@ class Outcome(IntEnum):
     NO_ADDRESS = (15, "not taken on, no free client address and port")
     SEND_FAILED = (16, "could not be sent from this host")
     INTERNAL_ERROR = (17, "ended by an error inside tcpcopy")
-    OPEN_COMPLETE = (18, "open at exit, all captured data delivered", False)
+    OPEN_COMPLETE = (18, "open at exit or file end, all captured data delivered", False)
     OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
+    SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
+    SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
 
 
 class Drop(IntEnum):

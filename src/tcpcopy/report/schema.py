@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from tcpcopy.report import udp
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.diagnosis import diagnose
@@ -34,6 +35,7 @@ FIELDS: Final[dict[str, str]] = {
     "format": "version of this layout: 1",
     "version": "version of tcpcopy",
     "compiled": "whether the hot path ran compiled",
+    "transport": "tcp, udp or both",
     "mode": "socket, classic, link, local or tunnel",
     "transfers[].online_address": "captured address, empty for any",
     "transfers[].online_port": "captured port",
@@ -47,7 +49,7 @@ FIELDS: Final[dict[str, str]] = {
     "sessions.live": "not ended yet",
     "sessions.replayed": "ended with all that was captured delivered",
     "sessions.lost": "ended with something not delivered",
-    "sessions.skipped": "left out as asked (-r, -g, -O)",
+    "sessions.skipped": "left out as asked (-r, -g, -O, --rate-mode drop)",
     "sessions.established": "accepted by the target",
     "sessions.midstream": "first seen without their SYN",
     "sessions.peak": "most live at once",
@@ -67,6 +69,17 @@ FIELDS: Final[dict[str, str]] = {
     "answers.received": "packets of the target",
     "answers.used": "of these, used",
     **{f"answers.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
+    "files.packets": "packets read from capture files, each pass for itself",
+    "files.left_out": "of these, answers and other traffic, which -x does not name",
+    "files.bytes_read": "bytes read of them, all passes",
+    "files.bytes_total": "bytes to be read, 0 for a pipe",
+    "files.passes": "complete passes (-T)",
+    "files.problems": "files that could not be read to their end",
+    "files.pacing": "how fast they were replayed, empty for live traffic",
+    "rate.asked": "what --rate asked for, empty without it",
+    "rate.reached": "sessions or requests a second, once the rate was no longer rising",
+    "rate.taken": "sessions or requests that were given their time",
+    "rate.waited": "of these, those that had to wait for it",
     "kernel.received": "packets that passed the capture filter, dropped ones included",
     "kernel.dropped": "of these, lost because a capture buffer was full",
     "kernel.rings[].device": "capture device",
@@ -86,6 +99,9 @@ FIELDS: Final[dict[str, str]] = {
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
+    **udp.FIELDS,
+    **{f"udp.latency.answer.{k}": f"datagram sent to answer: {v}" for k, v in _LATENCY.items()},
+    **{f"udp.latency.lag.{k}": f"packet captured to taken up: {v}" for k, v in _LATENCY.items()},
     "memory_bytes": "resident memory",
     "workers_lost": "workers that died (--workers) and were started again",
     "findings[].key": "what was found; an outcome's key for outcomes",
@@ -125,6 +141,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "used": snapshot.answers_used,
             "dropped": _drops(snapshot.answer_drops),
         },
+        **_recorded(snapshot, context),
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
         "send_errors": {
@@ -134,10 +151,38 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "answer": _latency(snapshot.answer_time),
             "lag": _latency(snapshot.capture_lag),
         },
+        "udp": {
+            **udp.report(snapshot),
+            "latency": {
+                "answer": _latency(snapshot.udp_answer_time),
+                "lag": _latency(snapshot.udp_lag),
+            },
+        },
         "memory_bytes": snapshot.memory_bytes,
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
+    }
+
+
+def _recorded(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The keys about capture files and --rate."""
+    return {
+        "files": {
+            "packets": snapshot.file.packets,
+            "left_out": snapshot.file.left_out,
+            "bytes_read": snapshot.file.bytes_read,
+            "bytes_total": snapshot.file.bytes_total,
+            "passes": snapshot.file.passes,
+            "problems": snapshot.file.problems,
+            "pacing": context.pacing,
+        },
+        "rate": {
+            "asked": context.rate,
+            "reached": snapshot.rate.reached_milli / 1000,
+            "taken": snapshot.rate.taken,
+            "waited": snapshot.rate.waited,
+        },
     }
 
 
@@ -147,6 +192,7 @@ def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "format": FORMAT,
         "version": context.version,
         "compiled": context.is_compiled,
+        "transport": context.transport,
         "mode": context.mode,
         "transfers": [
             {

@@ -10,6 +10,7 @@ from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.text import byte_size, clock, number, rate
 
 _FALLBACK_WIDTH = 80
+_BAR_WIDTH = 20
 
 
 class Sample(NamedTuple):
@@ -19,12 +20,17 @@ class Sample(NamedTuple):
     sessions: int
     turns: int
     delivered_bytes: int
+    datagrams: int = 0
 
 
 def sample(snapshot: Snapshot, now_ns: int) -> Sample:
     """The totals of `snapshot` at `now_ns` (any monotonic clock)."""
     return Sample(
-        now_ns, snapshot.sessions_captured, snapshot.turns_replayed, snapshot.bytes_delivered
+        now_ns,
+        snapshot.sessions_captured,
+        snapshot.turns_replayed,
+        snapshot.bytes_delivered,
+        snapshot.udp_datagrams_sent,
     )
 
 
@@ -40,11 +46,13 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         return max(0, part - earlier) / seconds if seconds else 0.0
 
     byte_rate = byte_size(int(per_second(now.delivered_bytes, before.delivered_bytes)))
-    lost = f"lost {number(snapshot.sessions_lost)}"
-    if snapshot.sessions_skipped:
-        lost += f"  skipped {number(snapshot.sessions_skipped)}"
+    lost = f"lost {number(snapshot.sessions_lost + snapshot.udp_flows_lost)}"
+    skipped = snapshot.sessions_skipped + snapshot.udp_flows_skipped
+    if skipped:
+        lost += f"  skipped {number(skipped)}"
     # Each with its rank: the highest is left out first.
     parts = [
+        *_progress(snapshot, is_drawn=bool(width)),
         (0, clock(snapshot.duration_ns)),
         (2, f"sessions {number(now.sessions)}"),
         (3, f"live {number(snapshot.sessions_live)}"),
@@ -52,6 +60,7 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         (6, f"replayed {number(snapshot.sessions_replayed)}"),
         (2, f"{rate(per_second(now.turns, before.turns))} turns/s"),
         (5, f"{byte_rate}/s"),
+        *_udp_parts(snapshot, per_second(now.datagrams, before.datagrams)),
         (0, lost),
         (1, f"drops {number(snapshot.kernel_dropped)}"),
     ]
@@ -62,6 +71,32 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         del parts[index]
         line = "  ".join(text for _, text in parts)
     return line[:width] if width else line
+
+
+def _progress(snapshot: Snapshot, *, is_drawn: bool) -> list[tuple[int, str]]:
+    """How far files have been replayed, and the time left; nothing when the end is unknown."""
+    done, total = snapshot.file.bytes_read, snapshot.file.bytes_total
+    if not total:
+        return []
+    parts = [(0, f"{100 * done // total} %")]
+    if is_drawn:
+        full = _BAR_WIDTH * done // total
+        parts.insert(0, (1, f"[{'#' * full}{'.' * (_BAR_WIDTH - full)}]"))
+    if 0 < done < total:
+        left_ns = snapshot.duration_ns * (total - done) // done
+        parts.append((1, f"{clock(left_ns)} left"))
+    return parts
+
+
+def _udp_parts(snapshot: Snapshot, datagram_rate: float) -> list[tuple[int, str]]:
+    """What UDP adds, once there was any."""
+    if not snapshot.udp_flows_captured:
+        return []
+    return [
+        (3, f"flows {number(snapshot.udp_flows_captured)}"),
+        (4, f"live flows {number(snapshot.udp_flows_live)}"),
+        (2, f"{rate(datagram_rate)} datagrams/s"),
+    ]
 
 
 class StatusReporter:

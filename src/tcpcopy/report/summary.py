@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
+from tcpcopy.report import udp
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.diagnosis import Finding, diagnose
@@ -30,6 +31,8 @@ def render(snapshot: Snapshot, context: Context, width: int = 100) -> str:
     lines = [f"tcpcopy: {headline(snapshot)}", ""]
     lines += _figures(snapshot, context)
     lines += ["", *_outcomes(snapshot)] if snapshot.sessions_captured else []
+    flows = udp.outcomes(snapshot)
+    lines += ["", *_counted(flows)] if flows else []
     findings = diagnose(snapshot, context)
     if findings:
         lines += ["", *_findings(findings, width)]
@@ -43,19 +46,13 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
     transfers = ", ".join(f"{t.online_port} -> {t.target}" for t in context.transfers)
     rows.append(("mode", f"{context.mode}{', ' if transfers else ''}{transfers}"))
     rows.append(("time", clock(snapshot.duration_ns)))
-    rows.append(("turns", _of(snapshot.turns_replayed, snapshot.turns_captured, seconds)))
-    rows.append((
-        "client bytes",
-        f"{byte_size(snapshot.bytes_delivered)} delivered of"
-        f" {byte_size(snapshot.bytes_captured)} captured"
-        f" ({per_cent(snapshot.bytes_delivered, snapshot.bytes_captured)})",
-    ))  # fmt: skip
-    rows.append(("answer bytes", byte_size(snapshot.answer_bytes)))
-    rows.append((
-        "captured",
-        f"{plural(snapshot.packets_captured, 'packet')}: {number(snapshot.packets_used)} used"
-        + _reasons(snapshot.packet_drops),
-    ))  # fmt: skip
+    if snapshot.file.packets:
+        rows += _of_files(snapshot, context)
+    if context.rate:
+        reached = f"{rate(snapshot.rate.reached_milli / 1000)}/s reached"
+        rows.append(("rate", f"{context.rate}: {reached}, {number(snapshot.rate.waited)} waited"))
+    rows += udp.rows(snapshot, context)
+    rows += _tcp_rows(snapshot, seconds) if context.transport != "udp" else []
     if snapshot.packets_sent:
         rows.append((
             "sent",
@@ -68,7 +65,8 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
             f"{plural(snapshot.answers_received, 'packet')}: {number(snapshot.answers_used)} used"
             + _reasons(snapshot.answer_drops),
         ))  # fmt: skip
-    rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
+    if not context.files:
+        rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
     if snapshot.relays:
         total = snapshot.relay_total()
         rows.append((
@@ -79,10 +77,45 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
     for label, histogram in (
         ("answer time", snapshot.answer_time),
         ("capture lag", snapshot.capture_lag),
+        ("UDP answer time", snapshot.udp_answer_time),
+        ("UDP lag", snapshot.udp_lag),
     ):
         if histogram.count:
             rows.append((label, _percentiles(histogram)))
     return _aligned(rows)
+
+
+def _of_files(snapshot: Snapshot, context: Context) -> list[tuple[str, str]]:
+    """What was read, and how it was replayed."""
+    counts = snapshot.file
+    size = byte_size(counts.bytes_read)
+    if counts.bytes_total:
+        size += f" of {byte_size(counts.bytes_total)}"
+    passes = f", {counts.passes} of {context.passes} passes" if context.passes > 1 else ""
+    problems = f", {plural(counts.problems, 'problem')} (see the log)" if counts.problems else ""
+    return [
+        ("files", f"{size} read{passes}: {plural(counts.packets, 'packet')},"
+                  f" {number(counts.left_out)} of other traffic or answers{problems}"),
+        ("replayed", context.pacing),
+    ]  # fmt: skip
+
+
+def _tcp_rows(snapshot: Snapshot, seconds: float) -> list[tuple[str, str]]:
+    return [
+        ("turns", _of(snapshot.turns_replayed, snapshot.turns_captured, seconds)),
+        (
+            "client bytes",
+            f"{byte_size(snapshot.bytes_delivered)} delivered of"
+            f" {byte_size(snapshot.bytes_captured)} captured"
+            f" ({per_cent(snapshot.bytes_delivered, snapshot.bytes_captured)})",
+        ),
+        ("answer bytes", byte_size(snapshot.answer_bytes)),
+        (
+            "captured",
+            f"{plural(snapshot.packets_captured, 'packet')}: {number(snapshot.packets_used)} used"
+            + _reasons(snapshot.packet_drops),
+        ),
+    ]
 
 
 def _of(part: int, whole: int, seconds: float) -> str:
@@ -106,11 +139,15 @@ def _outcomes(snapshot: Snapshot) -> list[str]:
     shown = [(outcome.description, snapshot.outcomes[outcome]) for outcome in Outcome]
     shown.append(("still live", snapshot.sessions_live))
     counted = [(text, count) for text, count in shown if count]
-    counted.append(("sessions captured", snapshot.sessions_captured))
+    return _counted([*counted, ("sessions captured", snapshot.sessions_captured)])
+
+
+def _counted(counted: list[tuple[str, int]]) -> list[str]:
+    """Rows of counts with their share of the last one, which is the total."""
     wide = max(len(number(count)) for _, count in counted)
+    total = counted[-1][1]
     return [
-        f"  {number(count):>{wide}}  {per_cent(count, snapshot.sessions_captured):>8}  {text}"
-        for text, count in counted
+        f"  {number(count):>{wide}}  {per_cent(count, total):>8}  {text}" for text, count in counted
     ]
 
 

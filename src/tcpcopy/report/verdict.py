@@ -16,35 +16,61 @@ def exit_code(snapshot: Snapshot) -> int:
     died, and when the counts do not add up. Bad usage is 2 and never comes this far.
     """
     lost = snapshot.sessions_lost or snapshot.kernel_dropped or snapshot.workers_lost
-    idle = snapshot.sessions_captured == snapshot.sessions_skipped
-    return EXIT_LOSSES if lost or idle or snapshot.check() else EXIT_OK
+    lost = lost or snapshot.udp_flows_lost or snapshot.udp_fragments_lost
+    return EXIT_LOSSES if lost or not wanted(snapshot) or snapshot.check() else EXIT_OK
+
+
+def wanted(snapshot: Snapshot) -> int:
+    """Sessions and UDP flows that were to be replayed."""
+    sessions = snapshot.sessions_captured - snapshot.sessions_skipped
+    return sessions + snapshot.udp_flows_captured - snapshot.udp_flows_skipped
+
+
+def _things(sessions: int, flows: int) -> str:
+    """`1 session`, `5 flows`, `1 session and 5 flows`."""
+    parts = [plural(flows, "UDP flow")] if flows else []
+    return " and ".join([plural(sessions, "session"), *parts] if sessions or not flows else parts)
 
 
 def headline(snapshot: Snapshot) -> str:
     """The result in one line."""
-    wanted = snapshot.sessions_captured - snapshot.sessions_skipped
+    sessions_skipped, flows_skipped = snapshot.sessions_skipped, snapshot.udp_flows_skipped
+    all_wanted = wanted(snapshot)
+    wanted_text = _things(
+        snapshot.sessions_captured - sessions_skipped, snapshot.udp_flows_captured - flows_skipped
+    )
     skipped = ""
-    if snapshot.sessions_skipped:
-        skipped = f" ({number(snapshot.sessions_skipped)} more left out as asked)"
-    live = f", {number(snapshot.sessions_live)} still live" if snapshot.sessions_live else ""
-    if snapshot.sessions_captured == 0:
+    if sessions_skipped + flows_skipped:
+        skipped = f" ({number(sessions_skipped + flows_skipped)} more left out as asked)"
+    live_count = snapshot.sessions_live + snapshot.udp_flows_live
+    live = f", {number(live_count)} still live" if live_count else ""
+    if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
         return "NOTHING CAPTURED: no session was seen, none was replayed"
-    if wanted == 0:
-        return f"NOTHING REPLAYED: all {plural(snapshot.sessions_skipped, 'session')} left out"
-    if snapshot.sessions_lost:
-        lost = snapshot.sessions_lost
-        share = per_cent(lost, wanted)
-        return f"{number(lost)} of {plural(wanted, 'session')} LOST ({share}){live}{skipped}"
+    if all_wanted == 0:
+        return f"NOTHING REPLAYED: all {_things(sessions_skipped, flows_skipped)} left out"
+    lost = snapshot.sessions_lost + snapshot.udp_flows_lost
+    if lost:
+        share = per_cent(lost, all_wanted)
+        return f"{number(lost)} of {wanted_text} LOST ({share}){live}{skipped}"
     if snapshot.check():
-        return f"THE COUNTS DO NOT ADD UP, {plural(wanted, 'session')} captured{live}{skipped}"
-    if snapshot.sessions_live:
-        done = number(snapshot.sessions_replayed)
-        return f"{done} of {plural(wanted, 'session')} replayed, none lost{live}{skipped}"
-    all_of_them = "the 1 session" if wanted == 1 else f"all {plural(wanted, 'session')}"
+        return f"THE COUNTS DO NOT ADD UP, {wanted_text} captured{live}{skipped}"
+    if live_count:
+        return f"{number(_done(snapshot))} of {wanted_text} replayed, none lost{live}{skipped}"
+    all_of_them = f"the {wanted_text}" if all_wanted == 1 else f"all {wanted_text}"
     if snapshot.kernel_dropped:
         dropped = plural(snapshot.kernel_dropped, "packet")
         return f"{all_of_them} seen replayed, but the kernel DROPPED {dropped} unseen{skipped}"
     if snapshot.workers_lost:
         died = plural(snapshot.workers_lost, "worker")
         return f"{all_of_them} known of replayed, but {died} DIED{skipped}"
+    if snapshot.udp_fragments_lost:
+        pieces = plural(snapshot.udp_fragments_lost, "fragment")
+        return f"{all_of_them} seen replayed, but {pieces} LOST of datagrams not whole{skipped}"
     return f"{all_of_them} replayed exactly{skipped}"
+
+
+def _done(snapshot: Snapshot) -> int:
+    """Sessions and flows that ended without a loss."""
+    ended = sum(snapshot.udp_outcomes)
+    flows = ended - snapshot.udp_flows_lost - snapshot.udp_flows_skipped
+    return snapshot.sessions_replayed + flows

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import add_slowdown, parse
+from benchmarks.__main__ import ALL, add_slowdown, parse
 from benchmarks.builds import c_paths, find
 from benchmarks.metrics import METRICS
 from benchmarks.numbers import Run, Spread
-from benchmarks.scenarios import ALL
 from benchmarks.servers import established, stub_status_requests
 from benchmarks.tables import RATIOS, cell, ratio_cell, ratios, results
 from tcpcopy.demo.netns import LabError

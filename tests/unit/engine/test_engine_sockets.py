@@ -267,5 +267,5 @@ def test_session_looks_back_from_its_connection() -> None:
     assert transport.clients[0].owner is session
     assert session.replayed is transport.clients[0]
     assert session.last_captured_ns == START
-    assert session.captured_key[:4] == bytes((10, 1, 0, 7))
-    assert int.from_bytes(session.captured_key[8:10], "big") == CLIENT_PORT
+    assert session.captured_addresses >> 32 == int.from_bytes((10, 1, 0, 7), "big")
+    assert session.captured_ports >> 16 == CLIENT_PORT

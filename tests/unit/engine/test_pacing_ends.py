@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.context import WAIT_FACTOR
 from tcpcopy.engine.pacing import (
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
-    WAIT_FACTOR,
     WAIT_MIN_NS,
 )
 from tests.unit.engine.gating import START, Gate, asked

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tcpcopy.engine.timers import Timed, TimerHeap
+from tcpcopy.engine.timers import MOVED_AT_ONCE, Timed, TimerHeap, Timers
+from tests.unit.engine.rig import SECOND
 
 
 def heap_of(*deadlines: int) -> tuple[TimerHeap, list[Timed]]:
@@ -83,3 +84,93 @@ def test_times_before_zero_and_far_away() -> None:
     heap, items = heap_of(1 << 62, -5, 0)
     assert heap.first() is items[1]
     assert heap.next_deadline_ns() == -5
+
+
+# --- near and far ------------------------------------------------------------------------------
+
+FAR = 100 * SECOND
+
+
+def drained(timers: Timers, now_ns: int) -> list[Timed]:
+    """What is due at a time, taken out."""
+    found = []
+    timers.advance(now_ns)
+    while (item := timers.first_due(now_ns)) is not None:
+        timers.remove(item)
+        found.append(item)
+    return found
+
+
+def test_far_deadline_is_not_in_the_heap() -> None:
+    timers, item = Timers(), Timed()
+    timers.schedule(item, FAR, 0)
+    assert item.heap_index == -1
+    assert timers.items() == [item]
+    assert FAR - 2 * SECOND < timers.next_deadline_ns() <= FAR
+    timers.remove(item)
+    assert timers.next_deadline_ns() == -1
+    assert len(timers) == 0
+
+
+def test_far_deadline_comes_in_time() -> None:
+    timers, item = Timers(), Timed()
+    timers.schedule(item, FAR, 0)
+    looked_ns = timers.next_deadline_ns()
+    assert drained(timers, looked_ns - 1) == []
+    assert drained(timers, looked_ns) == ([item] if looked_ns == FAR else [])
+    assert timers.next_deadline_ns() == FAR
+    assert drained(timers, FAR - 1) == []
+    assert drained(timers, FAR) == [item]
+
+
+def test_near_and_back_again() -> None:
+    """Each request brings its session near; it goes back to the slot that it never left."""
+    timers, item = Timers(), Timed()
+    timers.schedule(item, FAR, 0)
+    slot, index = item.far_slot, item.far_index
+    timers.schedule(item, SECOND // 10, 0)
+    assert item.heap_index == 0
+    assert len(timers) == 1
+    assert timers.next_deadline_ns() == SECOND // 10
+    timers.schedule(item, FAR + 5 * SECOND, SECOND)
+    assert item.heap_index == -1
+    assert (item.far_slot, item.far_index) == (slot, index)
+    assert timers.next_deadline_ns() <= FAR
+    assert drained(timers, FAR) == []  # looked at, and put where it belongs now
+    assert item.far_slot > slot or item.heap_index == 0
+    assert drained(timers, FAR + 5 * SECOND) == [item]
+
+
+def test_far_deadline_that_becomes_earlier() -> None:
+    timers, item, other = Timers(), Timed(), Timed()
+    timers.schedule(item, FAR, 0)
+    timers.schedule(other, FAR, 0)
+    timers.schedule(item, FAR // 2, 0)
+    assert timers.next_deadline_ns() <= FAR // 2
+    assert drained(timers, FAR // 2) == [item]
+    assert drained(timers, FAR) == [other]
+
+
+def test_leaving_a_slot_keeps_the_others() -> None:
+    timers, items = Timers(), [Timed() for _ in range(5)]
+    for item in items:
+        timers.schedule(item, FAR, 0)
+    timers.remove(items[1])
+    timers.remove(items[4])
+    timers.remove(items[0])
+    assert {id(i) for i in timers.items()} == {id(items[2]), id(items[3])}
+    assert {id(i) for i in drained(timers, FAR)} == {id(items[2]), id(items[3])}
+    assert timers.next_deadline_ns() == -1
+
+
+def test_much_that_comes_near_is_looked_at_in_pieces() -> None:
+    timers, items = Timers(), [Timed() for _ in range(3 * MOVED_AT_ONCE)]
+    for item in items:
+        timers.schedule(item, FAR, 0)
+    calls = 0
+    found = 0
+    while found < len(items):
+        assert timers.next_deadline_ns() <= FAR
+        found += len(drained(timers, FAR))
+        calls += 1
+    assert calls == 3

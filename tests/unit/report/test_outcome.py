@@ -15,6 +15,7 @@ NO_LOSS = {
     Outcome.OPEN_COMPLETE,
     Outcome.SKIPPED_SAMPLING,
     Outcome.SKIPPED_PARTIAL,
+    Outcome.SKIPPED_RATE,
 }
 
 
@@ -26,11 +27,12 @@ def test_numbers_are_contiguous_from_one(members: type[Outcome] | type[Drop], sl
 
 def test_numbers_never_change() -> None:
     """C constants and stored reports carry them: members are appended, not moved."""
-    assert [member.name for member in Outcome][:19] == [
+    assert [member.name for member in Outcome][:21] == [
         "REPLAYED", "CLIENT_RESET", "REFUSED", "RESET", "CLOSED_EARLY", "CONNECT_TIMEOUT",
         "ANSWER_TIMEOUT", "IDLE_TIMEOUT", "IDLE_COMPLETE", "CAPTURE_HOLE", "SKIPPED_SAMPLING",
         "SKIPPED_PARTIAL", "SHED_MEMORY", "SHED_SESSIONS", "NO_ADDRESS", "SEND_FAILED",
         "INTERNAL_ERROR", "OPEN_COMPLETE", "OPEN_AT_EXIT",
+        "SHED_RATE", "SKIPPED_RATE",
     ]  # fmt: skip
     assert [member.name for member in Drop][:20] == [
         "NOT_IP", "SHORT", "BAD_HEADER", "FRAGMENT", "NOT_TCP", "CUT", "BAD_OPTION",
@@ -52,7 +54,7 @@ def test_which_outcomes_are_losses() -> None:
 
 def test_skips_are_what_the_user_asked_for() -> None:
     skips = {outcome for outcome in Outcome if outcome.is_skip}
-    assert skips == {Outcome.SKIPPED_SAMPLING, Outcome.SKIPPED_PARTIAL}
+    assert skips == {Outcome.SKIPPED_SAMPLING, Outcome.SKIPPED_PARTIAL, Outcome.SKIPPED_RATE}
 
 
 def test_each_has_one_line_of_its_own() -> None:

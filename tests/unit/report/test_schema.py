@@ -19,7 +19,7 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
     """The path of every figure, as FIELDS writes them."""
     if isinstance(value, dict):
         for key, item in value.items():
-            name = "*" if path == "send_errors" else key
+            name = "*" if path in ("send_errors", "udp.errors") else key
             yield from paths(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list):
         for item in value:
@@ -32,6 +32,7 @@ def eventful() -> Snapshot:
     """A run in which every list and map of the report has an element."""
     snapshot = with_outcome(Outcome.REFUSED)
     snapshot.send_errors = {errno.EPERM: 3}
+    snapshot.udp_errors = {errno.EPERM: 1}
     snapshot.relays["10.0.0.4:36524"] = RelayCounts(1, 2, 1, 50, 1, 1)
     snapshot.packets_captured += 1  # a violation
     return snapshot

@@ -1,0 +1,1 @@
+"""Where the floor is: capture and send with nothing between them."""

@@ -1,0 +1,373 @@
+"""Follows every TCP connection and UDP flow of recorded traffic, without keeping their bytes.
+
+The table is bounded: connections that have ended are given to the observer and forgotten when it
+grows, and when there is no room left, packets of further ones are counted as such.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tcpcopy.engine.seqnum import add, difference
+from tcpcopy.packet import flags
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.segment import Segment, copy_bytes, parse
+from tcpcopy.recorded import guess
+
+_PARSED = flags.PARSED
+_FRAGMENT = flags.FRAGMENT
+_NOT_TCP = flags.NOT_TCP
+_FIN = flags.FIN
+_SYN = flags.SYN
+_RST = flags.RST
+_ACK = flags.ACK
+_FIRST_BYTES = guess.FIRST_BYTES
+_UNTRIED = -1  # no payload was seen yet, so nothing could be guessed
+_MOST_EARLY = 64  # early pieces held for one side
+_LINGER_NS = 30_000_000_000  # an ended connection may see late packets for so long
+_FIRST_SWEEP = 65536
+_SWEEP_AGAIN = 100_000  # packets refused before a full table is swept again
+_FAR = 1 << 30  # sequence numbers so far off belong to something else
+
+
+class Side:
+    """One end of a flow: what it sent."""
+
+    __slots__ = (
+        "bytes",  # payload, each byte once
+        "cut",  # payload bytes that were on the wire and are not in the file
+        "early",  # (from, to) of segments behind a gap; None without
+        "fin_seq",  # sequence number of its FIN, -1 without
+        "guessed",  # protocol, a number of guess.NAMES; -1 before its first payload
+        "has_ack",  # a segment with ACK set was seen
+        "has_fin",
+        "has_rst",
+        "has_syn",  # SYN alone: this side opens
+        "has_syn_ack",
+        "isn",  # sequence number of its SYN, -1 without
+        "next_seq",  # what comes next, -1 before anything came
+        "other_ack",  # the most that the other side has acknowledged, -1 without
+        "packets",
+    )
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.cut = 0
+        self.early: list[tuple[int, int]] | None = None
+        self.fin_seq = -1
+        self.guessed = _UNTRIED
+        self.has_ack = self.has_fin = self.has_rst = self.has_syn = self.has_syn_ack = False
+        self.isn = -1
+        self.next_seq = -1
+        self.other_ack = -1
+        self.packets = 0
+
+    def misses_bytes(self) -> bool:
+        """Whether bytes of this side are not in the file, between its first and its last one."""
+        if self.cut or self.early:
+            return True
+        if self.next_seq < 0:
+            return False
+        end = self.next_seq
+        if self.fin_seq >= 0:
+            if difference(self.fin_seq, end) > 0:
+                return True
+            end = add(end, 1)
+        return self.other_ack >= 0 and difference(self.other_ack, end) > 0
+
+    def take(self, segment: Segment, data: Any) -> None:
+        """Account for a segment that this side sent."""
+        bits = segment.flags
+        length = segment.payload_length
+        seq = segment.seq
+        if bits & _ACK:
+            self.has_ack = True
+        if bits & _RST:
+            self.has_rst = True
+            return  # its sequence number may be anything, and its payload is no data
+        if bits & _SYN:
+            self.isn = seq
+            if bits & _ACK:
+                self.has_syn_ack = True
+            else:
+                self.has_syn = True
+            seq = add(seq, 1)
+            if self.next_seq < 0:
+                self.next_seq = seq
+        if self.next_seq < 0:
+            self.next_seq = seq
+        if length > 0:
+            if self.guessed == _UNTRIED and segment.available > 0:
+                self._guess(segment, data)
+            self._take_payload(seq, length, segment.available)
+        if bits & _FIN:
+            self.has_fin = True
+            self.fin_seq = add(seq, length)
+
+    def _guess(self, segment: Segment, data: Any) -> None:
+        first = min(segment.available, _FIRST_BYTES)
+        self.guessed = guess.by_stream(
+            copy_bytes(data, segment.payload_offset, first), segment.payload_length
+        )
+
+    def _take_payload(self, seq: int, length: int, available: int) -> None:
+        ahead = difference(seq, self.next_seq)
+        if ahead > _FAR or ahead < -_FAR:
+            return
+        if ahead + length <= 0:
+            return  # seen before
+        if available < length:
+            self.cut += length - available
+        if ahead > 0:
+            self._keep_early(seq, length)
+            return
+        self.bytes += ahead + length
+        self.next_seq = add(self.next_seq, ahead + length)
+        if self.early:
+            self._join()
+
+    def _keep_early(self, seq: int, length: int) -> None:
+        if self.early is None:
+            self.early = []
+        if len(self.early) < _MOST_EARLY:
+            self.early.append((seq, add(seq, length)))
+
+    def _join(self) -> None:
+        """Take in the early segments that the gap before has been filled for."""
+        joined = True
+        while joined and self.early:
+            joined = False
+            for piece in self.early:
+                if difference(piece[0], self.next_seq) > 0:
+                    continue
+                new = difference(piece[1], self.next_seq)
+                if new > 0:
+                    self.bytes += new
+                    self.next_seq = piece[1]
+                self.early.remove(piece)
+                joined = True
+                break
+
+
+class Flow:
+    """A TCP connection or a UDP flow, both directions; `low` has the smaller address and port."""
+
+    __slots__ = (
+        "first_from_low",  # who sent the first packet
+        "first_ns",
+        "high",
+        "is_udp",
+        "last_ns",
+        "low",
+    )
+
+    def __init__(self, is_udp: bool, first_from_low: bool, first_ns: int) -> None:
+        self.is_udp = is_udp
+        self.first_from_low = first_from_low
+        self.first_ns = first_ns
+        self.last_ns = first_ns
+        self.low = Side()
+        self.high = Side()
+
+    def has_ended(self) -> bool:
+        """Whether nothing more than late packets can follow."""
+        if self.low.has_rst or self.high.has_rst:
+            return True
+        low_done = self.low.has_fin or self.low.packets == 0
+        return low_done and (self.high.has_fin or self.high.packets == 0)
+
+
+class FlowTable(PacketHandler):
+    """Takes packets as a handler. Gives each flow to `ended(key, flow)` once, some at `finish`.
+
+    `key` is address and port of the lower side, then of the higher: 12 or 36 bytes.
+    """
+
+    __slots__ = (
+        "bad",  # packets with IP or TCP headers that are damaged or cut
+        "ended",
+        "fragments",
+        "most",  # flows held at once
+        "other",  # packets of other protocols
+        "refused",  # packets of flows that there was no room for
+        "scratch",
+        "segment",
+        "sweep_at",
+        "tcp",  # key -> Flow
+        "tcp_packets",
+        "udp",
+        "udp_packets",
+    )
+
+    def __init__(self, ended: Any, most: int) -> None:
+        self.ended = ended
+        self.most = most
+        self.sweep_at = min(most, _FIRST_SWEEP)
+        self.segment = Segment()
+        self.scratch = bytearray(36)
+        self.tcp: dict[bytes, Flow] = {}
+        self.udp: dict[bytes, Flow] = {}
+        self.bad = self.fragments = self.other = self.refused = 0
+        self.tcp_packets = self.udp_packets = 0
+
+    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
+        """As `PacketHandler.packet`; always 0."""
+        status = parse(self.segment, data, start, end, wire_length)
+        if status == _PARSED:
+            self.tcp_packets += 1
+            self._take_tcp(data, timestamp_ns)
+        elif status == _NOT_TCP:
+            self._take_udp(data, start, end, timestamp_ns)
+        elif status == _FRAGMENT:
+            self.fragments += 1
+        else:
+            self.bad += 1
+        return 0
+
+    def finish(self) -> None:
+        """Give what is left to `ended`: connections whose opener is known come first."""
+        self._give_all(self.tcp, True)
+        self._give_all(self.tcp, False)
+        self._give_all(self.udp, False)
+
+    def _take_tcp(self, data: Any, timestamp_ns: int) -> None:
+        segment = self.segment
+        from_low = self._fill_key(data)
+        key = copy_bytes(self.scratch, 0, 2 * segment.address_size + 4)
+        flow = self.tcp.get(key)
+        if flow is not None and segment.flags & _SYN and self._is_another(flow, from_low):
+            del self.tcp[key]
+            self.ended(key, flow)
+            flow = None
+        if flow is None:
+            if not self._has_room(timestamp_ns):
+                self.refused += 1
+                return
+            flow = Flow(False, from_low, timestamp_ns)
+            self.tcp[key] = flow
+        side = flow.low if from_low else flow.high
+        side.packets += 1
+        if timestamp_ns > flow.last_ns:
+            flow.last_ns = timestamp_ns
+        side.take(segment, data)
+        if segment.flags & _ACK and not segment.flags & _RST:
+            other = flow.high if from_low else flow.low
+            if other.other_ack < 0 or difference(segment.ack, other.other_ack) > 0:
+                other.other_ack = segment.ack
+
+    def _is_another(self, flow: Flow, from_low: bool) -> bool:
+        """Whether a SYN opens a connection that has the ports of `flow` again."""
+        if self.segment.flags & _ACK:
+            return False
+        side = flow.low if from_low else flow.high
+        if side.isn == self.segment.seq:
+            return False  # sent again
+        if side.isn >= 0 or flow.has_ended():
+            return True
+        return side.packets > 0  # it was open before the file began
+
+    def _take_udp(self, data: Any, start: int, end: int, timestamp_ns: int) -> None:
+        segment = self.segment
+        at = self._udp_header(data, start, end)
+        if at < 0 or end - at < 8:
+            self.other += 1
+            return
+        self.udp_packets += 1
+        segment.header_offset = at
+        segment.source_port = (data[at] << 8) | data[at + 1]
+        segment.destination_port = (data[at + 2] << 8) | data[at + 3]
+        length = ((data[at + 4] << 8) | data[at + 5]) - 8
+        from_low = self._fill_key(data)
+        key = copy_bytes(self.scratch, 0, 2 * segment.address_size + 4)
+        flow = self.udp.get(key)
+        if flow is None:
+            if not self._has_room(timestamp_ns):
+                self.refused += 1
+                return
+            flow = Flow(True, from_low, timestamp_ns)
+            self.udp[key] = flow
+        side = flow.low if from_low else flow.high
+        side.packets += 1
+        if timestamp_ns > flow.last_ns:
+            flow.last_ns = timestamp_ns
+        if length <= 0:
+            return
+        side.bytes += length
+        available = min(length, end - at - 8)
+        side.cut += length - available
+        if side.guessed == _UNTRIED and available > 0:
+            side.guessed = guess.by_datagram(
+                copy_bytes(data, at + 8, min(available, _FIRST_BYTES)),
+                length,
+                min(segment.source_port, segment.destination_port),
+            )
+
+    def _udp_header(self, data: Any, start: int, end: int) -> int:
+        """Where the UDP header stands, -1 if this is something else; addresses are noted."""
+        segment = self.segment
+        if data[start] >> 4 == 4:
+            segment.address_offset = start + 12
+            segment.address_size = 4
+            return start + (data[start] & 15) * 4 if data[start + 9] == 17 else -1
+        segment.address_offset = start + 8
+        segment.address_size = 16
+        kind = data[start + 6]
+        at = start + 40
+        extensions = 0
+        while kind in (0, 43, 60) and end - at >= 8 and extensions < 8:
+            kind = data[at]
+            at += 8 + data[at + 1] * 8
+            extensions += 1
+        return at if kind == 17 else -1
+
+    def _fill_key(self, data: Any) -> bool:
+        """Put the key into `scratch`; whether the sender is the lower side."""
+        segment = self.segment
+        size = segment.address_size
+        source = segment.address_offset
+        ports = segment.header_offset
+        order = 0
+        i = 0
+        while i < size and order == 0:
+            order = data[source + i] - data[source + size + i]
+            i += 1
+        if order == 0:
+            order = segment.source_port - segment.destination_port
+        low = 0 if order <= 0 else size + 2
+        high = size + 2 - low
+        i = 0
+        while i < size:
+            self.scratch[low + i] = data[source + i]
+            self.scratch[high + i] = data[source + size + i]
+            i += 1
+        self.scratch[low + size] = data[ports]
+        self.scratch[low + size + 1] = data[ports + 1]
+        self.scratch[high + size] = data[ports + 2]
+        self.scratch[high + size + 1] = data[ports + 3]
+        return order <= 0
+
+    def _has_room(self, now_ns: int) -> bool:
+        if len(self.tcp) + len(self.udp) < self.sweep_at:
+            return True
+        if self.sweep_at < self.most or self.refused % _SWEEP_AGAIN == 0:
+            self._sweep(now_ns)
+            held = len(self.tcp) + len(self.udp)
+            self.sweep_at = min(self.most, max(_FIRST_SWEEP, 2 * held))
+        return len(self.tcp) + len(self.udp) < self.most
+
+    def _sweep(self, now_ns: int) -> None:
+        """Give up what has ended, and UDP flows that are quiet."""
+        for table in (self.tcp, self.udp):
+            for key, flow in list(table.items()):
+                quiet = now_ns - flow.last_ns > _LINGER_NS
+                if quiet and (flow.is_udp or flow.has_ended()):
+                    del table[key]
+                    self.ended(key, flow)
+
+    def _give_all(self, table: dict[bytes, Flow], only_opened: bool) -> None:
+        for key, flow in list(table.items()):
+            low, high = flow.low, flow.high
+            opened = low.has_syn or high.has_syn or low.has_syn_ack or high.has_syn_ack
+            if not only_opened or opened:
+                del table[key]
+                self.ended(key, flow)
