@@ -325,8 +325,6 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_udp(words, transport, places["recorded"])
-    relay = relay_terms(words, is_server=False)
-    _check_transfers(words, transfers, transport, relay.mode)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -353,7 +351,7 @@ def parse(
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
-        relay=relay,
+        relay=_relay(words, transfers, transport),
         workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
@@ -435,13 +433,13 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_transfers(
-    words: Mapping[str, Word], transfers: TransferTable, transport: str, relay: RelayMode
-) -> None:
-    if "intercept" in words and transport != "udp" and relay is RelayMode.CLASSIC:
+def _relay(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> RelayTerms:
+    relay = relay_terms(words, is_server=False)
+    if "intercept" in words and transport != "udp" and relay.mode is RelayMode.CLASSIC:
         _check_classic(words["transfer"], transfers)
     if "output_device" not in words:
         _check_no_mac(words["transfer"], transfers)
+    return relay
 
 
 def _check_classic(word: Word, transfers: TransferTable) -> None:
