@@ -95,6 +95,7 @@ def test_command_lines_in_documents_are_understood(
 ) -> None:
     """Every command that a guide shows is taken by the parser of its command."""
     certificates.write(tmp_path)
+    certificates.write_secret(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name, words in commands_in(document.read_text()):
         if name == "tcpcopy":

@@ -32,3 +32,11 @@ def write(directory: Path, name: str = "intercept") -> tuple[str, str]:
     certificate.write_text(CERTIFICATE)
     key.write_text(KEY)
     return str(certificate), str(key)
+
+
+def write_secret(directory: Path, name: str = "tcpcopy.secret") -> str:
+    """Put a secret into a file that only its owner can read; its path."""
+    path = directory / name
+    path.write_text("0123456789abcdef0123456789abcdef\n")
+    path.chmod(0o600)
+    return str(path)
