@@ -32,8 +32,8 @@ pytestmark = pytest.mark.netns
 
 MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
 GUIDES = (
-    "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/relay.md", "docs/containers.md",
-    "docs/copy-udp-traffic.md",
+    "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/relay.md",
+    "docs/containers.md", "docs/copy-udp-traffic.md",
 )  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
 # The machine that containers run on: the switch, and online is a container there.
