@@ -172,6 +172,23 @@ def test_sessions_are_announced_before_their_syn() -> None:
     assert len(world.sent()) == 2
 
 
+def test_sessions_are_withdrawn_when_they_are_forgotten() -> None:
+    """Not when they end: what the target says while they linger is still wanted."""
+    announcements = Announcements()
+    world = World(announcer=announcements)
+    announcements.world = world
+    target = Answerer(world)
+    caller = Caller(world)
+    caller.connect()
+    target.settle()
+    caller.fin()
+    target.settle()
+    assert world.counts.live == 0 and announcements.withdrawn == []
+    world.run_to(10 * 60 * 1_000_000_000)
+    assert announcements.withdrawn == announcements.made
+    world.check_ended()
+
+
 def test_live_identities() -> None:
     world = World(targets=(Target(), OTHER))
     Caller(world).syn()
