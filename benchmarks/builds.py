@@ -17,7 +17,7 @@ C_PREFIX = "TCPCOPY_BENCH_C"
 #: Or each program by its path.
 C_PROGRAMS = {name: f"{C_PREFIX}_{name.upper()}" for name in ("tcpcopy", "intercept")}
 #: What carries the requests to the target.
-MODES = ("classic", "link", "link-no-tso", "socket")
+MODES = ("classic", "link", "link-no-tso", "socket", "workers-2", "workers-4")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ _READY_S = 20.0
 _END_S = 20.0
 #: Modes that send frames (-o), and whether the device may cut large segments.
 LINK_MODES = {"link": "on", "link-no-tso": "off"}
+#: Classic mode with several workers.
+WORKER_MODES = {"workers-2": 2, "workers-4": 4}
 _ANSWERS_DROPPED = re.compile(r"(\d+) answers lost by the kernel")
 
 
@@ -58,6 +60,8 @@ class Copier:
             lab.classic()
             self.intercept = self._start_intercept()
             arguments += ["-s", lab.assistant.v4]
+        if self.mode in WORKER_MODES:
+            arguments += ["--workers", str(WORKER_MODES[self.mode])]
         if self.mode in LINK_MODES:
             arguments += ["-o", "eth0"]
             lab.online.run("ethtool", "-K", "eth0", "tso", LINK_MODES[self.mode])

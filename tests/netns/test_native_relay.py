@@ -72,14 +72,15 @@ def test_what_is_spoken(
     check(scenario, replay, streams)
 
 
+@pytest.mark.parametrize("out", [(), ("-o", "eth0"), ("--workers", 2)], ids=["raw", "-o", "two"])
 @pytest.mark.parametrize("mapped", ["", "fd99::/64"], ids=["own addresses", "-c"])
-def test_ipv6_in_classic_mode(scenario: Scenario, mapped: str) -> None:
-    """Raw IPv6 packets out, the target's answers back over the native relay."""
+def test_ipv6_in_classic_mode(scenario: Scenario, mapped: str, out: tuple[object, ...]) -> None:
+    """IPv6 packets out, the target's answers back over the native relay."""
     scenario.servers()
     lab = scenario.lab
     lab.classic([mapped] if mapped else None)
     intercept = scenario.start_intercept()
-    words = ["-c", mapped] if mapped else []
+    words = [*out, *(["-c", mapped] if mapped else [])]
     replay = scenario.start_tcpcopy(
         "-x", f"{PORT}-[{lab.target.v6}]:{PORT}", "-s", lab.assistant.v4, *words
     )
