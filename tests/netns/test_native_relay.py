@@ -81,6 +81,9 @@ def test_ipv6_in_classic_mode(scenario: Scenario, mapped: str, out: tuple[object
     lab.classic([mapped] if mapped else None)
     intercept = scenario.start_intercept()
     words = [*out, *(["-c", mapped] if mapped else [])]
+    # Until its link-local address is no longer tentative, a host asks no neighbour for its MAC.
+    addresses = ("ip", "-6", "address", "show", "dev", "eth0")
+    assert wait_until(lambda: "tentative" not in lab.online.run(*addresses), 5)
     replay = scenario.start_tcpcopy(
         "-x", f"{PORT}-[{lab.target.v6}]:{PORT}", "-s", lab.assistant.v4, *words
     )
