@@ -4,7 +4,7 @@ Owns the sockets and an epoll of its own, whose descriptor the loop watches. Wha
 the `AnswerRouter`; what the router packed goes out with `flush`. A peer that does not speak the
 protocol, or may not, is dropped and counted; one that reads too slowly loses records, which are
 counted, and never costs memory beyond its buffer. A connection counts as a tcpcopy's once its
-handshake is over; those before that are bounded, and the oldest makes room for a new one.
+handshake is over; those before that are bounded, and an old one makes room for a new one.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import ssl
+from collections import Counter
 
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
@@ -242,8 +243,7 @@ class RelayServer:
                 peer_socket.close()
                 continue
             if len(self._in_handshake) >= _MOST_IN_HANDSHAKE:
-                self.crowded_out += 1
-                self._drop(next(iter(self._in_handshake.values())))
+                self._crowd_out()
             try:
                 peer_socket = self._prepare(peer_socket)
             except OSError:  # it is gone already
@@ -253,6 +253,13 @@ class RelayServer:
             connection = _Connection(peer_socket, address, port, self._terms, now_ns)
             self._connections[fd] = self._in_handshake[fd] = connection
             self._poll.register(fd, select.EPOLLIN)
+
+    def _crowd_out(self) -> None:
+        """Drop the oldest in the handshake, of the host that has most there."""
+        waiting = self._in_handshake.values()
+        ((most, _),) = Counter(connection.address for connection in waiting).most_common(1)
+        self.crowded_out += 1
+        self._drop(next(connection for connection in waiting if connection.address == most))
 
     def _prepare(self, peer_socket: socket.socket) -> socket.socket:
         peer_socket.setblocking(False)

@@ -308,6 +308,33 @@ def test_silent_connections_make_room(start: Start) -> None:
         peer.close()
 
 
+def test_a_crowd_of_one_host_only_crowds_out_itself(start: Start) -> None:
+    pair = start()
+    slow = socket.create_connection(("127.0.0.1", pair.server.port))
+    slow.sendall(native.OPENING[:9])
+    crowd = []
+    for _ in range(300):
+        peer = socket.socket()
+        peer.bind(("127.0.0.2", 0))
+        peer.connect(("127.0.0.1", pair.server.port))
+        crowd.append(peer)
+        pair.server.service(pair.now())
+    slow.sendall(native.OPENING[9:])
+    slow.settimeout(0.01)
+    said = b""
+
+    def answered() -> bool:
+        nonlocal said
+        with contextlib.suppress(TimeoutError):
+            said += slow.recv(100)
+        return len(said) == 40
+
+    pair.until(answered)
+    assert pair.server.crowded_out >= 40
+    for peer in (slow, *crowd):
+        peer.close()
+
+
 def test_sessions_of_a_peer_are_limited(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     pair = start(peers=Peers(sessions=10))
     client = pair.client()
