@@ -43,7 +43,9 @@ def run_command(program: str, daemon: bool, run: Callable[[Startup | None], int]
     try:
         fill_standard_streams()
         startup = daemonize() if daemon else None
-        return run(startup)
+        code = run(startup)
+        _flush()  # what a terminal that is gone does not take must not change the exit code
+        return code
     except UsageError as error:
         line = f"{program}: {error}"
     except KeyboardInterrupt:  # before `stop_signals`: nothing has begun

@@ -32,7 +32,7 @@ def recording(scenario: Scenario, name: str = "traffic.pcap", *words: str) -> It
 
 def start_tcpdump(scenario: Scenario, *words: str) -> Program:
     """tcpdump on online's device, ready; a buffer that no test fills."""
-    command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "65536", *words]
+    command = ["tcpdump", "-i", "eth0", "--immediate-mode", "-U", "-s", "0", "-B", "524288", *words]
     program = scenario.lab.online.start([*command, f"tcp port {PORT}"], name="tcpdump")
     program.wait_for("listening on")
     return program

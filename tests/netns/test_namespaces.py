@@ -254,7 +254,8 @@ def test_devices_are_those_of_the_namespaces(lab: Lab) -> None:
     transfer = ("-x", f"{PORT}-{lab.target.v4}:{PORT}")
     elsewhere = ("--netns", lab.online.namespace)
     line = refused(lab.bridge, *transfer, *elsewhere, "-i", "br0")
-    assert "-i br0: there is no such device; give one or more of eth0, lo" in line
+    assert "-i br0: there is no such device or file; give a capture file, or one" in line
+    assert line.endswith(" of eth0, lo\n")
     classic = (*transfer, "-s", lab.assistant.v4, *elsewhere, "--send-netns", "host", "-o", "eth0")
     assert "-o eth0: there is no such device; give one of" in refused(lab.bridge, *classic)
 

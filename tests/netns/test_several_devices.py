@@ -102,7 +102,7 @@ def test_two_devices_of_their_own(scenario: Scenario) -> None:
     assert len(scenario.target[0].stop()) == 37
 
 
-@pytest.mark.parametrize("words", [("-B", 1), ("-B", 64), ("-S", 65535), ("-S", 262144)], ids=str)
+@pytest.mark.parametrize("words", [("-B", 4), ("-B", 64), ("-S", 65535), ("-S", 262144)], ids=str)
 def test_buffer_and_snaplen(scenario: Scenario, words: tuple[object, ...]) -> None:
     scenario.servers()
     with scenario.replay("classic", "-i", "eth0,lo", *words) as replay:

@@ -39,7 +39,9 @@ def refusal(value: str) -> UsageError:
     return caught.value
 
 
-@pytest.mark.parametrize("value", [OWN, str(os.getpid()), f"pid:{os.getpid()}"])
+@pytest.mark.parametrize(
+    "value", [OWN, str(os.getpid()), f"pid:{os.getpid()}"], ids=["path", "number", "pid"]
+)
 def test_own_namespace_by_each_form(opened: Callable[[str], Namespace], value: str) -> None:
     """It is known as one's own, and to enter it takes no privilege."""
     namespace = opened(value)

@@ -110,7 +110,7 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
         step = f"compare the address and port in -x with tcpdump -ni any '{expression}'"
         return f"{seen} captured, but none to a source of -x", (step,)
     if snapshot.kernel_dropped:
-        return "the kernel dropped every packet", _bigger_buffer(context)
+        return "the kernel dropped every packet", remedies.bigger_buffer(context)
     names = f"port {', '.join(map(str, ports))}"
     steps = [
         f"on this host: tcpdump -ni any -c 5 '{expression}' must show the clients' packets",
@@ -138,7 +138,7 @@ def _kernel_drops(snapshot: Snapshot, context: Context) -> list[Finding]:
         f"{plural(dropped, 'packet')} ({share:.2g} %) dropped by the kernel, the capture buffer"
         f" was full ({rings})"
     )
-    return [Finding("kernel_dropped", LOSS, dropped, text, _bigger_buffer(context))]
+    return [Finding("kernel_dropped", LOSS, dropped, text, remedies.bigger_buffer(context))]
 
 
 def _dead_workers(snapshot: Snapshot) -> list[Finding]:
@@ -154,12 +154,6 @@ def _dead_workers(snapshot: Snapshot) -> list[Finding]:
         " smaller -m or fewer --workers",
     )
     return [Finding("workers_lost", LOSS, lost, text, remedy)]
-
-
-def _bigger_buffer(context: Context) -> tuple[str, ...]:
-    now = context.buffer_mib
-    larger = f"-B {max(64, now * 4)} (now {now})" if now else "a larger -B"
-    return (f"give the capture a larger buffer: {larger}", "or replay less: -r, a narrower -F")
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -260,13 +254,12 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
     text = f"{plural(count, 'session')} with a part of the client's data not captured"
     if snapshot.kernel_dropped:
         text += f": the kernel dropped {plural(snapshot.kernel_dropped, 'packet')}"
-        return text, _bigger_buffer(context)
+        return text, remedies.bigger_buffer(context)
     if snapshot.packet_drops[Drop.CUT]:
         if context.files:
             return f"{text}: packets were cut when they were recorded", _RECORD_ANEW
-        now = f" (now {context.snaplen})" if context.snaplen else ""
-        text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut by the snap length"
-        return text, (f"capture whole packets: -S 65535{now}",)
+        text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut"
+        return text, remedies.cut_packets(context)
     if snapshot.packet_drops[Drop.FRAGMENT]:
         fragments = plural(snapshot.packet_drops[Drop.FRAGMENT], "IP fragment")
         text += f": {fragments} captured, which cannot be replayed"

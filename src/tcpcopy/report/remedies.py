@@ -16,6 +16,7 @@ TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443}
 #: Online ports of servers that log in with a challenge which differs for each connection.
 CHALLENGE_PORTS = {3306: "MySQL", 5432: "PostgreSQL", 27017: "MongoDB"}
 
+_WHOLE_PACKETS = 65535  # the default of -S
 _NO_TRANSFER = TransferInfo("", 0, "TARGET", 0)
 
 
@@ -194,3 +195,19 @@ def errno_text(number: int) -> str:
 def errno_name(number: int) -> str:
     """`EPERM`, or the number where it has no name."""
     return errno.errorcode.get(number, str(number))
+
+
+def bigger_buffer(context: Context) -> tuple[str, ...]:
+    """What helps against packets that the kernel had no room for."""
+    now = context.buffer_mib
+    larger = f"-B {max(64, now * 4)} (now {now})" if now else "a larger -B"
+    return (f"give the capture a larger buffer: {larger}", "or replay less: -r, a narrower -F")
+
+
+def cut_packets(context: Context) -> tuple[str, ...]:
+    """What helps against packets that were captured in part."""
+    if 0 < context.snaplen < _WHOLE_PACKETS:
+        return (f"capture whole packets: -S {_WHOLE_PACKETS} (now {context.snaplen})",)
+    # The kernel queues what is larger than a frame of the ring, and had no room there.
+    larger, _ = bigger_buffer(context)
+    return (larger, "without CAP_NET_ADMIN the sysctl net.core.rmem_max bounds it, too: raise that")

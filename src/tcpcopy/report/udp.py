@@ -199,9 +199,9 @@ def _refused(snapshot: Snapshot, context: Context) -> _Explained:
 def _incomplete(snapshot: Snapshot, context: Context) -> _Explained:
     cut = snapshot.udp_datagram_drops[DatagramDrop.CUT]
     if cut:
-        now = f" (now {context.snaplen})" if context.snaplen else ""
-        text = f"with datagrams not sent: {plural(cut, 'datagram')} cut by the snap length"
-        return text, (f"capture whole packets: -S 65535{now}",)
+        return f"with datagrams not sent: {plural(cut, 'datagram')} cut", remedies.cut_packets(
+            context
+        )
     return f"with datagrams not sent: {_errors(snapshot)}", _mends(snapshot, context)
 
 
