@@ -64,6 +64,7 @@ COMPILED_MODULES = [
     "tcpcopy.recorded.pcapng",
     "tcpcopy.recorded.records",
     "tcpcopy.recorded.stream",
+    "tcpcopy.relay.native_records",
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",

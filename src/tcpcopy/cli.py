@@ -286,13 +286,13 @@ def copier_config(
         snaplen=options.snaplen_bytes,
         promiscuous=options.promiscuous,
         intercepts=tuple(
-            (format_address(intercept.address), intercept.port)
-            for intercept in options.intercepts
-            if options.copies_tcp
+            (format_address(i.address), i.port) for i in options.intercepts if options.copies_tcp
         ),
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
+        relay=options.relay,
+        relay_names={format_address(i.address): i.host for i in options.intercepts},
         pool=options.client_pool,
         localhost_replacement=options.localhost_replacement,
         copies=options.copies,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import (
@@ -37,7 +37,8 @@ from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
-from tcpcopy.relay.client import RelayClient
+from tcpcopy.relay.client import RelayClient, Unreachable
+from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
@@ -67,6 +68,8 @@ class CopierConfig:
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
     lonely: bool = False
+    relay: RelayTerms = field(default_factory=RelayTerms)
+    relay_names: Mapping[str, str] = field(default_factory=dict)  # address of -s: name given
     pool: AddressPool | None = None
     localhost_replacement: bytes | None = None
     copies: int = 1
@@ -274,21 +277,25 @@ class Copier:
             self.engine.answers,
             connections_per_server=config.relay_connections,
             live_sessions=self.engine.live_identities,
+            terms=self._relay_terms(),
+            names=config.relay_names,
         )
         self.relay = relay
         self._opener.announcer = relay
         unreachable = relay.connect_all(time.monotonic_ns())
         if unreachable and not config.lonely:
-            first = unreachable[0]
-            raise UsageError(
-                "-s",
-                first.server,
-                f"intercept cannot be reached ({first.problem})",
-                "start intercept there first, or give -L to wait for it",
-            )
+            raise _no_intercept(unreachable[0], self._needs_ipv6())
         for server in unreachable:
             _log.warning("intercept %s: %s; trying on (-L)", server.server, server.problem)
         self.loop.add_relay(relay)
+
+    def _needs_ipv6(self) -> bool:
+        return any(len(address) == 16 for address, _ in self.config.transfers.targets())
+
+    def _relay_terms(self) -> RelayTerms:
+        """The classic relay cannot carry IPv6, so it is not fallen back on."""
+        terms = self.config.relay
+        return replace(terms, mode=RelayMode.NATIVE) if self._needs_ipv6() else terms
 
     def _make_sender(self) -> RawSender | LinkSender:
         config = self.config
@@ -490,6 +497,18 @@ def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
     if config.filter is not None:
         compile_filter(config.filter)
     return compile_filter(own if config.filter is None else config.filter, option="-x")
+
+
+def _no_intercept(first: Unreachable, needs_ipv6: bool) -> UsageError:
+    if not first.refused:
+        problem = f"intercept cannot be reached ({first.problem})"
+        return UsageError(
+            "-s", first.server, problem, "start intercept there first, or give -L to wait for it"
+        )
+    problem = f"intercept is there, but {first.problem}"
+    if needs_ipv6:
+        problem += ", and IPv6 targets need the native one"
+    return UsageError("-s", first.server, problem, "see docs/relay.md, and intercept's log")
 
 
 def no_privilege() -> UsageError:

@@ -23,6 +23,8 @@ from tcpcopy.arguments import (
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
+from tcpcopy.relay.peers import Network
+from tcpcopy.relay_options import relay_options, relay_terms
 from tcpcopy.supervisor import (
     PidFile,
     Startup,
@@ -86,6 +88,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("layout", "", "--relay-format", _RELAY,
            "how tcpcopy takes answers; only for a C tcpcopy built otherwise than by default: "
            "bare for --disable-combined, batched-payload for --with-resp-payload", "FORMAT"),
+    Option("allow", "", "--allow", _RELAY,
+           "let only these networks connect, as addresses or in CIDR; all when not given",
+           "NETWORK,...", repeats=True),
+    Option("max_peers", "", "--max-peers", _RELAY,
+           "most tcpcopy hosts connected at a time", "NUM", 1, 512, 64),
+    Option("max_sessions", "", "--max-sessions", _RELAY,
+           "most sessions of one tcpcopy host; as many as --sessions when not given", "NUM",
+           1, 16_777_216),
+    *relay_options(
+        _RELAY, "tcpcopy",
+        "certificates, in PEM form, one of which each tcpcopy's own must be signed by; none is "
+        "asked for when not given",
+        "the certificate shown to tcpcopy, in PEM form"),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
@@ -149,6 +164,10 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         original_address=original,
         ignore_target="dnat" in words,
         protected="protected" in words,
+        relay=relay_terms(words, is_server=True),
+        allowed=_networks(words.get("allow")),
+        peer_limit=numbers["max_peers"],
+        peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
     )
     return InterceptOptions(
@@ -217,6 +236,24 @@ def _address(word: Word | None) -> str:
         return str(ipaddress.ip_address(word.value.strip("[]")))
     except ValueError:
         word.refuse("is not an IP address", "give an address of this host, see `ip address`")
+
+
+def _networks(word: Word | None) -> tuple[Network, ...]:
+    if word is None:
+        return ()
+    found = []
+    for item in word.value.split(","):
+        try:
+            found.append(ipaddress.ip_network(item.strip()))
+        except ValueError as error:
+            problem = "has bits set behind its prefix" if "host bits" in str(error) else ""
+            raise UsageError(
+                word.typed,
+                item.strip(),
+                problem or "is neither an address nor a network",
+                "write for example 10.0.0.0/24,fd00::5",
+            ) from None
+    return tuple(found)
 
 
 def _address_pair(word: Word | None) -> tuple[bytes, bytes]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tcpcopy.capture import devices
 from tcpcopy.capture.filters import compile_filter
-from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, Ring
+from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.peers import Network, Peers
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
 from tcpcopy.report.outcome import Drop
@@ -60,6 +62,10 @@ class InterceptConfig:
     original_address: bytes = b""  # ... are handled as if sent to this one
     ignore_target: bool = False  # sessions are known without the target's address
     protected: bool = False
+    relay: RelayTerms = field(default_factory=RelayTerms)
+    allowed: tuple[Network, ...] = ()  # networks of tcpcopies; none: all
+    peer_limit: int = 64  # tcpcopy hosts
+    peer_session_limit: int = 524_288  # of one of them
     buffer_bytes: int = 16 << 20  # of each capture ring
 
 
@@ -70,7 +76,6 @@ class Interceptor:
         """Nothing is opened yet."""
         self.config = config
         self.router = AnswerRouter(
-            layout=config.layout,
             session_limit=config.session_limit,
             early_limit=config.early_limit,
             replaced_address=config.replaced_address,
@@ -84,6 +89,12 @@ class Interceptor:
             batch_records=config.batch_records,
             layout=config.layout,
             protected=config.protected,
+            terms=config.relay,
+            peers=Peers(
+                allowed=config.allowed,
+                limit=config.peer_limit,
+                sessions=config.peer_session_limit,
+            ),
         )
         self.rings: list[Ring] = []
         self._places: list[int] = []  # of the rings, with the waiter
@@ -105,7 +116,8 @@ class Interceptor:
         config = self.config
         try:
             compile_filter(self.filter_expression)  # complains of what was typed, not of the below
-            program = cut_to_headers(compile_filter(f"ip and ({self.filter_expression})"))
+            family = "ip" if config.relay.mode is RelayMode.CLASSIC else "(ip or ip6)"
+            program = cut_to_headers(compile_filter(f"{family} and ({self.filter_expression})"))
             with inside(config.capture_namespace):
                 names: list[str | None] = [*devices.check_devices(config.devices)]
                 devices.check_privilege()
@@ -118,8 +130,11 @@ class Interceptor:
             raise
 
     def _open_rings(self, names: Sequence[str | None], program: bytes) -> None:
-        for name in names:
-            protocol = IPV4 if name is None else ALL_PROTOCOLS
+        wanted = [(name, ALL_PROTOCOLS) for name in names if name is not None]
+        every = [(None, IPV4), (None, IPV6)]
+        if self.config.relay.mode is RelayMode.CLASSIC:
+            every.pop()
+        for name, protocol in wanted or every:
             ring = Ring(
                 name,
                 program,
@@ -212,7 +227,8 @@ class Interceptor:
         dropped = self.kernel_dropped()
         lost = server.lost_records()
         unused = sum(router.drops)
-        figures = (router.answers, router.announced, server.accepted, dropped, lost)
+        bad = (server.refused, sum(server.faults), router.refused)
+        figures = (router.answers, router.announced, server.accepted, dropped, lost, *bad)
         if figures == self._reported:
             return
         self._reported = figures
@@ -240,10 +256,12 @@ class Interceptor:
             )
         if dropped:
             _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
+        if router.refused:
+            _log.warning("%d sessions refused: their tcpcopy had --max-sessions", router.refused)
         if any(server.faults) or server.refused:
-            bad = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
+            kinds = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
             _log.warning(
-                "relay connections refused %d, dropped: %s", server.refused, ", ".join(bad) or 0
+                "relay connections refused %d, dropped: %s", server.refused, ", ".join(kinds) or 0
             )
 
     def _housekeeping(self, now_ns: int) -> None:

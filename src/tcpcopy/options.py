@@ -40,6 +40,8 @@ from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.recorded.player import RecordedConfig
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay_options import relay_options, relay_terms
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -53,12 +55,14 @@ _WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes 
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
 )  # fmt: skip
 
 # TCP has them alone: a datagram is sent when it was captured, whatever the target does.
 _TCP_ONLY: Final = (
     "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
     "relay_port", "relay_connections", "lonely",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
 )  # fmt: skip
 TRANSPORTS: Final = ("tcp", "udp", "both")
 
@@ -159,6 +163,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "connections to each intercept", "NUM", 1, 11, 2),
     Option("lonely", "-L", "--lonely", _RELAY,
            "go on when no intercept can be reached, and connect to it when it is there"),
+    *relay_options(
+        _RELAY, "intercept",
+        "certificates, in PEM form, by which intercept's is checked; those of this host when not "
+        "given",
+        "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
     Option("workers", "", "--workers", _PROCESS,
            f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
            "there are CPUs; they share -m and -B, too", "NUM|auto"),
@@ -235,6 +244,7 @@ class Options:
     output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
     lonely: bool = False
+    relay: RelayTerms = field(default_factory=RelayTerms)
     workers: int = 1
     log_file: str | None = None  # absolute, as are the other files
     json_file: str | None = None
@@ -315,7 +325,6 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
-    _check_transfers(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
@@ -342,6 +351,7 @@ def parse(
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
+        relay=_relay(words, transfers, transport),
         workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
@@ -423,11 +433,13 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
     return tuple(found.values())
 
 
-def _check_transfers(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> None:
-    if "intercept" in words and transport != "udp":
+def _relay(words: Mapping[str, Word], transfers: TransferTable, transport: str) -> RelayTerms:
+    relay = relay_terms(words, is_server=False)
+    if "intercept" in words and transport != "udp" and relay.mode is RelayMode.CLASSIC:
         _check_classic(words["transfer"], transfers)
     if "output_device" not in words:
         _check_no_mac(words["transfer"], transfers)
+    return relay
 
 
 def _check_classic(word: Word, transfers: TransferTable) -> None:
@@ -437,8 +449,8 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
                 word.typed,
                 transfer,
                 f"the target {format_endpoint(*transfer.target)} is IPv6, which the classic relay "
-                "of intercept cannot carry",
-                "leave out -s (socket mode carries it), or give an IPv4 target",
+                "cannot carry",
+                "leave out --relay classic, or give an IPv4 target",
             )
 
 

@@ -32,8 +32,16 @@ NO_CAPABILITY = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 RAW_ONLY = ("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all")
 
 # What no option of the name takes; a new option needs a line here.
+RELAY_NONSENSE = {
+    "relay": ("morse", "--relay morse: is not a relay; give one of auto, classic, native"),
+    "secret_file": ("/nowhere", "--secret-file /nowhere: No such file or directory;"),
+    "tls_ca": ("/nowhere", "--tls-ca /nowhere: is of no use without --tls;"),
+    "tls_cert": ("/nowhere", "--tls-cert /nowhere: is of no use without --tls;"),
+    "tls_key": ("/nowhere", "--tls-key /nowhere: is of no use without --tls;"),
+}
 NONSENSE = {
     "tcpcopy": {
+        **RELAY_NONSENSE,
         "transfer": ("80-", "-x 80-: target: the port is missing;"),
         "intercept": ("10.66.0.4:relay", "-s 10.66.0.4:relay: port 'relay' is not a number"),
         "clients": ("62.135.300.x", "-c 62.135.300.x: is not a network;"),
@@ -58,6 +66,8 @@ NONSENSE = {
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
     },
     "intercept": {
+        **RELAY_NONSENSE,
+        "allow": ("10.0.0.1/8", "--allow 10.0.0.1/8: has bits set behind its prefix;"),
         "device": ("eth7", "-i eth7: there is no such device;"),
         "filter": ("port port", "-F 'port port': can't parse filter expression"),
         "replaced": ("10.0.0.1", "-D 10.0.0.1: is not a pair of IPv4 addresses;"),

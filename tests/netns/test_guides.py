@@ -26,13 +26,14 @@ from tests.lab.compare import Comparison, compare
 from tests.lab.datagrams import differences, sequences
 from tests.lab.scenario import RELAY_PORT, ROOT, Scenario, Server, python, wait_until
 from tests.netns import test_udp as udp
+from tests.unit.relay import certificates
 
 pytestmark = pytest.mark.netns
 
 MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
 GUIDES = (
-    "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/containers.md",
-    "docs/copy-udp-traffic.md",
+    "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/relay.md",
+    "docs/containers.md", "docs/copy-udp-traffic.md",
 )  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
 # The machine that containers run on: the switch, and online is a container there.
@@ -167,9 +168,14 @@ def fault(result: Comparison, found: options.Options) -> str:
 
 
 @pytest.mark.parametrize("block", COPYING_TCP, ids=[block.name for block in COPYING_TCP])
-def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+def test_guide(
+    scenario: Scenario, tmp_path: Path, block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The block as it stands; then load; then every target has what online has."""
     network = Network(scenario)
+    certificates.write(tmp_path)  # files that the block makes before it names them
+    certificates.write_secret(tmp_path)
+    monkeypatch.chdir(tmp_path)
     found = options.parse(
         block.words("tcpcopy"),
         devices=lambda: ["lo", "eth0"],

@@ -15,6 +15,7 @@ from tcpcopy.namespaces import own
 from tcpcopy.report.outcome import Outcome
 from tcpcopy.report.schema import FIELDS
 from tests.repo.tree import ROOT
+from tests.unit.relay import certificates
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # About our two commands only; others speak of tools of the project as well.
@@ -89,8 +90,13 @@ def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_command_lines_in_documents_are_understood(document: Path) -> None:
+def test_command_lines_in_documents_are_understood(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every command that a guide shows is taken by the parser of its command."""
+    certificates.write(tmp_path)
+    certificates.write_secret(tmp_path)
+    monkeypatch.chdir(tmp_path)
     for name, words in commands_in(document.read_text()):
         if name == "tcpcopy":
             options.parse(

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
         "options",
         "recorded_options",
         "arguments",
+        "relay_options",
         "demo",
     },
     {"supervisor", "workers"},

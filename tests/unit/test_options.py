@@ -234,7 +234,9 @@ def test_nonsense_is_refused_by_option_and_value(
     option: Option, nonsense: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text_option = option.metavar in ("FILE", "FILTER")
+    # Those of the relay are read at once.
+    is_read = option.name in ("secret_file", "tls_ca", "tls_cert", "tls_key")
+    text_option = option.metavar in ("FILE", "FILTER") and not is_read
     for name in option.names:
         argv = (*with_x(option), f"{name}={nonsense}" if name[1] == "-" else name, nonsense)
         argv = argv[:-1] if name[1] == "-" else argv
@@ -320,7 +322,14 @@ def test_transfer_is_needed() -> None:
         ((*X, "-s", "0.0.0.0"), "-s 0.0.0.0: is the address that stands for none"),
         ((*X, "-s", "10.0.0.3,assistant.example"), "-s assistant.example: the same intercept"),
         ((*X, "-s", ",".join(f"10.1.0.{n}" for n in range(1, 34))), "-s 33: intercepts are too"),
-        (("-x", "80-[::2]:80", "-s", "10.0.0.3"), "-x 80-[::2]:80: the target [::2]:80 is IPv6"),
+        (
+            ("-x", "80-[::2]:80", "-s", "10.0.0.3", "--relay", "classic"),
+            "-x 80-[::2]:80: the target [::2]:80 is IPv6",
+        ),
+        ((*X, "--relay", "morse"), "--relay morse: is not a relay; give one of auto, classic"),
+        ((*X, "--tls-cert", "c.pem"), "--tls-cert c.pem: is of no use without --tls"),
+        ((*X, "--tls", "--tls-key", "k.pem"), "--tls-key k.pem: certificate and key belong"),
+        ((*X, "--tls", "--relay", "classic"), "--tls: the classic relay has neither secret nor"),
         ((*X, "-c", "::9"), "-c ::9: an address is IPv6, but no target is"),
         ((*X, "-c", "10.0.1.x,::9"), "-c 10.0.1.x,::9: an address is IPv6, but no target is"),
         (("-x", "80-[::2]:80", "-c", "10.0.0.1"), "-c 10.0.0.1: an address is IPv4, but no target"),

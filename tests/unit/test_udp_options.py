@@ -69,10 +69,12 @@ def test_no_intercept_is_connected_for_udp_alone() -> None:
 
 
 def test_ipv6_targets() -> None:
-    """Packets carry IPv6 where no relay has to carry the answers."""
+    """Packets carry IPv6 where no classic relay has to carry the answers."""
     six = ("-x", "53-[fd00::2]:53")
     assert parse(*six, "--udp", *S).transfers
-    assert "IPv6" in refused(*six, "--transport", "both", *S).problem
+    assert parse(*six, "--transport", "both", *S).transfers
+    classic = ("--relay", "classic")
+    assert "IPv6" in refused(*six, "--transport", "both", *S, *classic).problem
 
 
 def test_flow_timeout() -> None:

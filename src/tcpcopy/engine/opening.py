@@ -256,8 +256,9 @@ class Opener:
         """The session is forgotten: its mapped address and port are free again."""
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
-            self.identities.release(
-                *session.mapped_client(), target.target_address, target.target_port, now_ns=now_ns
-            )
+            identity = (*session.mapped_client(), target.target_address, target.target_port)
+            self.identities.release(*identity, now_ns=now_ns)
+            if self.announcer is not None:
+                self.announcer.withdraw(*identity)
             session.mapped_port = 0
         return 0

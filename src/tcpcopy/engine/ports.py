@@ -53,3 +53,7 @@ class Announcer(Protocol):
     def announce(
         self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /
     ) -> int: ...
+
+    def withdraw(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> None:
+        """The session is forgotten; what the target still says of it is of no use."""
+        ...

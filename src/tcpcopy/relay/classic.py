@@ -82,6 +82,15 @@ class RelayFault(IntEnum):
     MESSAGE_TYPE = (3, "a message of unknown type")
     BATCH_COUNT = (4, "a batch of no records, or of more than allowed")
     NOT_A_RECORD = (5, "no IPv4 header where a record should start")
+    # Of the native relay, and of the terms on which either is spoken.
+    FRAME = (6, "a frame that is none of the native relay")
+    PROTOCOL = (7, "a native relay of another version")
+    SECRET_MISSING = (8, "it has no secret (--secret-file), and this intercept has one")
+    SECRET_WRONG = (9, "its secret is not the one of this intercept (--secret-file)")
+    CLASSIC = (10, "it speaks the classic relay, which is refused here")
+    TLS = (11, "the TLS handshake failed")
+    SILENT = (12, "nothing was heard of it for too long")
+    NOT_ADMITTED = (13, "not admitted")
 
 
 def encode_version(version: int = VERSION) -> bytes:

@@ -3,7 +3,8 @@
 Driven by the owner's loop, never blocking but in `connect_all`. It owns an epoll of its own: the
 loop watches `fileno()` for reading and calls `service`. Each intercept gets every announcement,
 over one of its connections in turn. A connection that is lost is opened again; the intercept has
-forgotten the sessions it had announced, so all live ones are announced again.
+forgotten the sessions it had announced, so all live ones are announced again. Whether an intercept
+speaks native or classic is found out on each connection before anything is announced over it.
 
 Source: TCPCopy 1.3.0 (`tc_message_module.c`, `tc_session.c: send_router_info`) for what is said.
 """
@@ -14,20 +15,18 @@ import logging
 import os
 import select
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.relay.classic import (
-    MESSAGE_BYTES,
-    Layout,
-    MessageType,
-    RelayFault,
-    encode_message,
-    encode_version,
-)
-from tcpcopy.relay.records import RecordDecoder
+from tcpcopy.relay import native
+from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, RelayFault
+from tcpcopy.relay.connection import Connection
+from tcpcopy.relay.handshake import Kind
+from tcpcopy.relay.native import RelayTerms
+from tcpcopy.relay.sockets import problem_of, watch_peer
 from tcpcopy.report.counters import RelayCounts
 
 _log = logging.getLogger("tcpcopy.relay")
@@ -35,70 +34,57 @@ _MS = 1_000_000
 # An intercept that is back must have new sessions within a second: attempts stay close together.
 _FIRST_RETRY_NS = 50 * _MS
 _LAST_RETRY_NS = 500 * _MS
+_REFUSED_RETRY_NS = 5_000 * _MS  # it is there and says no: only a person can mend that
 _ATTEMPT_NS = 500 * _MS
+# Connected, the other end may be busy; a classic one says nothing, which is not waited for so long.
+_HANDSHAKE_NS = 3_000 * _MS
+_CLASSIC_NS = 250 * _MS
 # A connection that lived this long was no accident: the next retry is quick again.
 _SETTLED_NS = 1_000 * _MS
 _CHUNK = 512  # sessions announced again in one go
+_LOOK_NS = 500 * _MS  # native connections are looked at so often
+_REMOVALS = 4096  # bytes of them are sent at the latest; until then they wait for company
+_BYTES_OF_ONE = max(MESSAGE_BYTES, native.MESSAGE_V6_BYTES)
 
 #: A live session: mapped address and port, target address and port.
 LiveSession = tuple[bytes, int, bytes, int]
 
 
 class Unreachable(NamedTuple):
-    """An intercept that cannot be connected to."""
+    """An intercept that cannot be connected to, or does not go on with us."""
 
     server: str  # address:port
     problem: str
-
-
-class _Connection:
-    """One connection to an intercept, or the wait for the next attempt."""
-
-    __slots__ = (
-        "attempt_until_ns",  # when an attempt under way is given up
-        "decoder",
-        "next_attempt_ns",  # of a connection that is down
-        "out",  # bytes to send; whole messages at the end, the first may be sent in part
-        "problem",  # why the last attempt failed
-        "retry_ns",  # the wait before the next attempt
-        "server",
-        "since_ns",  # up since
-        "socket",  # None: down
-        "up",
-        "waits_to_write",
-        "was_up",  # it has been up before
-    )
-
-    def __init__(self, server: _Server) -> None:
-        self.attempt_until_ns = 0
-        self.decoder: RecordDecoder | None = None
-        self.next_attempt_ns = 0
-        self.out = bytearray()
-        self.problem = ""
-        self.retry_ns = _FIRST_RETRY_NS
-        self.server = server
-        self.since_ns = 0
-        self.socket: socket.socket | None = None
-        self.up = False
-        self.waits_to_write = False
-        self.was_up = False
+    refused: bool = False  # it is there, and what is spoken or shared does not fit
 
 
 class _Server:
     """One intercept of `-s`."""
 
-    __slots__ = ("connections", "counts", "family", "name", "resumed", "sockaddr", "turn")
+    __slots__ = (
+        "connections",
+        "counts",
+        "family",
+        "is_native",  # it has said so once: that is waited for
+        "name",
+        "refused",  # the last attempt ended in a handshake
+        "resumed",  # live sessions still to announce again, or None
+        "sockaddr",
+        "turn",
+    )
 
-    def __init__(self, host: str, port: int, connections: int) -> None:
-        self.connections = [_Connection(self) for _ in range(connections)]
+    def __init__(self, host: str, port: int, connections: int, name: str) -> None:
+        self.connections = [Connection(name, _FIRST_RETRY_NS) for _ in range(connections)]
         self.counts = RelayCounts()
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.is_native = False
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.resumed: Iterator[LiveSession] | None = None  # live sessions still to announce again
+        self.refused = False
+        self.resumed: Iterator[LiveSession] | None = None
         self.sockaddr = (host, port)
         self.turn = 0
 
-    def next_up(self) -> _Connection | None:
+    def next_up(self) -> Connection | None:
         """The connection whose turn it is, of those that are up."""
         for _ in self.connections:
             connection = self.connections[self.turn]
@@ -120,21 +106,30 @@ class RelayClient:
         live_sessions: Callable[[], Iterable[LiveSession]] = lambda: (),
         layout: Layout = Layout.AUTO,
         queue_bytes: int = 256 << 10,
+        terms: RelayTerms | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         """Nothing is opened yet; `servers` are IP addresses and ports.
 
-        `handler` gets the answers as `RecordDecoder` says. `live_sessions` is called after a
-        connection was lost; what it returns is consumed over many calls, so it must not mind
-        sessions that come and go meanwhile. `queue_bytes` bounds what waits for one connection.
+        `handler` gets the answers as `RecordDecoder` and `NativeDecoder` say. `live_sessions` is
+        called after a connection was lost; what it returns is consumed over many calls, so it must
+        not mind sessions that come and go meanwhile. `queue_bytes` bounds what waits for one
+        connection. `terms`: what is spoken, with which secret; `names`: of addresses, as in their
+        certificates.
         """
         self._handler = handler
         self._layout = layout
         self._live_sessions = live_sessions
         self._poll = select.epoll()
-        self._queue_bytes = max(queue_bytes, 2 * MESSAGE_BYTES)
-        self._servers = [_Server(host, port, connections_per_server) for host, port in servers]
-        self._by_fd: dict[int, _Connection] = {}
-        self._unsent: list[_Connection] = []  # have something in `out` that the kernel may take
+        self._queue_bytes = max(queue_bytes, 2 * _BYTES_OF_ONE)
+        names = names or {}
+        self._servers = [
+            _Server(host, port, connections_per_server, names.get(host, host))
+            for host, port in servers
+        ]
+        self._terms = terms or RelayTerms()
+        self._by_fd: dict[int, tuple[_Server, Connection]] = {}
+        self._unsent: list[tuple[_Server, Connection]] = []  # the kernel may take more of these
         self._deadline_ns: int | None = None
         self._resuming = False  # a server has live sessions to be announced again
         self.faults = [0] * len(RelayFault)  # connections given up, by RelayFault
@@ -142,30 +137,33 @@ class RelayClient:
     # --- what the loop calls ------------------------------------------------------------------
 
     def connect_all(self, now_ns: int, timeout_ns: int = 3_000 * _MS) -> list[Unreachable]:
-        """Connect to every intercept, waiting until it is known who answers.
+        """Connect to every intercept, waiting until it is known who answers, and what is spoken.
 
         Returns the intercepts to which not one connection could be made. They are tried again
         with the others from then on: it is for the caller to go on or not.
         """
         started_ns = now_ns
-        for server in self._servers:
-            for connection in server.connections:
-                self._connect(connection, now_ns, timeout_ns)
-        while any(c.socket is not None and not c.up for s in self._servers for c in s.connections):
+        for server, connection in self._all():
+            self._connect(server, connection, now_ns, timeout_ns)
+        while any(c.socket is not None and not c.up for _, c in self._all()):
             left_ns = started_ns + timeout_ns - now_ns
             if left_ns <= 0:
                 break
+            if self._deadline_ns is not None:
+                left_ns = min(left_ns, max(self._deadline_ns - now_ns, _MS))
             before = time.monotonic_ns()
             for fd, events in self._poll.poll(left_ns / 1e9):
                 self._on_event(fd, events, now_ns, 0)
             now_ns += time.monotonic_ns() - before
+            self._give_up_late(now_ns)
         unreachable = []
         for server in self._servers:
             for connection in server.connections:
                 if connection.socket is not None and not connection.up:
-                    self._lose(connection, now_ns, "no answer")
+                    self._lose(server, connection, now_ns, "no answer")
             if not any(connection.up for connection in server.connections):
-                unreachable.append(Unreachable(server.name, server.connections[0].problem))
+                problem = server.connections[0].problem
+                unreachable.append(Unreachable(server.name, problem, server.refused))
         return unreachable
 
     def fileno(self) -> int:
@@ -186,20 +184,40 @@ class RelayClient:
         """Queue a session for every intercept; call `flush` before its SYN is sent.
 
         Returns the number of intercepts that will hear of it now. Those that are down hear of it
-        when they are back, if `live_sessions` still has it. Addresses are 4 bytes each.
+        when they are back, if `live_sessions` still has it. Addresses are 4 bytes each, or 16
+        where the native relay is spoken.
         """
-        message = encode_message(MessageType.ADD, mapped, mapped_port, target, target_port)
-        return self._tell_all(message)
+        session = (mapped, mapped_port, target, target_port)
+        told = 0
+        for server in self._servers:
+            for _ in server.connections:
+                connection = server.next_up()
+                if connection is None:
+                    break
+                if connection.queued_bytes + _BYTES_OF_ONE <= self._queue_bytes:
+                    told += self._queue(server, connection, session)
+                    break
+            else:
+                # It reads too slowly. Told again when there is room, as after a lost connection.
+                server.counts.lost += 1
+                if server.resumed is None:
+                    self._resume(server)
+        return told
 
     def withdraw(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int) -> None:
-        """Queue that a session is over, over every connection: only the one that announced it
-        is heeded, so that a session announced anew over another is not hit.
+        """Say that a session is over, with the next that is sent, over every native connection.
+
+        Only the one that announced it is heeded, so that a session announced anew over another is
+        not hit. A classic intercept does nothing with it but write a log line.
         """
-        message = encode_message(MessageType.REMOVE, mapped, mapped_port, target, target_port)
+        session = (mapped, mapped_port, target, target_port)
         for server in self._servers:
             for connection in server.connections:
-                if connection.up and len(connection.out) < self._queue_bytes // 2:
-                    self._queue(connection, message)
+                queued = connection.queued_bytes
+                if connection.kind == Kind.NATIVE and queued < self._queue_bytes // 2:
+                    connection.queue(MessageType.REMOVE, session)
+                    if connection.queued_bytes >= _REMOVALS:
+                        self._mark(server, connection)
 
     def flush(self, now_ns: int) -> None:
         """Hand what is queued to the kernel, as far as it takes it; never blocks."""
@@ -212,9 +230,10 @@ class RelayClient:
             return
         unsent = self._unsent
         self._unsent = []
-        for connection in unsent:
+        for server, connection in unsent:
+            connection.marked = False
             if connection.up and not connection.waits_to_write:
-                self._send(connection, now_ns)
+                self._send(server, connection, now_ns)
 
     def next_deadline_ns(self) -> int | None:
         """When `run_timers` is due; None while there is nothing to wait for."""
@@ -225,22 +244,21 @@ class RelayClient:
         return self._deadline_ns
 
     def run_timers(self, now_ns: int) -> None:
-        """Open what is down and due, give up attempts that take too long."""
+        """Open what is down and due, give up what takes too long, keep the others alive."""
         if self._deadline_ns is not None and self._deadline_ns <= now_ns:
-            for server in self._servers:
-                for connection in server.connections:
-                    if connection.socket is None:
-                        if connection.next_attempt_ns <= now_ns:
-                            self._connect(connection, now_ns, _ATTEMPT_NS)
-                    elif not connection.up and connection.attempt_until_ns <= now_ns:
-                        connection.retry_ns = _FIRST_RETRY_NS  # the attempt was the wait
-                        self._lose(connection, now_ns, "no answer")
-            self._set_deadline()
+            for server, connection in self._all():
+                if connection.socket is None:
+                    if connection.next_attempt_ns <= now_ns:
+                        self._connect(server, connection, now_ns, _ATTEMPT_NS)
+                elif connection.up:
+                    self._keep_alive(server, connection, now_ns)
+            self._give_up_late(now_ns)
+            self._set_deadline(now_ns)
         self.flush(now_ns)
 
     def close(self) -> None:
         """Close all connections; what is queued is lost."""
-        for connection in list(self._by_fd.values()):
+        for _, connection in list(self._by_fd.values()):
             self._close_socket(connection)
         self._poll.close()
 
@@ -251,8 +269,15 @@ class RelayClient:
         """Intercepts that have at least one connection now."""
         return sum(any(c.up for c in server.connections) for server in self._servers)
 
+    def kinds(self) -> dict[str, Kind]:
+        """What is spoken with each intercept now, by "address:port"; UNDECIDED: it is down."""
+        return {s.name: max(c.kind for c in s.connections) for s in self._servers}
+
     def counts(self) -> dict[str, RelayCounts]:
-        """The counts of each intercept by "address:port"; `lost` counts lost announcements."""
+        """The counts of each intercept by "address:port".
+
+        `lost` counts lost announcements, and lost answers of which a native intercept told.
+        """
         found = {}
         for server in self._servers:
             counts = server.counts
@@ -268,28 +293,18 @@ class RelayClient:
 
     # --- announcements ------------------------------------------------------------------------
 
-    def _tell_all(self, message: bytes) -> int:
-        told = 0
-        for server in self._servers:
-            for _ in server.connections:
-                connection = server.next_up()
-                if connection is None:
-                    break
-                if len(connection.out) + MESSAGE_BYTES <= self._queue_bytes:
-                    self._queue(connection, message)
-                    told += 1
-                    break
-            else:
-                # It reads too slowly. Told again when there is room, as after a lost connection.
-                server.counts.lost += 1
-                if server.resumed is None:
-                    self._resume(server)
-        return told
+    def _all(self) -> Iterator[tuple[_Server, Connection]]:
+        return ((server, c) for server in self._servers for c in server.connections)
 
-    def _queue(self, connection: _Connection, message: bytes) -> None:
-        if not connection.out:
-            self._unsent.append(connection)
-        connection.out += message
+    def _queue(self, server: _Server, connection: Connection, session: LiveSession) -> int:
+        self._mark(server, connection)
+        return int(connection.queue(MessageType.ADD, session))
+
+    def _mark(self, server: _Server, connection: Connection) -> None:
+        """It has something that is to go with the next flush."""
+        if not connection.marked:
+            connection.marked = True
+            self._unsent.append((server, connection))
 
     def _resume(self, server: _Server) -> None:
         """Start to announce all live sessions again."""
@@ -310,153 +325,244 @@ class RelayClient:
             if session is None:
                 server.resumed = None
                 return
-            self._queue(connection, encode_message(MessageType.ADD, *session))
+            self._queue(server, connection, session)
 
-    def _with_room(self, server: _Server) -> _Connection | None:
+    def _with_room(self, server: _Server) -> Connection | None:
         """The next connection that is up and whose queue is not half full."""
         for _ in server.connections:
             connection = server.next_up()
-            if connection is not None and len(connection.out) <= self._queue_bytes // 2:
+            if connection is not None and connection.queued_bytes <= self._queue_bytes // 2:
                 return connection
         return None
 
-    # --- connections --------------------------------------------------------------------------
+    # --- coming up ----------------------------------------------------------------------------
 
-    def _connect(self, connection: _Connection, now_ns: int, timeout_ns: int) -> None:
-        server = connection.server
+    def _connect(
+        self, server: _Server, connection: Connection, now_ns: int, timeout_ns: int
+    ) -> None:
         attempt = socket.socket(server.family, socket.SOCK_STREAM)
         try:
             attempt.setblocking(False)
-            _prepare(attempt)
+            watch_peer(attempt, 2, 1, 5_000)
             attempt.connect(server.sockaddr)
         except BlockingIOError:
             pass
         except OSError as error:
             attempt.close()
-            self._wait(connection, now_ns, error.strerror or str(error))
+            self._wait(connection, now_ns, problem_of(error))
             return
         connection.socket = attempt
         connection.attempt_until_ns = now_ns + timeout_ns
-        self._by_fd[attempt.fileno()] = connection
+        self._by_fd[attempt.fileno()] = (server, connection)
         self._poll.register(attempt.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        self._set_deadline()
+        connection.waits_to_write = True
+        self._set_deadline(now_ns)
 
     def _on_event(self, fd: int, events: int, now_ns: int, timestamp_ns: int) -> int:
-        connection = self._by_fd.get(fd)
-        if connection is None or connection.socket is None:
+        server, connection = self._by_fd.get(fd, (None, None))
+        if server is None or connection is None or connection.socket is None:
             return 0
         if not connection.up:
-            self._finish_connect(connection, now_ns)
-            return 0
+            try:
+                return self._come_up(server, connection, events, now_ns)
+            except OSError as error:
+                self._fail(server, connection, now_ns, error)
+                return 0
         records = 0
         if events & ~select.EPOLLOUT:
-            records = self._receive(connection, now_ns, timestamp_ns)
+            records = self._receive(server, connection, now_ns, timestamp_ns)
         if events & select.EPOLLOUT and connection.up:
-            self._send(connection, now_ns)
+            self._send(server, connection, now_ns)
         return records
 
-    def _finish_connect(self, connection: _Connection, now_ns: int) -> None:
+    def _come_up(self, server: _Server, connection: Connection, events: int, now_ns: int) -> int:
+        """The next step of a connection on its way: TCP, TLS, relay handshake, up."""
         attempt = connection.socket
         assert attempt is not None
-        code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._lose(connection, now_ns, os.strerror(code))
-            return
-        if met_itself(attempt):
-            self._lose(connection, now_ns, "nothing listens there")
-            return
-        server = connection.server
-        others_up = any(other.up for other in server.connections)
-        server.counts.connects += 1
-        connection.up = True
-        connection.since_ns = now_ns
-        connection.problem = ""
-        connection.decoder = RecordDecoder(self._handler, self._layout)
-        connection.out = bytearray(encode_version())
-        connection.waits_to_write = True
-        if connection.was_up:
-            server.counts.reconnects += 1
-            _log.info("intercept %s: connected again", server.name)
-        connection.was_up = True
-        self._send(connection, now_ns)
-        if not others_up:
-            self._resume(server)
-        self._set_deadline()
+        if connection.handshake is None and not connection.tls_pending:
+            code = attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                raise OSError(code, os.strerror(code))
+            if met_itself(attempt):
+                raise ConnectionRefusedError("nothing listens there")
+            self._watch_writing(connection, False)
+            connection.attempt_until_ns = max(connection.attempt_until_ns, now_ns + _HANDSHAKE_NS)
+            if self._terms.tls is not None:
+                connection.start_tls(self._terms.tls)
+        if connection.tls_pending and not connection.shake_tls():
+            return 0
+        if connection.handshake is None:
+            connection.open_relay(self._terms)
+            wait_ns = _CLASSIC_NS
+            if server.is_native or self._terms.native_only:
+                wait_ns = _HANDSHAKE_NS
+            connection.decide_until_ns = now_ns + wait_ns
+            connection.attempt_until_ns = max(connection.attempt_until_ns, now_ns + wait_ns)
+            self._set_deadline(now_ns)
+        elif events & ~select.EPOLLOUT:
+            connection.read_handshake()
+            server.is_native = server.is_native or connection.handshake.heard_native
+        return self._conclude(server, connection, now_ns)
 
-    def _receive(self, connection: _Connection, now_ns: int, timestamp_ns: int) -> int:
+    def _fail(self, server: _Server, connection: Connection, now_ns: int, error: OSError) -> None:
+        """The connection broke on its way up."""
+        problem = problem_of(error)
+        if connection.tls_pending:
+            problem = f"TLS handshake: {problem}"
+            server.refused = True
+            if isinstance(error, ssl.SSLCertVerificationError):
+                connection.retry_ns = _REFUSED_RETRY_NS
+        elif connection.handshake is not None:
+            problem = f"{problem}; its log says why (--allow, --max-peers, --tls)"
+            server.refused = True
+        self._lose(server, connection, now_ns, problem)
+
+    def _conclude(self, server: _Server, connection: Connection, now_ns: int) -> int:
+        """Go on with what the handshake came to, if it has come to something."""
+        handshake = connection.handshake
+        assert handshake is not None
+        if handshake.fault:
+            self.faults[handshake.fault] += 1
+            server.refused = True
+            connection.retry_ns = _REFUSED_RETRY_NS
+            self._lose(server, connection, now_ns, handshake.problem)
+            return 0
+        if not handshake.kind:
+            return 0
+        others_up = any(other.up for other in server.connections)
+        counts = server.counts
+        counts.connects += 1
+        server.refused = False
+        if connection.retry_ns > _LAST_RETRY_NS:
+            connection.retry_ns = _LAST_RETRY_NS
+        if connection.was_up:
+            counts.reconnects += 1
+            _log.info("intercept %s: connected again", server.name)
+        elif not others_up:
+            _log.info("intercept %s: %s relay", server.name, handshake.kind.name.lower())
+        connection.was_up = True
+        records = connection.come_up(self._handler, self._layout, now_ns)
+        counts.records += records
+        self._send(server, connection, now_ns)
+        if not others_up and connection.up:
+            self._resume(server)
+        self._set_deadline(now_ns)
+        return records
+
+    # --- while it is up -----------------------------------------------------------------------
+
+    def _receive(
+        self, server: _Server, connection: Connection, now_ns: int, timestamp_ns: int
+    ) -> int:
         decoder = connection.decoder
-        assert decoder is not None and connection.socket is not None
-        counts = connection.server.counts
+        assert decoder is not None
+        counts = server.counts
         records_before, malformed_before = decoder.records, decoder.malformed
-        state = decoder.read(connection.socket.fileno(), timestamp_ns)
+        problem = ""
+        try:
+            state = connection.read(timestamp_ns)
+        except OSError as error:
+            problem, state = problem_of(error), 1
         handed = decoder.records - records_before
         counts.records += handed
         counts.malformed += decoder.malformed - malformed_before
+        counts.lost += connection.take_losses()
+        connection.heard_ns = now_ns
         if decoder.fault:
             fault = RelayFault(decoder.fault)
             self.faults[fault] += 1
-            self._lose(connection, now_ns, fault.description)
+            problem = fault.description
+            if fault is RelayFault.NOT_A_RECORD:
+                # Perhaps the hello of a native intercept that was too busy to say it in time.
+                server.is_native = True
         elif state == 0:
-            self._lose(connection, now_ns, "closed by it")
+            problem = "closed by it"
         elif state < 0:
-            self._lose(connection, now_ns, os.strerror(-state))
+            problem = os.strerror(-state)
+        if problem:
+            self._lose(server, connection, now_ns, problem)
+        elif connection.grant():
+            self._mark(server, connection)
         return handed
 
-    def _send(self, connection: _Connection, now_ns: int) -> None:
-        assert connection.socket is not None
+    def _send(self, server: _Server, connection: Connection, now_ns: int) -> None:
         try:
-            while connection.out:
-                count = connection.socket.send(connection.out)
-                del connection.out[:count]
-        except (BlockingIOError, InterruptedError):
-            pass
+            wanted = connection.write()
         except OSError as error:
-            self._lose(connection, now_ns, error.strerror or str(error))
+            self._lose(server, connection, now_ns, problem_of(error))
             return
-        wanted = bool(connection.out)
+        connection.said_ns = now_ns
+        self._watch_writing(connection, wanted)
+
+    def _watch_writing(self, connection: Connection, wanted: bool) -> None:
         if connection.waits_to_write != wanted:
             connection.waits_to_write = wanted
             mask = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
+            assert connection.socket is not None
             self._poll.modify(connection.socket.fileno(), mask)
 
-    def _lose(self, connection: _Connection, now_ns: int, problem: str) -> None:
+    def _keep_alive(self, server: _Server, connection: Connection, now_ns: int) -> None:
+        """Removals do not wait for ever, and a native intercept is heard of or given up."""
+        if connection.kind != Kind.NATIVE:
+            return
+        if now_ns - connection.heard_ns >= native.SILENCE_NS:
+            self.faults[RelayFault.SILENT] += 1
+            self._lose(server, connection, now_ns, RelayFault.SILENT.description)
+            return
+        if not connection.queued_bytes and now_ns - connection.said_ns >= native.PING_NS:
+            connection.out += native.frame(native.FrameType.PING)
+        if connection.queued_bytes and not connection.waits_to_write:
+            self._send(server, connection, now_ns)
+
+    # --- going down ---------------------------------------------------------------------------
+
+    def _give_up_late(self, now_ns: int) -> None:
+        """Attempts that take too long; an intercept that says nothing is a classic one."""
+        for server, connection in self._all():
+            if connection.socket is None or connection.up or connection.due_ns() > now_ns:
+                continue
+            if connection.handshake is not None:
+                connection.handshake.silent()
+                self._conclude(server, connection, now_ns)
+            else:
+                connection.retry_ns = _FIRST_RETRY_NS  # the attempt was the wait
+                self._lose(server, connection, now_ns, "no answer")
+        self._set_deadline(now_ns)
+
+    def _lose(self, server: _Server, connection: Connection, now_ns: int, problem: str) -> None:
         """The connection, or the attempt at one, has failed."""
         was_up = connection.up
         self._close_socket(connection)
-        server = connection.server
         if was_up:
             _log.warning("intercept %s: connection lost: %s", server.name, problem)
             if now_ns - connection.since_ns >= _SETTLED_NS:
                 connection.retry_ns = _FIRST_RETRY_NS
             if any(other.up for other in server.connections):
                 self._resume(server)  # the sessions it had announced are forgotten there
+        elif (
+            server.refused and problem != connection.problem and connection is server.connections[0]
+        ):
+            _log.warning("intercept %s: %s", server.name, problem)
         self._wait(connection, now_ns, problem)
 
-    def _wait(self, connection: _Connection, now_ns: int, problem: str) -> None:
+    def _wait(self, connection: Connection, now_ns: int, problem: str) -> None:
         connection.problem = problem
         connection.next_attempt_ns = now_ns + connection.retry_ns
-        connection.retry_ns = min(2 * connection.retry_ns, _LAST_RETRY_NS)
-        self._set_deadline()
+        if connection.retry_ns < _LAST_RETRY_NS:
+            connection.retry_ns = min(2 * connection.retry_ns, _LAST_RETRY_NS)
+        self._set_deadline(now_ns)
 
-    def _close_socket(self, connection: _Connection) -> None:
-        closed = connection.socket
-        assert closed is not None
-        del self._by_fd[closed.fileno()]
-        self._poll.unregister(closed.fileno())
-        closed.close()
-        connection.socket = None
-        connection.up = False
-        connection.decoder = None
-        connection.out = bytearray()
-        connection.waits_to_write = False
+    def _close_socket(self, connection: Connection) -> None:
+        assert connection.socket is not None
+        fd = connection.socket.fileno()
+        del self._by_fd[fd]
+        self._poll.unregister(fd)
+        connection.close()
 
-    def _set_deadline(self) -> None:
-        due = [
-            c.next_attempt_ns if c.socket is None else c.attempt_until_ns
-            for server in self._servers
-            for c in server.connections
-            if not c.up
-        ]
+    def _set_deadline(self, now_ns: int) -> None:
+        due = [c.due_ns() for _, c in self._all() if not c.up]
+        if any(c.kind == Kind.NATIVE for _, c in self._all()):
+            due.append(now_ns + _LOOK_NS)
         self._deadline_ns = min(due, default=None)
 
 
@@ -471,13 +577,3 @@ def met_itself(attempt: socket.socket) -> bool:
         return bool(attempt.getsockname() == attempt.getpeername())
     except OSError:
         return True
-
-
-def _prepare(attempt: socket.socket) -> None:
-    """Send at once, and notice within seconds when the intercept's host is gone."""
-    attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    attempt.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
-    attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5_000)

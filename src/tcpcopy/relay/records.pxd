@@ -88,6 +88,13 @@ cdef class RecordDecoder:
     cdef int _cut_options(self, Py_ssize_t at, Py_ssize_t end) except -1
 
 
+cdef class Peer:
+    cdef readonly str address
+    cdef readonly long long limit
+    cdef public long long refused
+    cdef public long long sessions
+
+
 cdef class RecordWriter:
     cdef Py_ssize_t _batch_at
     cdef int _batch_count
@@ -102,6 +109,7 @@ cdef class RecordWriter:
     cdef readonly bint closed
     cdef readonly long long identity
     cdef readonly long long lost
+    cdef readonly Peer peer
     cdef public bint queued
     cdef readonly long long records
 
@@ -121,10 +129,10 @@ cdef class RecordWriter:
         const unsigned char[::1] data,
         Py_ssize_t start,
         Py_ssize_t end,
-        long long destination=*
+        long long destination=*,
+        Py_ssize_t wire_length=*,
+        long long timestamp_ns=*
     ) except -1
-    @cython.locals(at=cython.Py_ssize_t)
-    cpdef int append_record(self, object record) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _reserve(self) except -2

@@ -315,6 +315,23 @@ class RecordDecoder:
             at += 1
 
 
+class Peer:
+    """One tcpcopy host, as intercept counts what it holds."""
+
+    __slots__ = (
+        "address",
+        "limit",  # most sessions
+        "refused",  # sessions that would have been more
+        "sessions",  # in the router's table
+    )
+
+    def __init__(self, address: str = "", limit: int = 1 << 40) -> None:
+        self.address = address
+        self.limit = limit
+        self.refused = 0
+        self.sessions = 0
+
+
 class RecordWriter:
     """Packs answers into batches in a bounded buffer, for one relay connection.
 
@@ -337,6 +354,7 @@ class RecordWriter:
         "closed",  # the connection is gone: routes to it lead nowhere
         "identity",  # the owner's number for the connection
         "lost",  # records that found the buffer full
+        "peer",  # Peer: whose connection it is
         "queued",  # the owner's mark: it knows that there is something to send
         "records",  # records packed
     )
@@ -347,6 +365,7 @@ class RecordWriter:
         batch_records: int = MAX_BATCH,
         limit_bytes: int = 4 << 20,
         layout: Layout = Layout.BATCHED,
+        peer: Peer | None = None,
     ) -> None:
         self._record = layout.record_bytes
         self._batched = int(layout.is_batched)
@@ -361,6 +380,7 @@ class RecordWriter:
         self.closed = False
         self.identity = identity
         self.lost = 0
+        self.peer = Peer() if peer is None else peer
         self.queued = False
         self.records = 0
 
@@ -369,11 +389,24 @@ class RecordWriter:
         return self._filled - self._sent
 
     @property
+    def sendable_bytes(self) -> int:
+        """What of it may be sent."""
+        return self._filled - self._sent
+
+    @property
     def pending_records(self) -> int:
         """How many records are not sent yet, near enough (the counts between them aside)."""
         return self.pending_bytes // self._record
 
-    def append(self, data: Any, start: int, end: int, destination: int = -1) -> int:
+    def append(
+        self,
+        data: Any,
+        start: int,
+        end: int,
+        destination: int = -1,
+        wire_length: int = 0,
+        timestamp_ns: int = 0,
+    ) -> int:
         """Pack the answer at `data[start:end]`; 1 when done, 0 when the buffer is full.
 
         The caller has checked it: IPv4 header, then TCP header, both whole within `end`, and a
@@ -413,26 +446,6 @@ class RecordWriter:
             view[at + offset] = 0
         self.records += 1
         return 1
-
-    def append_record(self, record: Any) -> int:
-        """Pack a record that was packed before; 1 when done, 0 when the buffer is full."""
-        if len(record) != self._record:
-            raise ValueError(f"a record of {len(record)} bytes where {self._record} are sent")
-        at = self._reserve()
-        if at < 0:
-            self.lost += 1
-            return 0
-        self._buffer[at : at + self._record] = record
-        self.records += 1
-        return 1
-
-    def take_record(self) -> bytes:
-        """Remove the record packed first and return it, for a writer that holds a single one."""
-        at = self._sent + 2 * self._batched
-        record = bytes(self._buffer[at : at + self._record])
-        self._sent = self._filled = 0
-        self._batch_at = -1
-        return record
 
     def pending(self) -> memoryview:
         """What is to be sent. Closes the open batch; release it before the next call here."""

@@ -1,7 +1,8 @@
 import cython
 
 from tcpcopy.packet.handler cimport PacketHandler
-from tcpcopy.relay.records cimport RecordWriter
+from tcpcopy.packet.segment cimport copy_bytes
+from tcpcopy.relay.records cimport Peer, RecordWriter
 
 cdef int _NOT_IP
 cdef int _SHORT
@@ -11,6 +12,10 @@ cdef int _NOT_TCP
 cdef int _FOREIGN
 cdef int _CLOSED_SESSION
 cdef Py_ssize_t _MESSAGE_BYTES
+cdef Py_ssize_t _MESSAGE_V6_BYTES
+cdef Py_ssize_t _EARLY_BYTES
+cdef Py_ssize_t _NAME_BYTES
+cdef Py_ssize_t _CLIENT_AT
 cdef int _REMOVE
 cdef int _FIN
 cdef int _SYN
@@ -24,6 +29,7 @@ cdef class Route:
     cdef long long checked_ns
     cdef int ended
     cdef unsigned long long key
+    cdef bytes name
     cdef Route newer
     cdef Route older
     cdef int removed
@@ -45,13 +51,13 @@ cdef class AnswerRouter(PacketHandler):
     cdef long long _idle_ns
     cdef bint _ignore_target
     cdef Route _live
-    cdef RecordWriter _packer
     cdef long long _purge_ended
     cdef long long _purge_live
     cdef list _ready
     cdef unsigned long long _replaced
     cdef unsigned long long _replacement
     cdef dict _routes
+    cdef dict _routes_v6
     cdef long long _session_limit
     cdef long long _sessions
     cdef readonly long long announced
@@ -64,6 +70,7 @@ cdef class AnswerRouter(PacketHandler):
     cdef readonly long long kept
     cdef readonly long long lost
     cdef public long long now_ns
+    cdef readonly long long refused
     cdef readonly long long relayed
 
     @cython.locals(
@@ -77,7 +84,6 @@ cdef class AnswerRouter(PacketHandler):
         flags=cython.int,
         key=cython.ulonglong,
         route=Route,
-        writer=RecordWriter,
     )
     cpdef int packet(
         self,
@@ -90,17 +96,29 @@ cdef class AnswerRouter(PacketHandler):
     @cython.locals(route=Route)
     cdef Route _find(self, unsigned long long key, long long target)
     cdef void _queue(self, RecordWriter writer) except *
-    @cython.locals(records=list)
-    cdef int _without_route(
+    @cython.locals(reason=cython.int, flags=cython.int, name=bytes, route=Route)
+    cdef int _packet_v6(
         self,
         const unsigned char[::1] data,
         Py_ssize_t start,
         Py_ssize_t end,
-        long long destination,
-        unsigned long long key,
-        long long target,
-        int flags,
+        Py_ssize_t wire_length,
+        long long timestamp_ns,
     ) except -1
+    @cython.locals(writer=RecordWriter)
+    cdef int _relay(
+        self,
+        Route route,
+        const unsigned char[::1] data,
+        Py_ssize_t start,
+        Py_ssize_t end,
+        long long destination,
+        int flags,
+        Py_ssize_t wire_length,
+        long long timestamp_ns,
+    ) except -1
+    @cython.locals(answers=list)
+    cdef int _keep(self, object number, tuple answer) except -1
     @cython.locals(
         start=cython.Py_ssize_t,
         client=cython.ulonglong,
@@ -110,21 +128,27 @@ cdef class AnswerRouter(PacketHandler):
         target=cython.longlong,
     )
     cpdef void messages(self, RecordWriter writer, const unsigned char[::1] data) except *
-    @cython.locals(route=Route)
-    cdef void _take_remove(
-        self, RecordWriter writer, unsigned long long key, long long target
-    ) except *
+    @cython.locals(
+        start=cython.Py_ssize_t, name=bytes, route=Route
+    )
+    cpdef void messages_v6(self, RecordWriter writer, bytes data) except *
+    cdef void _take_remove(self, RecordWriter writer, Route route) except *
     @cython.locals(route=Route)
     cdef void _take_add(
         self, RecordWriter writer, unsigned long long key, long long target
     ) except *
+    @cython.locals(peer=Peer)
+    cdef int _admits(self, RecordWriter writer, Route route) except -1
+    cdef void _attach(self, RecordWriter writer, Route route) except *
     @cython.locals(writer=RecordWriter)
     cpdef list take_ready(self)
     cpdef object sweep(self, long long now_ns, Py_ssize_t budget=*)
     @cython.locals(head=Route)
     cpdef object clear(self)
-    @cython.locals(head=Route, route=Route)
+    @cython.locals(route=Route)
     cdef Route _add(self, unsigned long long key, long long target)
+    @cython.locals(head=Route, route=Route)
+    cdef Route _new_route(self)
     cdef void _end(self, Route route) except *
     cdef void _move(self, Route route, Route head) except *
     @cython.locals(first=Route)
@@ -146,5 +170,10 @@ cdef class AnswerRouter(PacketHandler):
     total=cython.Py_ssize_t,
 )
 cdef int _check(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+@cython.locals(transport=cython.Py_ssize_t, total=cython.Py_ssize_t)
+cdef int _check_v6(
+    const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t wire_length
+) noexcept
+cdef void _count_session(Peer peer, int change) noexcept
 @cython.locals(high=cython.longlong, low=cython.longlong)
 cdef long long _read32(const unsigned char[::1] data, Py_ssize_t at) noexcept

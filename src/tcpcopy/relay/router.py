@@ -1,8 +1,9 @@
 """Intercept's packet path: each answer of the target to the tcpcopy that announced its session.
 
 A session is known by all four of mapped address and port, target address and port (the C program
-keeps a sum of them, so that sessions of two tcpcopies can be mixed up). The connection that
-announced a session last gets its answers. An answer that comes before the announcement is kept if
+keeps a sum of them, so that sessions of two tcpcopies can be mixed up), of either IP version:
+IPv6 sessions are announced over the native relay only. The connection that announced a session
+last gets its answers. An answer that comes before the announcement is kept if
 it carries SYN or RST. The table is bounded, and sessions leave it when they are idle for long,
 ended, removed, or when their connection closes.
 
@@ -15,8 +16,10 @@ from collections import deque
 from typing import Any
 
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType
-from tcpcopy.relay.records import RecordWriter
+from tcpcopy.packet.segment import copy_bytes
+from tcpcopy.relay.classic import MESSAGE_BYTES, MessageType
+from tcpcopy.relay.native import MESSAGE_V6_BYTES
+from tcpcopy.relay.records import Peer, RecordWriter
 from tcpcopy.report.outcome import DROP_SLOTS, Drop
 
 _NOT_IP = int(Drop.NOT_IP)
@@ -27,10 +30,14 @@ _NOT_TCP = int(Drop.NOT_TCP)
 _FOREIGN = int(Drop.FOREIGN)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
 _MESSAGE_BYTES = MESSAGE_BYTES
+_MESSAGE_V6_BYTES = MESSAGE_V6_BYTES
 _REMOVE = int(MessageType.REMOVE)
 _FIN, _SYN, _RST = 0x01, 0x02, 0x04
 _NO_ADDRESS = 1 << 32  # above all of IPv4
 _EARLY_PER_SESSION = 4  # a SYN-ACK sent again a few times, or a RST after it
+_EARLY_BYTES = 248  # both headers with all their options, and what a record has of the payload
+_NAME_BYTES = 36  # both addresses and ports of IPv6, as they stand in a packet
+_CLIENT_AT = 16  # in such a name
 
 
 class Route:
@@ -40,7 +47,8 @@ class Route:
         "active_ns",  # last answer or announcement
         "checked_ns",  # when it was put at the young end of its list
         "ended",  # 1: a FIN or RST of the target was seen, or it was removed
-        "key",  # what the table knows it by: client address and port, target port
+        "key",  # what the table knows it by: client address and port, target port; not of IPv6
+        "name",  # of IPv6: target and client address, target and client port; else None
         "newer",
         "older",
         "removed",  # 1: tcpcopy has removed it; it lingers so that late answers find it
@@ -54,6 +62,7 @@ class Route:
         self.checked_ns = 0
         self.ended = 0
         self.key = 0
+        self.name: bytes | None = None
         self.newer: Route = self
         self.older: Route = self
         self.removed = 0
@@ -85,7 +94,7 @@ class AnswerRouter(PacketHandler):
     """
 
     __slots__ = (
-        "_early",  # session number: list of records kept for it
+        "_early",  # session number or name: list of answers kept for it
         "_early_limit",  # most sessions in _early
         "_early_ns",  # how long they are kept
         "_early_queue",  # deque of (expiry, session number, list), oldest first
@@ -94,13 +103,13 @@ class AnswerRouter(PacketHandler):
         "_idle_ns",  # how long any other stays
         "_ignore_target",  # 1: sessions are known without the target's address
         "_live",  # head of the list of all other sessions
-        "_packer",  # packs the records that are kept
         "_purge_ended",  # sessions of the list that may belong to closed connections
         "_purge_live",
         "_ready",  # writers with something to send
         "_replaced",  # destination address that stands for ...
         "_replacement",  # ... this one; both _NO_ADDRESS: none
         "_routes",  # key: Route, further ones through Route.sibling
+        "_routes_v6",  # name: Route
         "_session_limit",
         "_sessions",  # routes in the table
         "announced",  # sessions added, again or not
@@ -113,13 +122,13 @@ class AnswerRouter(PacketHandler):
         "kept",  # answers kept because their session was not announced yet
         "lost",  # answers lost because their tcpcopy reads too slowly
         "now_ns",
+        "refused",  # sessions not taken, because their tcpcopy had too many
         "relayed",  # answers packed for a connection at once
     )
 
     def __init__(
         self,
         *,
-        layout: Layout = Layout.BATCHED,
         session_limit: int = 524_288,
         idle_ns: int = 1_200_000_000_000,
         ended_ns: int = 300_000_000_000,
@@ -129,16 +138,17 @@ class AnswerRouter(PacketHandler):
         original_address: bytes = b"",
         ignore_target: bool = False,
     ) -> None:
-        self._early: dict[int, list[bytes]] = {}
+        self._early: dict[int | bytes, list[tuple[bytes, int, int, int]]] = {}
         self._early_limit = early_limit
         self._early_ns = early_ns
-        self._early_queue: deque[tuple[int, int, list[bytes]]] = deque()
+        self._early_queue: deque[tuple[int, int | bytes, list[tuple[bytes, int, int, int]]]] = (
+            deque()
+        )
         self._ended = Route()
         self._ended_ns = ended_ns
         self._idle_ns = idle_ns
         self._ignore_target = int(ignore_target)
         self._live = Route()
-        self._packer = RecordWriter(batch_records=1, layout=layout)
         self._purge_ended = 0
         self._purge_live = 0
         self._ready: list[RecordWriter] = []
@@ -148,6 +158,7 @@ class AnswerRouter(PacketHandler):
             self._replaced = int.from_bytes(replaced_address, "big")
             self._replacement = int.from_bytes(original_address, "big")
         self._routes: dict[int, Route] = {}
+        self._routes_v6: dict[bytes, Route] = {}
         self._session_limit = session_limit
         self._sessions = 0
         self.announced = 0
@@ -160,6 +171,7 @@ class AnswerRouter(PacketHandler):
         self.kept = 0
         self.lost = 0
         self.now_ns = 0
+        self.refused = 0
         self.relayed = 0
 
     @property
@@ -177,6 +189,8 @@ class AnswerRouter(PacketHandler):
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Route one captured answer; returns 0, or the Drop number when it is of no use."""
         self.answers += 1
+        if start >= 0 and start + 40 <= end <= len(data) and data[start] >> 4 == 6:
+            return self._packet_v6(data, start, end, wire_length, timestamp_ns)
         reason = _check(data, start, end)
         if reason:
             self.drops[reason] += 1
@@ -192,8 +206,48 @@ class AnswerRouter(PacketHandler):
         flags = data[tcp + 13]
         key = (client << 32) | (client_port << 16) | target_port
         route = self._find(key, target)
-        if route is None or route.writer.closed:  # type: ignore[union-attr]
-            return self._without_route(data, start, end, destination, key, target, flags)
+        if route is not None and not route.writer.closed:  # type: ignore[union-attr]
+            return self._relay(
+                route, data, start, end, destination, flags, wire_length, timestamp_ns
+            )
+        if not flags & (_SYN | _RST):
+            self.drops[_FOREIGN] += 1
+            return _FOREIGN
+        kept = (copy_bytes(data, start, min(end - start, _EARLY_BYTES)), destination)
+        return self._keep(self._session_number(key, target), (*kept, wire_length, timestamp_ns))
+
+    def _packet_v6(
+        self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int
+    ) -> int:
+        reason = _check_v6(data, start, end, wire_length)
+        if reason:
+            self.drops[reason] += 1
+            return reason
+        name = copy_bytes(data, start + 8, _NAME_BYTES)
+        if self._ignore_target:
+            name = name[_CLIENT_AT:]
+        flags = data[start + 53]
+        route = self._routes_v6.get(name)
+        if route is not None and not route.writer.closed:  # type: ignore[union-attr]
+            return self._relay(route, data, start, end, -1, flags, wire_length, timestamp_ns)
+        if not flags & (_SYN | _RST):
+            self.drops[_FOREIGN] += 1
+            return _FOREIGN
+        kept = copy_bytes(data, start, min(end - start, _EARLY_BYTES))
+        return self._keep(name, (kept, -1, wire_length, timestamp_ns))
+
+    def _relay(
+        self,
+        route: Route,
+        data: Any,
+        start: int,
+        end: int,
+        destination: int,
+        flags: int,
+        wire_length: int,
+        timestamp_ns: int,
+    ) -> int:
+        """Pack an answer for the connection of its session."""
         if route.removed:
             self.drops[_CLOSED_SESSION] += 1
             return _CLOSED_SESSION
@@ -201,7 +255,7 @@ class AnswerRouter(PacketHandler):
         if flags & (_FIN | _RST) and not route.ended:
             self._end(route)
         writer = route.writer
-        if writer.append(data, start, end, destination):  # type: ignore[union-attr]
+        if writer.append(data, start, end, destination, wire_length, timestamp_ns):  # type: ignore[union-attr]
             self.relayed += 1
         else:
             self.lost += 1
@@ -221,31 +275,17 @@ class AnswerRouter(PacketHandler):
         writer.queued = True
         self._ready.append(writer)
 
-    def _without_route(
-        self,
-        data: Any,
-        start: int,
-        end: int,
-        destination: int,
-        key: int,
-        target: int,
-        flags: int,
-    ) -> int:
-        """Keep what may open a session that is about to be announced; drop the rest."""
-        if not flags & (_SYN | _RST):
-            self.drops[_FOREIGN] += 1
-            return _FOREIGN
-        number = self._session_number(key, target)
-        records = self._early.get(number)
-        if records is None:
+    def _keep(self, number: int | bytes, answer: tuple[bytes, int, int, int]) -> int:
+        """Keep an answer that may open a session which is about to be announced."""
+        answers = self._early.get(number)
+        if answers is None:
             self._make_early_room()
-            records = self._early[number] = []
-            self._early_queue.append((self.now_ns + self._early_ns, number, records))
-        if len(records) >= _EARLY_PER_SESSION:
+            answers = self._early[number] = []
+            self._early_queue.append((self.now_ns + self._early_ns, number, answers))
+        if len(answers) >= _EARLY_PER_SESSION:
             self.drops[_FOREIGN] += 1
             return _FOREIGN
-        self._packer.append(data, start, end, destination)
-        records.append(self._packer.take_record())
+        answers.append(answer)
         self.kept += 1
         return 0
 
@@ -260,13 +300,33 @@ class AnswerRouter(PacketHandler):
             key = (client << 32) | (client_port << 16) | target_port
             target = 0 if self._ignore_target else _read32(data, start + 8)
             if data[start + 7] == _REMOVE:
-                self._take_remove(writer, key, target)
+                self._take_remove(writer, self._find(key, target))
             else:
                 self._take_add(writer, key, target)
 
-    def _take_remove(self, writer: RecordWriter, key: int, target: int) -> None:
+    def messages_v6(self, writer: RecordWriter, data: bytes) -> None:
+        """The same for sessions of IPv6 (`native.MESSAGE_V6`)."""
+        for start in range(0, len(data), _MESSAGE_V6_BYTES):
+            name = data[start : start + _NAME_BYTES]
+            if self._ignore_target:
+                name = name[_CLIENT_AT:]
+            route = self._routes_v6.get(name)
+            if data[start + _NAME_BYTES + 1] == _REMOVE:
+                self._take_remove(writer, route)
+                continue
+            self.announced += 1
+            if not self._admits(writer, route):
+                continue
+            if route is None:
+                route = self._new_route()
+                route.name = name
+                self._routes_v6[name] = route
+            self._attach(writer, route)
+            if self._early:
+                self._send_early(writer, name)
+
+    def _take_remove(self, writer: RecordWriter, route: Route | None) -> None:
         # Said by another connection, it may be about a session that has been added since.
-        route = self._find(key, target)
         if route is not None and route.writer is writer and not route.removed:
             route.active_ns = self.now_ns
             route.removed = 1
@@ -276,16 +336,42 @@ class AnswerRouter(PacketHandler):
     def _take_add(self, writer: RecordWriter, key: int, target: int) -> None:
         self.announced += 1
         route = self._find(key, target)
+        if not self._admits(writer, route):
+            return
         if route is None:
             route = self._add(key, target)
-        elif route.ended:
+        self._attach(writer, route)
+        if self._early:
+            self._send_early(writer, self._session_number(key, target))
+
+    def _admits(self, writer: RecordWriter, route: Route | None) -> int:
+        """Whether the tcpcopy of this connection may have the session."""
+        peer = writer.peer
+        if peer.sessions < peer.limit and (
+            route is not None
+            or self._sessions < self._session_limit
+            or peer.sessions <= self._session_limit >> 1
+            or peer.sessions == self._sessions
+        ):
+            return 1  # one that has most of a full table does not push out those of others
+        if route is not None and route.writer.peer is peer:  # type: ignore[union-attr]
+            return 1
+        peer.refused += 1
+        self.refused += 1
+        return 0
+
+    def _attach(self, writer: RecordWriter, route: Route) -> None:
+        """From now on the session's answers go to this connection."""
+        if route.ended:
             route.ended = 0
             route.removed = 0
             self._move(route, self._live)
         route.active_ns = self.now_ns
-        route.writer = writer
-        if self._early:
-            self._send_early(writer, self._session_number(key, target))
+        if route.writer is not writer:
+            if route.writer is not None:
+                _count_session(route.writer.peer, -1)
+            route.writer = writer
+            _count_session(writer.peer, 1)
 
     def connection_closed(self) -> None:
         """A connection has gone, its writer closed: its sessions leave with the next sweeps."""
@@ -318,6 +404,15 @@ class AnswerRouter(PacketHandler):
             self._drop_oldest_early()
 
     def _add(self, key: int, target: int) -> Route:
+        route = self._new_route()
+        route.key = key
+        route.target = target
+        route.sibling = self._routes.get(key)
+        self._routes[key] = route
+        return route
+
+    def _new_route(self) -> Route:
+        """A route in the list of live ones, and in no table yet."""
         if self._sessions >= self._session_limit:
             head = self._ended if self._ended.newer is not self._ended else self._live
             self._remove(head.newer)
@@ -325,13 +420,13 @@ class AnswerRouter(PacketHandler):
         route = Route.__new__(Route)
         route.active_ns = 0
         route.ended = 0
+        route.key = 0
+        route.name = None
         route.removed = 0
+        route.sibling = None
+        route.target = 0
         route.writer = None
-        route.key = key
-        route.target = target
-        route.sibling = self._routes.get(key)
         route.checked_ns = self.now_ns
-        self._routes[key] = route
         route.link_newest(self._live)
         self._sessions += 1
         return route
@@ -348,6 +443,11 @@ class AnswerRouter(PacketHandler):
     def _remove(self, route: Route) -> None:
         route.unlink()
         self._sessions -= 1
+        if route.writer is not None:
+            _count_session(route.writer.peer, -1)
+        if route.name is not None:
+            del self._routes_v6[route.name]
+            return
         first = self._routes[route.key]
         if first is route:
             if route.sibling is None:
@@ -388,12 +488,12 @@ class AnswerRouter(PacketHandler):
     def _session_number(self, key: int, target: int) -> int:
         return (key << 32) | (0 if self._ignore_target else target)
 
-    def _send_early(self, writer: RecordWriter, number: int) -> None:
-        records = self._early.pop(number, None)
-        if records is None:
+    def _send_early(self, writer: RecordWriter, number: int | bytes) -> None:
+        answers = self._early.pop(number, None)
+        if answers is None:
             return
-        for record in records:
-            if writer.append_record(record):
+        for data, destination, wire_length, timestamp_ns in answers:
+            if writer.append(data, 0, len(data), destination, wire_length, timestamp_ns):
                 self.early_sent += 1
             else:
                 self.early_expired += 1
@@ -407,10 +507,10 @@ class AnswerRouter(PacketHandler):
             self._drop_oldest_early()
 
     def _drop_oldest_early(self) -> None:
-        _, number, records = self._early_queue.popleft()
-        if self._early.get(number) is records:
+        _, number, answers = self._early_queue.popleft()
+        if self._early.get(number) is answers:
             del self._early[number]
-            self.early_expired += len(records)
+            self.early_expired += len(answers)
 
 
 def _check(data: Any, start: int, end: int) -> int:
@@ -436,6 +536,28 @@ def _check(data: Any, start: int, end: int) -> int:
     if tcp + transport > end:
         return _SHORT
     return 0
+
+
+def _check_v6(data: Any, start: int, end: int, wire_length: int) -> int:
+    """As `_check` for IPv6; 40 bytes are there. A target's answers have no extension headers."""
+    if data[start + 6] == 44:
+        return _FRAGMENT
+    if data[start + 6] != 6:
+        return _NOT_TCP
+    if start + 60 > end:
+        return _SHORT
+    total = (data[start + 4] << 8) | data[start + 5]
+    total = total + 40 if total else wire_length
+    transport = (data[start + 52] >> 4) << 2
+    if transport < 20 or total < 40 + transport:
+        return _BAD_HEADER
+    if start + 40 + transport > end:
+        return _SHORT
+    return 0
+
+
+def _count_session(peer: Peer, change: int) -> None:
+    peer.sessions += change
 
 
 def _read32(data: Any, at: int) -> int:

@@ -2,52 +2,81 @@
 
 Owns the sockets and an epoll of its own, whose descriptor the loop watches. What arrives goes to
 the `AnswerRouter`; what the router packed goes out with `flush`. A peer that does not speak the
-protocol is dropped and counted; one that reads too slowly loses records, which are counted, and
-never costs memory beyond its buffer.
+protocol, or may not, is dropped and counted; one that reads too slowly loses records, which are
+counted, and never costs memory beyond its buffer. A connection counts as a tcpcopy's once its
+handshake is over; those before that are bounded, and an old one makes room for a new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import select
 import socket
+import ssl
+from collections import Counter
 
 from tcpcopy.errors import UsageError
+from tcpcopy.relay import native
 from tcpcopy.relay.classic import MAX_BATCH, Layout, MessageDecoder, RelayFault
+from tcpcopy.relay.handshake import Kind, ServerHandshake
+from tcpcopy.relay.native import FrameDecoder, FrameType, RelayTerms
+from tcpcopy.relay.native_records import NativeWriter
+from tcpcopy.relay.peers import Peers
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
+from tcpcopy.relay.sockets import WOULD_BLOCK, problem_of, watch_peer
 
 _log = logging.getLogger("tcpcopy.relay")
 _RECEIVE_BYTES = 65536
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
-# How long a connection may go without its version message.
-_SILENCE_NS = 10_000_000_000
+# How long a connection may take to say what it is.
+_HANDSHAKE_NS = 10_000_000_000
+_MOST_IN_HANDSHAKE = 256
+_LISTEN_BACKLOG = 1024
 
 
 class _Connection:
-    """One relay connection from a tcpcopy."""
+    """One relay connection from a tcpcopy, or from what may turn out to be one."""
 
     __slots__ = (
         "address",  # the peer's, without its port
-        "decoder",
+        "checked_offset",  # native: of the writer, when the timers ran last
+        "classic",  # MessageDecoder of a classic one, else None
+        "frames",  # FrameDecoder of a native one, else None
+        "handshake",  # None once it is over
+        "heard_ns",  # bytes came last
         "opened_ns",
         "peer",  # address:port, for the log
+        "pinged_ns",  # native: something was sent last, as far as is known
         "socket",
+        "tls_pending",  # the TLS handshake is not over
+        "told_lost",  # native: lost answers that tcpcopy was told of
         "waits_to_write",  # EPOLLOUT is asked for
-        "writer",
+        "writer",  # None in the handshake
     )
 
     def __init__(
-        self, peer_socket: socket.socket, address: str, port: int, writer: RecordWriter, now_ns: int
+        self, peer_socket: socket.socket, address: str, port: int, terms: RelayTerms, now_ns: int
     ) -> None:
         self.address = address
-        self.decoder = MessageDecoder()
+        self.checked_offset = 0
+        self.classic: MessageDecoder | None = None
+        self.frames: FrameDecoder | None = None
+        self.handshake: ServerHandshake | None = ServerHandshake(
+            terms, os.urandom(native.NONCE_BYTES)
+        )
+        self.heard_ns = now_ns
         self.opened_ns = now_ns
         self.peer = f"{address}:{port}"
+        self.pinged_ns = now_ns
         self.socket = peer_socket
+        self.tls_pending = terms.tls is not None
+        self.told_lost = 0
         self.waits_to_write = False
-        self.writer = writer
+        self.writer: RecordWriter | None = None
 
 
 class RelayServer:
@@ -64,34 +93,42 @@ class RelayServer:
         protected: bool = False,
         connection_limit: int = 512,
         buffer_bytes: int = 2 << 20,
+        terms: RelayTerms | None = None,
+        peers: Peers | None = None,
     ) -> None:
         """Nothing is opened yet. `host` "" means all IPv4 addresses of this host.
 
         `protected`: while connections of one tcpcopy host are open, those of others are refused.
-        `buffer_bytes` bounds what waits for one connection.
+        `buffer_bytes` bounds what waits for one connection. `batch_records` and `layout` are for
+        classic peers. `terms`: what is spoken, with which secret; `peers`: who may connect.
         """
         self.router = router
         self.host = host
         self.port = port
-        self.accepted = 0
-        self.refused = 0  # over the limit, or protected
+        self.accepted = 0  # connections whose handshake was over
+        self.refused = 0  # not allowed, over a limit, or protected
+        self.crowded_out = 0  # made room for newer ones
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
+        self.peers = peers or Peers()
         self._layout = layout
         self._batch_records = batch_records
         self._buffer_bytes = buffer_bytes
         self._connection_limit = connection_limit
         self._connections: dict[int, _Connection] = {}
+        self._in_handshake: dict[int, _Connection] = {}  # those of them, the oldest first
         self._lost_of_closed = 0  # RecordWriter.lost of connections that are gone
+        self._now_ns = 0  # of the last call
         self._poll = select.epoll()
         self._paused = False  # out of descriptors: nothing is accepted until the next timers
         self._protected = protected
         self._listener: socket.socket | None = None
+        self._terms = terms or RelayTerms()
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
-        return len(self._connections)
+        """Connections of tcpcopies that are open now."""
+        return len(self._connections) - len(self._in_handshake)
 
     def open(self) -> None:
         """Listen. Raises: UsageError when the address or port cannot be had."""
@@ -102,7 +139,7 @@ class RelayServer:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((self.host, self.port))
-            listener.listen(128)
+            listener.listen(_LISTEN_BACKLOG)
         except OSError as error:
             listener.close()
             raise _refusal(self.host, self.port, error) from None
@@ -117,6 +154,7 @@ class RelayServer:
 
     def service(self, now_ns: int) -> None:
         """Accept, read and write whatever is possible now; never blocks."""
+        self._now_ns = now_ns
         for fd, events in self._poll.poll(0):
             if self._listener is not None and fd == self._listener.fileno():
                 self._accept(now_ns)
@@ -142,17 +180,38 @@ class RelayServer:
                 self._send(connection)
 
     def run_timers(self, now_ns: int) -> None:
-        """Drop connections that opened and never said what they are; call about once a second."""
+        """Drop who says nothing, and say something to the others; call about once a second."""
+        self._now_ns = now_ns
         if self._paused and self._listener is not None:
             self._paused = False
             self._poll.register(self._listener.fileno(), select.EPOLLIN)
+        while self._in_handshake:
+            oldest = next(iter(self._in_handshake.values()))
+            if now_ns - oldest.opened_ns <= _HANDSHAKE_NS:
+                break
+            self._fault(oldest, RelayFault.SILENT)
         for connection in list(self._connections.values()):
-            if connection.decoder.version == 0 and now_ns - connection.opened_ns > _SILENCE_NS:
-                self._fault(connection, RelayFault.NOT_A_TCPCOPY)
+            writer = connection.writer
+            if not isinstance(writer, NativeWriter):
+                continue
+            if now_ns - connection.heard_ns >= native.SILENCE_NS:
+                self._fault(connection, RelayFault.SILENT)
+                continue
+            if writer.offset != connection.checked_offset:
+                connection.checked_offset = writer.offset
+                connection.pinged_ns = now_ns
+            idle = now_ns - connection.pinged_ns >= native.PING_NS
+            # Losses are told as soon as there is credit again to tell them.
+            if idle or (writer.lost != connection.told_lost and writer.allowed > writer.offset):
+                connection.pinged_ns = now_ns
+                connection.told_lost = writer.lost
+                writer.ping(writer.lost)
+                self._send(connection)
+        self.peers.look(now_ns)
 
     def lost_records(self) -> int:
-        """Records that were lost on the way to a tcpcopy, slow readers and broken connections."""
-        now = sum(connection.writer.lost for connection in self._connections.values())
+        """Answers that did not get to a tcpcopy, slow readers and broken connections."""
+        now = sum(c.writer.lost for c in self._connections.values() if c.writer is not None)
         return self._lost_of_closed + now + self.lost_at_close
 
     def close(self) -> None:
@@ -164,6 +223,8 @@ class RelayServer:
             self._listener.close()
             self._listener = None
         self._poll.close()
+
+    # --- coming in ----------------------------------------------------------------------------
 
     def _accept(self, now_ns: int) -> None:
         assert self._listener is not None
@@ -177,58 +238,185 @@ class RelayServer:
                     self._poll.unregister(self._listener.fileno())
                 return
             address, port = str(peer[0]), int(peer[1])
-            reason = self._reason_to_refuse(address)
-            if reason:
-                self.refused += 1
-                _log.warning("tcpcopy %s:%d refused: %s", address, port, reason)
+            if not self.peers.is_allowed(address):
+                self._refuse(address, "its address is not in --allow")
                 peer_socket.close()
                 continue
-            _prepare(peer_socket)
+            if len(self._in_handshake) >= _MOST_IN_HANDSHAKE:
+                self._crowd_out()
+            try:
+                peer_socket = self._prepare(peer_socket)
+            except OSError:  # it is gone already
+                peer_socket.close()
+                continue
             fd = peer_socket.fileno()
-            writer = RecordWriter(fd, self._batch_records, self._buffer_bytes, self._layout)
-            self._connections[fd] = _Connection(peer_socket, address, port, writer, now_ns)
+            connection = _Connection(peer_socket, address, port, self._terms, now_ns)
+            self._connections[fd] = self._in_handshake[fd] = connection
             self._poll.register(fd, select.EPOLLIN)
-            self.accepted += 1
+
+    def _crowd_out(self) -> None:
+        """Drop the oldest in the handshake, of the host that has most there."""
+        waiting = self._in_handshake.values()
+        ((most, _),) = Counter(connection.address for connection in waiting).most_common(1)
+        self.crowded_out += 1
+        self._drop(next(connection for connection in waiting if connection.address == most))
+
+    def _prepare(self, peer_socket: socket.socket) -> socket.socket:
+        peer_socket.setblocking(False)
+        watch_peer(peer_socket, 10, 5, 30_000)
+        if self._terms.tls is None:
+            return peer_socket
+        return self._terms.tls.wrap_socket(
+            peer_socket, server_side=True, do_handshake_on_connect=False
+        )
+
+    def _refuse(self, address: str, reason: str) -> None:
+        self.refused += 1
+        self.peers.log_refusal(address, reason, self._now_ns)
 
     def _reason_to_refuse(self, address: str) -> str:
-        if len(self._connections) >= self._connection_limit:
+        if self.connections >= self._connection_limit and not self._make_room(address):
             return f"{self._connection_limit} connections are open, which is the most"
+        if not self.peers.has_room(address):
+            return f"{self.peers.count} tcpcopies are connected, which is the most (--max-peers)"
         if self._protected:
             for connection in self._connections.values():
-                if connection.address != address:
+                if connection.address != address and connection.handshake is None:
                     return f"-c protects the connections of {connection.address}"
         return ""
 
+    def _make_room(self, address: str) -> bool:
+        """Let a host with many connections have one less, for one with fewer."""
+        most = self.peers.most_connected(address)
+        newest = None
+        for connection in self._connections.values():
+            if connection.address == most and connection.handshake is None:
+                newest = connection
+        if newest is None:
+            return False
+        self.crowded_out += 1
+        self._drop(newest, "another tcpcopy needs the room")
+        return True
+
+    # --- reading ------------------------------------------------------------------------------
+
     def _receive(self, connection: _Connection) -> None:
         try:
+            if connection.tls_pending:
+                assert isinstance(connection.socket, ssl.SSLSocket)
+                connection.socket.do_handshake()
+                connection.tls_pending = False
             data = connection.socket.recv(_RECEIVE_BYTES)
-        except (BlockingIOError, InterruptedError):
+        except WOULD_BLOCK:
             return
         except OSError as error:
-            self._drop(connection, error.strerror or "broken")
+            if connection.tls_pending:
+                with contextlib.suppress(OSError):  # or the alert just sent is lost with a reset
+                    socket.socket.recv(connection.socket, _RECEIVE_BYTES)
+                detail = f"{RelayFault.TLS.description} ({problem_of(error)})"
+                self._fault(connection, RelayFault.TLS, detail)
+            else:
+                self._drop(connection, problem_of(error))
             return
         if not data:
             self._drop(connection, "closed by it")
             return
-        decoder = connection.decoder
-        announced_before = decoder.version
-        self.router.messages(connection.writer, decoder.feed(data))
-        if decoder.fault:
-            self._fault(connection, decoder.fault)
-        elif decoder.version != announced_before:
-            _log.info("tcpcopy %s connected, version %d", connection.peer, decoder.version)
+        connection.heard_ns = self._now_ns
+        if connection.handshake is not None:
+            self._shake_hands(connection, connection.handshake, data)
+        else:
+            self._take(connection, data)
+
+    def _shake_hands(
+        self, connection: _Connection, handshake: ServerHandshake, data: bytes
+    ) -> None:
+        answer = handshake.feed(data)
+        reason = ""
+        if handshake.kind:
+            reason = self._reason_to_refuse(connection.address)
+            if reason:
+                answer = native.refused(RelayFault.NOT_ADMITTED) if answer else b""
+        if answer:
+            try:
+                sent = connection.socket.send(answer)
+            except OSError:
+                sent = -1
+            if sent != len(answer):  # a few bytes, into an empty socket buffer
+                self._drop(connection, "it does not read")
+                return
+        if reason:
+            self._refuse(connection.address, reason)
+            self._drop(connection)
+        elif handshake.fault:
+            self._fault(connection, handshake.fault)
+        elif handshake.kind:
+            self._admit(connection, handshake)
+
+    def _admit(self, connection: _Connection, handshake: ServerHandshake) -> None:
+        """It is a tcpcopy: give it a writer, and take what it has said already."""
+        fd = connection.socket.fileno()
+        peer = self.peers.connected(connection.address)
+        if handshake.kind == Kind.NATIVE:
+            connection.frames = FrameDecoder()
+            connection.writer = NativeWriter(
+                fd,
+                self._buffer_bytes,
+                peer,
+                window=handshake.window,
+                payload_bytes=handshake.payload_bytes,
+            )
+            shown = "native relay"
+        else:
+            connection.classic = MessageDecoder()
+            connection.writer = RecordWriter(
+                fd, self._batch_records, self._buffer_bytes, self._layout, peer
+            )
+            shown = "classic relay"
+        connection.handshake = None
+        del self._in_handshake[fd]
+        self.accepted += 1
+        self._take(connection, handshake.rest)
+        if connection.socket.fileno() >= 0:
+            self.peers.log(connection.address, "tcpcopy %s connected, %s", connection.peer, shown)
+
+    def _take(self, connection: _Connection, data: bytes) -> None:
+        """Bytes of a connection whose handshake is over."""
+        writer = connection.writer
+        assert writer is not None
+        if connection.classic is not None:
+            self.router.messages(writer, connection.classic.feed(data))
+            fault = connection.classic.fault
+        else:
+            assert connection.frames is not None
+            for kind, body in connection.frames.feed(data):
+                if kind == FrameType.SESSIONS_V4:
+                    self.router.messages(writer, body)
+                elif kind == FrameType.SESSIONS_V6:
+                    self.router.messages_v6(writer, body)
+                elif kind == FrameType.CREDIT:
+                    assert isinstance(writer, NativeWriter)
+                    writer.grant(native.read_credit(body))
+            fault = connection.frames.fault
+        if fault:
+            self._fault(connection, fault)
+        elif writer.sendable_bytes and not connection.waits_to_write:
+            self._send(connection)
+
+    # --- writing ------------------------------------------------------------------------------
 
     def _send(self, connection: _Connection) -> None:
         writer = connection.writer
-        while writer.pending_bytes:
+        if writer is None:
+            return
+        while writer.sendable_bytes:
             with writer.pending() as data:
                 try:
                     count = connection.socket.send(data)
-                except (BlockingIOError, InterruptedError):
+                except WOULD_BLOCK:
                     self._watch_writing(connection, True)
                     return
                 except OSError as error:
-                    problem = error.strerror or "broken"
+                    problem = problem_of(error)
                     break
             writer.sent(count)
         else:
@@ -242,35 +430,37 @@ class RelayServer:
             mask = select.EPOLLIN | (select.EPOLLOUT if wanted else 0)
             self._poll.modify(connection.socket.fileno(), mask)
 
-    def _fault(self, connection: _Connection, fault: RelayFault) -> None:
+    # --- going --------------------------------------------------------------------------------
+
+    def _fault(self, connection: _Connection, fault: RelayFault, detail: str = "") -> None:
         self.faults[fault] += 1
-        self._drop(connection, fault.description)
+        if connection.handshake is not None:
+            reason = detail or fault.description
+            self.peers.log_refusal(connection.address, reason, self._now_ns)
+            self._drop(connection)
+        else:
+            self._drop(connection, fault.description)
 
     def _drop(self, connection: _Connection, problem: str = "") -> None:
-        writer = connection.writer
         fd = connection.socket.fileno()
         del self._connections[fd]
         self._poll.unregister(fd)
         connection.socket.close()
+        writer = connection.writer
+        if writer is None:
+            del self._in_handshake[fd]
+            return
         lost = writer.pending_records
         self.lost_at_close += lost
         self._lost_of_closed += writer.lost
         writer.close()
+        self.peers.closed(connection.address)
         self.router.connection_closed()
         if problem:
             unsent = f", {lost} answers were not sent" if lost else ""
-            _log.info("tcpcopy %s gone: %s%s", connection.peer, problem, unsent)
-
-
-def _prepare(peer_socket: socket.socket) -> None:
-    """Send at once, and notice within half a minute when the host at the other end is gone."""
-    peer_socket.setblocking(False)
-    peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peer_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
-    peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
-    peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-    peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
+            self.peers.log(
+                connection.address, "tcpcopy %s gone: %s%s", connection.peer, problem, unsent
+            )
 
 
 def _refusal(host: str, port: int, error: OSError) -> UsageError:

@@ -146,6 +146,9 @@ class BrokenAnnouncer:
     def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> int:
         raise ZeroDivisionError("bug in announce")
 
+    def withdraw(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> None:
+        """What was not announced is withdrawn all the same."""
+
 
 class BrokenTransport(Transport):
     """Fails in connect."""

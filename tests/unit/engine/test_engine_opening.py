@@ -28,12 +28,16 @@ class Announcements:
 
     def __init__(self) -> None:
         self.made: list[tuple[bytes, int, bytes, int]] = []
+        self.withdrawn: list[tuple[bytes, int, bytes, int]] = []
         self.world: World | None = None
 
     def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> int:
         assert self.world is not None and self.world.batch.count == 0
         self.made.append((mapped, mapped_port, target, target_port))
         return 0
+
+    def withdraw(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int, /) -> None:
+        self.withdrawn.append((mapped, mapped_port, target, target_port))
 
 
 # --- targets and copies --------------------------------------------------------------------
@@ -166,6 +170,23 @@ def test_sessions_are_announced_before_their_syn() -> None:
         (CLIENT, CLIENT_PORT, OTHER.target_address, 9090),
     ]
     assert len(world.sent()) == 2
+
+
+def test_sessions_are_withdrawn_when_they_are_forgotten() -> None:
+    """Not when they end: what the target says while they linger is still wanted."""
+    announcements = Announcements()
+    world = World(announcer=announcements)
+    announcements.world = world
+    target = Answerer(world)
+    caller = Caller(world)
+    caller.connect()
+    target.settle()
+    caller.fin()
+    target.settle()
+    assert world.counts.live == 0 and announcements.withdrawn == []
+    world.run_to(10 * 60 * 1_000_000_000)
+    assert announcements.withdrawn == announcements.made
+    world.check_ended()
 
 
 def test_live_identities() -> None:

@@ -39,6 +39,31 @@ def answer(
     return ip + network_options + tcp + options + payload
 
 
+TARGET_V6 = bytes([0xFD, *range(14), 3])
+CLIENT_V6 = bytes([0xFD, *range(14), 7])
+
+
+def answer_v6(
+    *,
+    target: bytes = TARGET_V6,
+    target_port: int = 8080,
+    client: bytes = CLIENT_V6,
+    client_port: int = 40001,
+    flags: int = ACK,
+    options: bytes = b"",
+    payload: bytes = b"",
+) -> bytes:
+    """The same of IPv6."""
+    tcp = answer(
+        target_port=target_port,
+        client_port=client_port,
+        flags=flags,
+        options=options,
+        payload=payload,
+    )[20:]
+    return struct.pack("!IHBB", 0x60000000, len(tcp), 6, 64) + target + client + tcp
+
+
 def record(packet: bytes, size: int = 64) -> bytes:
     """The record that the C intercept makes of a packet without IP options."""
     transport = min((packet[32] >> 4) * 4, 44)

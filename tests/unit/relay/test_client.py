@@ -18,7 +18,7 @@ from tcpcopy.relay.classic import (
     encode_message,
     encode_version,
 )
-from tcpcopy.relay.client import LiveSession, RelayClient, met_itself
+from tcpcopy.relay.client import LiveSession, RelayClient, Unreachable, met_itself
 from tests.unit.relay.packets import CLIENT, TARGET, Collector, answer, batch, record
 
 MS = 1_000_000
@@ -141,7 +141,7 @@ def test_every_intercept_hears_of_every_session_over_its_connections_in_turn(sta
     setting.until(lambda: all(len(i.all_messages) == 4 for i in setting.intercepts))
     for intercept in setting.intercepts:
         assert sorted(ports(messages) for messages in intercept.messages) == [[1, 3], [2, 4]]
-        assert {decoder.version for decoder in intercept.decoders} == {6}
+        assert {decoder.version for decoder in intercept.decoders} == {7}  # C takes any above 6
         first = intercept.all_messages[0]
         assert first == encode_message(MessageType.ADD, CLIENT, ports([first])[0], TARGET, 8080)
 
@@ -176,7 +176,7 @@ def test_unreachable_intercepts_are_named() -> None:
         [("127.0.0.1", setting.intercepts[0].port), ("127.0.0.1", closed.port)], Collector()
     )
     unreachable = client.connect_all(time.monotonic_ns())
-    assert unreachable == [(f"127.0.0.1:{closed.port}", "Connection refused")]
+    assert unreachable == [Unreachable(f"127.0.0.1:{closed.port}", "Connection refused")]
     assert client.servers_up == 1
     client.close()
     setting.close()
@@ -258,17 +258,6 @@ def test_intercept_that_reads_too_slowly_costs_no_memory_and_hears_it_later(star
     intercept.reading = True
     setting.until(lambda: {*ports(intercept.all_messages)} >= {*range(60000, 60500)})
     assert not any(decoder.fault for decoder in intercept.decoders)
-
-
-def test_withdrawal_reaches_the_connection_that_announced(start: Start) -> None:
-    setting = start()
-    setting.client.announce(*session(1))
-    setting.client.withdraw(*session(1))
-    setting.client.flush(setting.now())
-    intercept = setting.intercepts[0]
-    setting.until(lambda: len(intercept.all_messages) == 3)
-    kinds = [[message[7] for message in messages] for messages in intercept.messages]
-    assert sorted(kinds) == [[MessageType.ADD, MessageType.REMOVE], [MessageType.REMOVE]]
 
 
 def test_intercept_that_sends_garbage_is_left_and_tried_again(start: Start) -> None:

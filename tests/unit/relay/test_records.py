@@ -287,20 +287,4 @@ def test_closed_writer_takes_nothing() -> None:
     writer.close()
     assert writer.closed and writer.pending_bytes == 0
     assert not writer.append(DATA, 0, len(DATA))
-    assert not writer.append_record(record(DATA))
-    assert writer.lost == 2
-
-
-def test_kept_record_is_packed_like_a_fresh_one() -> None:
-    packer = RecordWriter(batch_records=1)
-    kept = []
-    for packet in (HANDSHAKE, DATA):
-        packer.append(packet, 0, len(packet))
-        kept.append(packer.take_record())
-    assert kept == [record(HANDSHAKE), record(DATA)]
-    writer = RecordWriter()
-    for one in kept:
-        writer.append_record(one)
-    assert packed(writer) == batch(*kept)
-    with pytest.raises(ValueError, match="63 bytes"):
-        writer.append_record(bytes(63))
+    assert writer.lost == 1

@@ -309,7 +309,8 @@ def test_slow_tcpcopy_loses_answers_and_they_are_counted() -> None:
     [
         (answer()[:39], Drop.SHORT),
         (b"", Drop.SHORT),
-        (b"\x60" + answer()[1:], Drop.NOT_IP),
+        (b"\x70" + answer()[1:], Drop.NOT_IP),
+        (b"\x60" + answer()[1:], Drop.NOT_TCP),
         (b"\x44" + answer()[1:], Drop.BAD_HEADER),
         (b"\x4f" + answer()[1:], Drop.SHORT),
         (answer()[:6] + b"\x20\x00" + answer()[8:], Drop.FRAGMENT),
@@ -359,7 +360,7 @@ def test_target_address_may_be_left_out_of_account() -> None:
 
 
 def test_kept_records_have_the_layout_of_the_connection() -> None:
-    router = AnswerRouter(layout=Layout.BATCHED_PAYLOAD)
+    router = AnswerRouter()
     writer = RecordWriter(layout=Layout.BATCHED_PAYLOAD)
     packet = answer(flags=SYN | ACK, payload=b"fast open")
     feed(router, packet)

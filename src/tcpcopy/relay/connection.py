@@ -1,0 +1,242 @@
+"""One relay connection of tcpcopy's: its socket, what it speaks, what waits to be sent.
+
+Down, connecting, TLS handshake, relay handshake, up: `client.RelayClient` takes it from one to the
+next. Nothing here blocks; what fails raises OSError, and its owner closes the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+
+from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.relay import native
+from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, encode_message
+from tcpcopy.relay.handshake import ClientHandshake, Kind
+from tcpcopy.relay.native import FrameType, RelayTerms
+from tcpcopy.relay.native_records import NativeDecoder
+from tcpcopy.relay.records import RecordDecoder
+from tcpcopy.relay.sockets import WOULD_BLOCK
+
+_READS = 32  # of a TLS record at most each: then other connections have their turn
+# Credit is given again when so much of it has been used.
+_GRANT_BYTES = native.WINDOW_BYTES // 8
+
+
+class Connection:
+    """One connection to an intercept, or the wait for the next attempt."""
+
+    __slots__ = (
+        "attempt_until_ns",  # when an attempt under way is given up
+        "decide_until_ns",  # when an intercept that has said nothing is taken for a classic one
+        "decoder",  # once up
+        "granted",  # native: offset of its stream up to which intercept may send
+        "handshake",  # between connected and up
+        "heard_ns",  # native: bytes came last
+        "kind",  # what it speaks, once up
+        "marked",  # the owner's mark: it has something to send
+        "name",  # host for the TLS certificate
+        "next_attempt_ns",  # of a connection that is down
+        "out",  # bytes to send, as they are; the first message or frame may be sent in part
+        "problem",  # why the last attempt failed
+        "queued_v4",  # native: messages not put into frames yet
+        "queued_v6",
+        "retry_ns",  # the wait before the next attempt
+        "said_ns",  # native: bytes were sent last
+        "since_ns",  # up since
+        "socket",  # None: down
+        "tls_pending",  # the TLS handshake is not over
+        "told_lost",  # of the decoder, as counted already
+        "up",
+        "waits_to_write",
+        "was_up",  # it has been up before
+    )
+
+    def __init__(self, name: str, retry_ns: int) -> None:
+        self.attempt_until_ns = 0
+        self.decide_until_ns = 0
+        self.decoder: RecordDecoder | None = None
+        self.granted = 0
+        self.handshake: ClientHandshake | None = None
+        self.heard_ns = 0
+        self.kind = Kind.UNDECIDED
+        self.marked = False
+        self.name = name
+        self.next_attempt_ns = 0
+        self.out = bytearray()
+        self.problem = ""
+        self.queued_v4 = bytearray()
+        self.queued_v6 = bytearray()
+        self.retry_ns = retry_ns
+        self.said_ns = 0
+        self.since_ns = 0
+        self.socket: socket.socket | ssl.SSLSocket | None = None
+        self.tls_pending = False
+        self.told_lost = 0
+        self.up = False
+        self.waits_to_write = False
+        self.was_up = False
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sent."""
+        return len(self.out) + len(self.queued_v4) + len(self.queued_v6)
+
+    def due_ns(self) -> int:
+        """When the owner has to look at it, as long as it is not up."""
+        if self.socket is None:
+            return self.next_attempt_ns
+        if self.handshake is not None and not self.handshake.heard_native:
+            return min(self.attempt_until_ns, self.decide_until_ns)
+        return self.attempt_until_ns
+
+    # --- coming up ----------------------------------------------------------------------------
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """The TCP connection is there: put TLS on it."""
+        assert self.socket is not None
+        self.socket = context.wrap_socket(
+            self.socket, server_hostname=self.name, do_handshake_on_connect=False
+        )
+        self.tls_pending = True
+
+    def shake_tls(self) -> bool:
+        """Go on with the TLS handshake; whether it is over. Raises: OSError."""
+        assert isinstance(self.socket, ssl.SSLSocket)
+        try:
+            self.socket.do_handshake()
+        except WOULD_BLOCK:
+            return False
+        self.tls_pending = False
+        return True
+
+    def open_relay(self, terms: RelayTerms) -> None:
+        """Say what this end speaks. Raises: OSError."""
+        self.handshake = ClientHandshake(terms, os.urandom(native.NONCE_BYTES))
+        self.out = bytearray(self.handshake.opening())
+        self.write()
+
+    def read_handshake(self) -> None:
+        """Take what came in the relay handshake, and answer. Raises: OSError."""
+        assert self.socket is not None and self.handshake is not None
+        try:
+            data = self.socket.recv(4096)
+        except WOULD_BLOCK:
+            return
+        if not data:
+            raise ConnectionAbortedError("closed by it")
+        self.out += self.handshake.feed(data)
+        self.write()
+
+    def come_up(self, handler: PacketHandler, layout: Layout, now_ns: int) -> int:
+        """The handshake is over: read on what it found. Returns the answers that came with it."""
+        handshake = self.handshake
+        assert handshake is not None
+        self.handshake = None
+        self.kind = handshake.kind
+        self.up = True
+        self.since_ns = self.heard_ns = self.said_ns = now_ns
+        self.problem = ""
+        self.told_lost = 0
+        self.granted = native.WINDOW_BYTES
+        if self.kind == Kind.NATIVE:
+            self.decoder = NativeDecoder(handler)
+        else:
+            self.decoder = RecordDecoder(handler, layout)
+        return self.decoder.feed(handshake.rest, 0)
+
+    def close(self) -> None:
+        """Close the socket; what was queued is lost."""
+        assert self.socket is not None
+        self.socket.close()
+        self.socket = None
+        self.decoder = None
+        self.handshake = None
+        self.kind = Kind.UNDECIDED
+        self.out = bytearray()
+        self.queued_v4 = bytearray()
+        self.queued_v6 = bytearray()
+        self.tls_pending = False
+        self.up = False
+        self.waits_to_write = False
+
+    # --- while it is up -----------------------------------------------------------------------
+
+    def queue(self, kind: MessageType, session: tuple[bytes, int, bytes, int]) -> bool:
+        """Queue a session to be added or removed; False: it cannot be said in what is spoken."""
+        mapped, mapped_port, target, target_port = session
+        if len(mapped) == 4:
+            message = encode_message(kind, mapped, mapped_port, target, target_port)
+            if self.kind == Kind.NATIVE:
+                self.queued_v4 += message
+            else:
+                self.out += message
+            return True
+        if self.kind != Kind.NATIVE:
+            return False
+        self.queued_v6 += native.MESSAGE_V6.pack(target, mapped, target_port, mapped_port, kind)
+        return True
+
+    def write(self) -> bool:
+        """Send what is queued, as far as it goes; whether some is left. Raises: OSError."""
+        assert self.socket is not None
+        if self.queued_v4:
+            for piece in native.frames(FrameType.SESSIONS_V4, self.queued_v4, MESSAGE_BYTES):
+                self.out += piece
+            self.queued_v4 = bytearray()
+        if self.queued_v6:
+            messages = self.queued_v6
+            for piece in native.frames(FrameType.SESSIONS_V6, messages, native.MESSAGE_V6_BYTES):
+                self.out += piece
+            self.queued_v6 = bytearray()
+        try:
+            while self.out:
+                count = self.socket.send(self.out)
+                del self.out[:count]
+        except WOULD_BLOCK:
+            pass
+        return bool(self.out)
+
+    def read(self, timestamp_ns: int) -> int:
+        """Take the answers that came; 0 at the end of the stream, else 1, or a negative errno.
+
+        Raises: OSError (with TLS).
+        """
+        decoder = self.decoder
+        assert decoder is not None and self.socket is not None
+        if not isinstance(self.socket, ssl.SSLSocket):
+            return decoder.read(self.socket.fileno(), timestamp_ns)
+        for _ in range(_READS):
+            with decoder.space() as free:
+                try:
+                    count = self.socket.recv_into(free)
+                except WOULD_BLOCK:
+                    return 1
+            if count == 0:
+                return 0
+            decoder.received(count, timestamp_ns)
+            if decoder.fault:
+                return 1
+        return 1
+
+    def take_losses(self) -> int:
+        """Answers that intercept says it has lost since the last call."""
+        decoder = self.decoder
+        if not isinstance(decoder, NativeDecoder):
+            return 0
+        more = decoder.told_lost - self.told_lost
+        self.told_lost = decoder.told_lost
+        return max(more, 0)
+
+    def grant(self) -> bool:
+        """Give credit for what was taken; whether there is something to send."""
+        decoder = self.decoder
+        if not isinstance(decoder, NativeDecoder):
+            return False
+        wanted = decoder.consumed + native.WINDOW_BYTES
+        if wanted - self.granted < _GRANT_BYTES:
+            return False
+        self.granted = wanted
+        self.out += native.credit(wanted)
+        return True

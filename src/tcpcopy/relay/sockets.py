@@ -1,0 +1,36 @@
+"""Small things about the relay's sockets, plain or TLS, that both ends need."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+#: What a socket that does not block raises when it would; before OSError, of which some are kinds.
+WOULD_BLOCK: Final = (
+    BlockingIOError,
+    InterruptedError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+)
+
+
+def problem_of(error: OSError) -> str:
+    """What went wrong, for a log line."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "closed by it"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    return error.strerror or str(error) or "broken"
+
+
+def watch_peer(connection: socket.socket, idle_s: int, interval_s: int, give_up_ms: int) -> None:
+    """Send at once, and let the kernel notice when the peer's host is gone."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, give_up_ms)
