@@ -161,7 +161,7 @@ def test_nginx_http2_uploads(real: RealServers, mode: str) -> None:
     online, target = real.start(Nginx, http2=True)
     body = real.directory / "body"
     body.write_bytes(random.Random(2).randbytes(3_000_000))
-    curl = [find_program("curl", "curl"), "-sf", "--http2-prior-knowledge", "-o", "/dev/null"]
+    curl = [find_program("curl", "curl"), "-sSf", "--http2-prior-knowledge", "-o", "/dev/null"]
     curl += ["--data-binary", f"@{body}", f"http://{online.host.v4}:{PORT}/upload"]
     with real.replay(mode) as replay:
         clients = [real.start_client(*curl) for _ in range(8)]
