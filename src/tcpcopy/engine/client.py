@@ -95,7 +95,8 @@ class TcpClient(ReceiveHalf):
         target_port: int,
     ) -> None:
         """See `Timed.set_up_timed`."""
-        self.set_up_receiver(context, queue, address, port, target_address, target_port)
+        self.set_up_sender(context, queue, address, port, target_address, target_port)
+        self.set_up_receiver()
         self.challenge_ns = 0
         self.progress_ns = 0
         self.rst_deadline_ns = 0

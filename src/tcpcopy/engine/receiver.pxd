@@ -22,15 +22,7 @@ cdef class ReceiveHalf(SendHalf):
     cdef public unsigned char ack_now
     cdef public unsigned char rcv_wscale
 
-    cdef void set_up_receiver(
-        self,
-        Context context,
-        ChunkQueue queue,
-        bytes address,
-        int port,
-        bytes target_address,
-        int target_port,
-    ) except *
+    cdef void set_up_receiver(self) except *
     @cython.locals(end=cython.longlong)
     cpdef int take_payload(
         self, long long offset, long long length, bint is_fin, bint pushed, long long now_ns

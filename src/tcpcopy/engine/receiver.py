@@ -14,8 +14,6 @@ from __future__ import annotations
 import cython
 
 from tcpcopy.engine import seqnum
-from tcpcopy.engine.chunk import ChunkQueue
-from tcpcopy.engine.context import Context
 from tcpcopy.engine.sender import SendHalf
 from tcpcopy.packet import flags
 
@@ -48,28 +46,8 @@ class ReceiveHalf(SendHalf):
         "target_fin",  # server offset of the target's FIN, -1 while unknown
     )
 
-    def __init__(
-        self,
-        context: Context,
-        queue: ChunkQueue,
-        address: bytes,
-        port: int,
-        target_address: bytes,
-        target_port: int,
-    ) -> None:
-        self.set_up_receiver(context, queue, address, port, target_address, target_port)
-
-    def set_up_receiver(
-        self,
-        context: Context,
-        queue: ChunkQueue,
-        address: bytes,
-        port: int,
-        target_address: bytes,
-        target_port: int,
-    ) -> None:
-        """See `Timed.set_up_timed`."""
-        self.set_up_sender(context, queue, address, port, target_address, target_port)
+    def set_up_receiver(self) -> None:
+        """See `Timed.set_up_timed`; after `set_up_sender`."""
         self.early: list[tuple[int, int]] | None = None
         self.ack_now = 0
         self.early_newest = 0

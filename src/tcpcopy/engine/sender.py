@@ -87,17 +87,6 @@ class SendHalf(Replayed):
         "timestamps",  # both sides use timestamps
     )
 
-    def __init__(
-        self,
-        context: Context,
-        queue: ChunkQueue,
-        address: bytes,
-        port: int,
-        target_address: bytes,
-        target_port: int,
-    ) -> None:
-        self.set_up_sender(context, queue, address, port, target_address, target_port)
-
     def set_up_sender(
         self,
         context: Context,

@@ -12,6 +12,8 @@ import struct
 from enum import IntEnum
 from typing import Final
 
+from tcpcopy.report.described import Described
+
 DEFAULT_PORT: Final = 36524
 #: What the first message on a connection announces.
 VERSION: Final = 6
@@ -65,16 +67,8 @@ class Layout(IntEnum):
         return MAX_PAYLOAD_BATCH if self is Layout.BATCHED_PAYLOAD else MAX_BATCH
 
 
-class RelayFault(IntEnum):
+class RelayFault(Described):
     """Why a relay connection cannot go on and has to be closed; NONE while it is sound."""
-
-    description: str
-
-    def __new__(cls, value: int, description: str = "") -> RelayFault:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        return member
 
     NONE = (0, "sound")
     NOT_A_TCPCOPY = (1, "the first message is not a version message")

@@ -6,30 +6,13 @@ array of drops counts what was used. `engine/flow.py` is where they are counted.
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Final, Self
+from typing import Final
+
+from tcpcopy.report.described import Described, Ending
 
 
-class FlowOutcome(IntEnum):
-    """How a captured flow ended; each ends in exactly one of these.
-
-    `description` is one line for the summary. `is_loss`: a datagram of the client did not reach
-    the target, so the exit code is 1. `is_skip`: left out because the user asked for it.
-    """
-
-    description: str
-    is_loss: bool
-    is_skip: bool
-
-    def __new__(
-        cls, value: int, description: str, is_loss: bool = True, is_skip: bool = False
-    ) -> Self:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        member.is_loss = is_loss
-        member.is_skip = is_skip
-        return member
+class FlowOutcome(Ending):
+    """How a captured flow ended; each ends in exactly one of these."""
 
     REPLAYED = (1, "every captured datagram sent", False)
     REFUSED = (2, "refused by the target (ICMP)")
@@ -42,19 +25,11 @@ class FlowOutcome(IntEnum):
     INTERNAL_ERROR = (9, "ended by an error inside tcpcopy")
 
 
-class DatagramDrop(IntEnum):
+class DatagramDrop(Described):
     """Why a captured packet, or a datagram of a flow, was not sent; 0 instead: it was.
 
     The first members are what `packet.segment.parse_udp` returns.
     """
-
-    description: str
-
-    def __new__(cls, value: int, description: str) -> Self:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        return member
 
     # Packets: never came as far as a flow.
     NOT_IP = (1, "neither IPv4 nor IPv6")

@@ -1,6 +1,6 @@
 """The closed lists: how a session ended, and why a packet was not used.
 
-Imports nothing. It stands in the lowest layer so that reports can name what the engine counts;
+It stands in the lowest layer so that reports can name what the engine counts;
 `engine/outcome.py` is the name under which the layers above import it.
 
 The numbers are contiguous and start at 1: plain arrays of `OUTCOME_SLOTS` and `DROP_SLOTS` counts
@@ -10,30 +10,13 @@ outcomes stays 0. Members are only ever appended: JSON reports and C constants c
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import Final, Self
+from typing import Final
+
+from tcpcopy.report.described import Described, Ending
 
 
-class Outcome(IntEnum):
-    """How a captured session ended; every session ends in exactly one of these.
-
-    `description` is one line for the summary. `is_loss`: something the client sent did not reach
-    the target, so the exit code is 1. `is_skip`: left out because the user asked for it.
-    """
-
-    description: str
-    is_loss: bool
-    is_skip: bool
-
-    def __new__(
-        cls, value: int, description: str, is_loss: bool = True, is_skip: bool = False
-    ) -> Self:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        member.is_loss = is_loss
-        member.is_skip = is_skip
-        return member
+class Outcome(Ending):
+    """How a captured session ended; every session ends in exactly one of these."""
 
     REPLAYED = (1, "replayed in full", False)
     CLIENT_RESET = (2, "replayed, ended by the client's reset", False)
@@ -58,20 +41,12 @@ class Outcome(IntEnum):
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
 
 
-class Drop(IntEnum):
+class Drop(Described):
     """Why a packet (captured, or an answer) was not used; 0 instead of a member: it was used.
 
     `description` is one line for the summary. Packets that are dropped for good reason
     (duplicates, acknowledgements) are counted here as well, so that the sums close.
     """
-
-    description: str
-
-    def __new__(cls, value: int, description: str) -> Self:
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.description = description
-        return member
 
     # The packet itself cannot be read.
     NOT_IP = (1, "neither IPv4 nor IPv6")
