@@ -21,6 +21,8 @@ def cast(kind: Any, value: Any) -> Any:
 
 # Integers never wrap uncompiled, so one stand-in does for all of their C types.
 char = schar = uchar = short = ushort = uint = int
+int = int  # noqa: PLW0127  # as a name of this module
+double = float
 long = ulong = longlong = ulonglong = Py_ssize_t = int
 
 

@@ -153,8 +153,8 @@ class DatagramSockets(DatagramOutput):
             self.flush()
         if length:
             _copy(self._view, self._used, data, at, length)
-        self._offsets[self._queued] = self._used
-        self._lengths[self._queued] = length
+        self._offsets[self._queued] = cython.cast(cython.int, self._used)
+        self._lengths[self._queued] = cython.cast(cython.int, length)
         self._legs.append(leg)
         self._used += length
         self._queued += 1
@@ -243,7 +243,8 @@ class DatagramSockets(DatagramOutput):
             leg = self._by_fd.get(fd)
             if leg is not None:
                 self._receive(leg)
-        return len(events)
+        number: int = cython.cast(cython.int, len(events))
+        return number
 
     def _receive(self, leg: Leg) -> None:
         """Count answers and errors that wait at the socket."""

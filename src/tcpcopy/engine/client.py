@@ -190,7 +190,7 @@ class TcpClient(ReceiveHalf):
         if self.timestamps:
             self.mss -= 12
             self.timestamp_recent = cython.cast(cython.uint, segment.timestamp_value)
-        self.mss = max(self.mss, 48)
+        self.mss = cython.cast(cython.int, max(self.mss, 48))
         both = self.syn_sack and segment.sack_permitted
         self.sack_permitted = cython.cast(cython.uchar, both)
         if self.syn_wscale >= 0 and segment.window_scale >= 0:

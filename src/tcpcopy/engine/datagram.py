@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.flow import DatagramCounts, DatagramOutput, Flow, FlowList, Leg
 from tcpcopy.engine.ports import Sampling, Transfers
 from tcpcopy.packet import flags
@@ -228,7 +230,7 @@ class DatagramEngine(PacketHandler):
         if len(self.flows) >= self.max_entries or (self.memory_is_short and self.flows):
             self._end_oldest()
         flow = Flow(key, self.now_ns)
-        number = len(targets) * self.copies
+        number = cython.cast(cython.int, len(targets) * self.copies)
         self.counts.seen += number
         if number > self.most_legs:
             self.most_legs = number

@@ -220,7 +220,7 @@ class Engine(PacketHandler):
         session.syn_ns = 0
         if not self.pure_acks:
             return  # this is a request, after who knows how long a thought
-        as_captured = int(rtt * self.context.speed)
+        as_captured = int(cython.cast(cython.double, rtt) * self.context.speed)
         if _MIN_RTT <= as_captured <= _MAX_RTT:
             session.client_rtt_ns = cython.cast(cython.uint, as_captured)
             self.context.counts.far += 1

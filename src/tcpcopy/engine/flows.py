@@ -102,7 +102,8 @@ class _Part(Places):
 
     def __init__(self) -> None:
         super().__init__()
-        self.items: list[Session | None] = [None] * (self.mask + 1)  # for each place
+        size = cython.cast(cython.Py_ssize_t, self.mask + 1)
+        self.items: list[Session | None] = [None] * size  # for each place
         self.before = self.items  # while all moves: what stood at the old places
 
     def move(self, place: int, to: int) -> None:
@@ -113,7 +114,7 @@ class _Part(Places):
 
     def begin_move(self, size: int) -> None:
         self.before = self.items
-        self.items = [None] * size
+        self.items = [None] * cython.cast(cython.Py_ssize_t, size)
 
     def carry(self, place: int, to: int) -> None:
         self.items[to] = self.before[place]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.flow import DatagramCounts, DatagramOutput, Leg
 from tcpcopy.engine.ports import Identities
 from tcpcopy.packet.batch import PacketBatch, datagram_packets
@@ -74,8 +76,8 @@ class PacketOutput(DatagramOutput):
         if batch.count + needed > batch.capacity:
             self.flush()
         number = len(self._legs)
-        self._starts[number] = batch.count
-        self._lengths[number] = length
+        self._starts[number] = cython.cast(cython.int, batch.count)
+        self._lengths[number] = cython.cast(cython.int, length)
         self._legs.append(leg)
         leg.queued += 1
         self.packets += batch.udp(

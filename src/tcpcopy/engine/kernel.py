@@ -205,7 +205,7 @@ class KernelClient(Replayed):
                 self.writable = 0
                 return 0
             if taken < 0:
-                self.on_error(-taken, now_ns)
+                self.on_error(cython.cast(cython.int, -taken), now_ns)
                 return 0
             self.sent += taken
             self.acknowledged = self.sent

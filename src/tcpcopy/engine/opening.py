@@ -152,7 +152,7 @@ class Opener:
         """Ask --rate when the session may connect; 0, or the outcome when it may not."""
         opens_ns: int = self.rate.admit(now_ns)
         if opens_ns < 0:
-            outcome = -opens_ns
+            outcome: int = cython.cast(cython.int, -opens_ns)
             self.left_out = _SKIPPED_SESSION if outcome == _SKIPPED_RATE else _SHED_SESSION
             return outcome
         session.opens_ns = opens_ns if opens_ns > now_ns else 0

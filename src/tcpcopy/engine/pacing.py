@@ -146,8 +146,9 @@ class PacedHalf(CapturedHalf):
         if (
             not first
             and self.client_rtt_ns >= _RTT_FLOOR
-            and (chunk.captured_ns - self.previous_turn_ns) * self.context.speed
-            < self.client_rtt_ns * 3 // 4
+            and cython.cast(cython.double, chunk.captured_ns - self.previous_turn_ns)
+            * self.context.speed
+            < cython.cast(cython.double, self.client_rtt_ns * 3 // 4)
             and chunk.kind < _FIN
         ):
             self.streaming = 1  # faster than any reaction could be

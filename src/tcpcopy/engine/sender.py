@@ -101,9 +101,9 @@ class SendHalf(Replayed):
         self.context = context
         self.queue = queue
         self.address = address
-        self.port = port
+        self.port = cython.cast(cython.ushort, port)
         self.target_address = target_address
-        self.target_port = target_port
+        self.target_port = cython.cast(cython.ushort, target_port)
         self.cursor: Chunk | None = None
         self.sacked: list[tuple[int, int]] | None = None
         self.ack_deadline_ns = 0

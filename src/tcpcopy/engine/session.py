@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import cython
+
 from tcpcopy.engine import chunk as chunks
 from tcpcopy.engine import replayed as endings
 from tcpcopy.engine.context import Context
@@ -84,13 +86,13 @@ class Session(PacedHalf):
         self.captured_addresses = 0
         self.captured_ports = 0
         self.captured_wide: bytes | None = None
-        self.copy = copy
+        self.copy = cython.cast(cython.ushort, copy)
         self.cut = 0
         self.gate_deadline_ns = 0
         self.lingers = 0
         self.mapped_port = 0
         self.opens_ns = 0
-        self.outcome = _NONE
+        self.outcome = cython.cast(cython.uchar, _NONE)
         self.received_seen = 0
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
         self.sibling: Session | None = None
@@ -238,7 +240,7 @@ class Session(PacedHalf):
             or not self.replayed.established
         )
         if busy != self.busy:
-            self.busy = busy
+            self.busy = cython.cast(cython.uchar, busy)
             self.context.counts.busy += 1 if busy else -1
         return 0
 

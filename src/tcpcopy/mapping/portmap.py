@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from array import array
 
+import cython
+
 from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
 
 _PART_SHIFT = PART_SHIFT
@@ -55,7 +57,7 @@ class PortMap:
         hashed = mix(number, 0, self._seed)
         part: _Ports = self._parts[hashed >> _PART_SHIFT]
         place = self._place(part, hashed, number)
-        return part.entries[place] & _PORT_MASK if place >= 0 else 0
+        return cython.cast(cython.int, part.entries[place] & _PORT_MASK) if place >= 0 else 0
 
     def add(self, number: int, port: int) -> None:
         """Give a port to a number that has none."""

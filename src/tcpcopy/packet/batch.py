@@ -136,8 +136,7 @@ class PacketBatch:
         _put16(view, at + 2, destination_port)
         _put32(view, at + 4, seq)
         _put32(view, at + 8, ack)
-        view[at + 12] = (tcp_header >> 2) << 4
-        view[at + 13] = flags
+        _put16(view, at + 12, (tcp_header >> 2) << 12 | flags)
         _put16(view, at + 14, window)
         _put32(view, at + 16, 0)  # checksum, urgent pointer
         write = at + 20
@@ -148,7 +147,9 @@ class PacketBatch:
             _put_bytes(view, write, options, 0, options_length)
             write += options_length
         self._put_payload(write, payload, payload_at, payload_length, segment_size)
-        self.lengths[self.count] = header + (tcp_header if segment_size else tcp_length)
+        self.lengths[self.count] = cython.cast(
+            cython.int, header + (tcp_header if segment_size else tcp_length)
+        )
         if address_size == 4:
             _put_ipv4(view, start, 20 + tcp_length, self.identification, source, destination)
             parts = (payload_length + segment_size - 1) // segment_size if segment_size else 1
@@ -170,11 +171,11 @@ class PacketBatch:
 
         Noted, it is kept alive.
         """
-        self.sizes[self.count] = segment_size
+        self.sizes[self.count] = cython.cast(cython.int, segment_size)
         if segment_size:
             self.payloads[self.count] = payload
-            self.payload_at[self.count] = payload_at
-            self.payload_lengths[self.count] = payload_length
+            self.payload_at[self.count] = cython.cast(cython.int, payload_at)
+            self.payload_lengths[self.count] = cython.cast(cython.int, payload_length)
             self.lent = 1
         elif payload_length:
             _put_bytes(self.view, write, payload, payload_at, payload_length)
@@ -237,7 +238,7 @@ class PacketBatch:
                 checksum = checksum_fold(total)
                 # RFC 768: a sum of 0 goes as its other form, 0 means "not computed".
                 _put16(view, begin + 6, checksum if checksum else 0xFFFF)
-            self.lengths[self.count] = write - start + piece
+            self.lengths[self.count] = cython.cast(cython.int, write - start + piece)
             self.count += 1
             packets += 1
             done += piece
@@ -291,15 +292,15 @@ def _put_data(view: Any, at: int, data: Any, data_at: int, length: int) -> None:
 
 
 def _put16(view: Any, at: int, value: int) -> None:
-    view[at] = (value >> 8) & 0xFF
-    view[at + 1] = value & 0xFF
+    view[at] = cython.cast(cython.uchar, (value >> 8) & 0xFF)
+    view[at + 1] = cython.cast(cython.uchar, value & 0xFF)
 
 
 def _put32(view: Any, at: int, value: int) -> None:
-    view[at] = (value >> 24) & 0xFF
-    view[at + 1] = (value >> 16) & 0xFF
-    view[at + 2] = (value >> 8) & 0xFF
-    view[at + 3] = value & 0xFF
+    view[at] = cython.cast(cython.uchar, (value >> 24) & 0xFF)
+    view[at + 1] = cython.cast(cython.uchar, (value >> 16) & 0xFF)
+    view[at + 2] = cython.cast(cython.uchar, (value >> 8) & 0xFF)
+    view[at + 3] = cython.cast(cython.uchar, value & 0xFF)
 
 
 def _put_timestamps(view: Any, at: int, value: int, echo: int) -> None:

@@ -249,7 +249,7 @@ def parse_options(segment: Segment, data: Any) -> None:
         elif kind == 2 and size == 4:
             segment.mss = _read16(data, at + 2)
         elif kind == 3 and size == 3:
-            segment.window_scale = min(data[at + 2], 14)  # RFC 7323 (2.3)
+            segment.window_scale = cython.cast(cython.int, min(data[at + 2], 14))  # RFC 7323 (2.3)
         elif kind == 4 and size == 2:
             segment.sack_permitted = 1
         elif kind == 5:
@@ -259,7 +259,7 @@ def parse_options(segment: Segment, data: Any) -> None:
 
 def _parse_sack(segment: Segment, data: Any, at: int, size: int) -> None:
     count = (size - 2) // 8
-    segment.sack_count = min(count, _MAX_SACK_BLOCKS)
+    segment.sack_count = cython.cast(cython.int, min(count, _MAX_SACK_BLOCKS))
     if count > 0:
         segment.sack_start_0 = _read32(data, at + 2)
         segment.sack_end_0 = _read32(data, at + 6)
