@@ -19,11 +19,14 @@ from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
+from tcpcopy.relay.desk import ProbeDesk
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.peers import Network, Peers
+from tcpcopy.relay.probing import Report
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
 from tcpcopy.report.outcome import Drop
+from tcpcopy.version import VERSION
 from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 _log = logging.getLogger("tcpcopy.intercept")
@@ -40,6 +43,7 @@ _BUSY_PACKETS: Final = 4
 _NAP_NS: Final = 500_000
 _HOUSEKEEPING_NS: Final = 250 * _MS
 _REPORT_NS: Final = 60 * _SECOND_NS
+_FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _RETURN_CONSTANT: Final = 0x06
 
@@ -95,6 +99,9 @@ class Interceptor:
                 limit=config.peer_limit,
                 sessions=config.peer_session_limit,
             ),
+        )
+        self.server.desk = ProbeDesk(
+            self.filter_expression, config.devices, self._state, config.capture_namespace
         )
         self.rings: list[Ring] = []
         self._places: list[int] = []  # of the rings, with the waiter
@@ -221,6 +228,21 @@ class Interceptor:
         """Answers that the kernel had no room for, on all rings."""
         return sum(ring.statistics()[1] for ring in self.rings)
 
+    def _state(self) -> Report:
+        """What a tcpcopy that probes is told of this intercept."""
+        counts = [ring.statistics() for ring in self.rings]
+        with inside(self.config.capture_namespace):
+            forwards_v4, forwards_v6 = (_forwards(name) for name in _FORWARDING)
+        return Report(
+            version=VERSION,
+            filter=self.filter_expression,
+            devices=tuple(name for name in self.config.devices if name != "any"),
+            received=sum(received for received, _ in counts),
+            dropped=sum(dropped for _, dropped in counts),
+            forwards_v4=forwards_v4,
+            forwards_v6=forwards_v6,
+        )
+
     def report(self) -> None:
         """Log the counts, unless nothing has changed since the last time."""
         router, server = self.router, self.server
@@ -290,9 +312,17 @@ def cut_to_headers(program: bytes) -> bytes:
     return b"".join(cut)
 
 
+def _forwards(name: str) -> bool | None:
+    """Whether this host passes packets on; None where that cannot be read."""
+    try:
+        return Path("/proc/sys/net", name).read_text().strip() != "0"
+    except OSError:
+        return None
+
+
 def _warn_of_forwarding() -> None:
     try:
-        forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
+        forwarding = Path("/proc/sys/net", _FORWARDING[0]).read_text().strip()
     except OSError:
         return
     if forwarding != "0":

@@ -78,6 +78,7 @@ class ClientHandshake(_Handshake):
         "_joined",  # JOIN was sent: WELCOME is awaited
         "_payload_bytes",
         "problem",  # with a fault: what it says to a user of tcpcopy
+        "takes_probes",  # the intercept answers PROBEs
     )
 
     def __init__(self, terms: RelayTerms, nonce: bytes, payload_bytes: int = 0) -> None:
@@ -85,6 +86,7 @@ class ClientHandshake(_Handshake):
         self._joined = False
         self._payload_bytes = payload_bytes
         self.problem = ""
+        self.takes_probes = False
 
     def opening(self) -> bytes:
         """What to send first; in mode CLASSIC all is decided by that."""
@@ -144,6 +146,7 @@ class ClientHandshake(_Handshake):
             )
             return b""
         self._joined = True
+        self.takes_probes = native.takes_probes(body)
         self._said = native.OPENING + native.frame(FrameType.HELLO, body)
         answer = native.join(
             self._nonce,

@@ -27,6 +27,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from tcpcopy.relay.classic import MESSAGE_BYTES, RelayFault
+from tcpcopy.relay.probing import PROBE_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -60,6 +61,8 @@ _HELLO: Final = struct.Struct("!HBx32s")
 _JOIN: Final = struct.Struct("!HBBQ32s")
 _CREDIT: Final = struct.Struct("!Q")
 _HAS_SECRET: Final = 1
+#: In the flags of a HELLO: this intercept answers PROBEs.
+PROBES: Final = 0x10
 _MAX_TEXT: Final = 300
 _MOST_CREDIT: Final = 1 << 62  # what a counter holds
 
@@ -84,6 +87,8 @@ class FrameType(IntEnum):
     ANSWERS = 0x87
     CREDIT = 0x88
     PING = 0x89
+    PROBE = 0x90  # probing.py
+    REPORT = 0x91
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ def is_opening(message: bytes) -> bool:
 
 def hello(nonce: bytes, has_secret: bool) -> bytes:
     """Intercept's first frame."""
-    return frame(FrameType.HELLO, _HELLO.pack(PROTOCOL, _HAS_SECRET * has_secret, nonce))
+    flags = _HAS_SECRET * has_secret | PROBES
+    return frame(FrameType.HELLO, _HELLO.pack(PROTOCOL, flags, nonce))
 
 
 def read_hello(body: bytes) -> tuple[int, bool] | None:
@@ -134,6 +140,11 @@ def read_hello(body: bytes) -> tuple[int, bool] | None:
         return None
     version, flags, _ = _HELLO.unpack(body)
     return version, bool(flags & _HAS_SECRET)
+
+
+def takes_probes(body: bytes) -> bool:
+    """Whether the intercept of this HELLO answers PROBEs."""
+    return len(body) == _HELLO.size and bool(_HELLO.unpack(body)[1] & PROBES)
 
 
 def join(nonce: bytes, secret: bytes, said: bytes, *, payload_bytes: int, window: int) -> bytes:
@@ -251,6 +262,8 @@ def _is_sound(kind: int, length: int) -> bool:
         return 0 < length <= MAX_BODY_BYTES and length % MESSAGE_V6_BYTES == 0
     if kind == FrameType.CREDIT:
         return length == _CREDIT.size
+    if kind == FrameType.PROBE:
+        return length == PROBE_BYTES
     return kind == FrameType.PING and length == 0
 
 

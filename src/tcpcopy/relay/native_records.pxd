@@ -4,6 +4,8 @@ from tcpcopy.relay.records cimport RecordDecoder, RecordWriter
 
 cdef int _ANSWERS
 cdef int _PING
+cdef int _REPORT
+cdef Py_ssize_t _MOST_REPORT
 cdef int _FRAME
 cdef Py_ssize_t _FRAME_HEADER
 cdef Py_ssize_t _ANSWERS_HEADER
@@ -26,6 +28,7 @@ cdef class NativeDecoder(RecordDecoder):
     cdef Py_ssize_t _body
     cdef readonly long long captured_ns
     cdef readonly long long consumed
+    cdef readonly bytes report
     cdef readonly long long told_lost
 
     @cython.locals(handed=cython.Py_ssize_t)
@@ -89,6 +92,10 @@ cdef class NativeWriter(RecordWriter):
     ) except -1
     @cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t)
     cpdef void ping(self, long long lost) except *
+    @cython.locals(
+        view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t, offset=cython.Py_ssize_t
+    )
+    cpdef int put_frame(self, bytes frame) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(
         view=cython.uchar[::1],

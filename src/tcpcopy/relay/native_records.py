@@ -16,10 +16,12 @@ import cython
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay.classic import Layout, RelayFault
 from tcpcopy.relay.native import FrameType
+from tcpcopy.relay.probing import MOST_REPORT_BYTES
 from tcpcopy.relay.records import Peer, RecordDecoder, RecordWriter
 
 _ANSWERS = int(FrameType.ANSWERS)
 _PING = int(FrameType.PING)
+_REPORT = int(FrameType.REPORT)
 _FRAME = int(RelayFault.FRAME)
 _FRAME_HEADER = 4
 _ANSWERS_HEADER = 12  # frame header and time
@@ -27,6 +29,7 @@ _RECORD_HEADER = 12
 _PING_BYTES = 12  # frame header and the count of lost answers
 _LONGEST_DELTA_NS = 4_000_000_000  # above 31 bits: a typed constant
 _MOST_IN_FRAME = 32768
+_MOST_REPORT = MOST_REPORT_BYTES
 _HIGHEST_16 = 65535
 _VERSION_4 = 0x45000000
 _VERSION_6 = 0x60000000
@@ -57,6 +60,7 @@ class NativeDecoder(RecordDecoder):
         "_body",  # bytes of the current frame of ANSWERS that are still to come
         "captured_ns",  # intercept's clock (CLOCK_REALTIME) when the last answer was captured
         "consumed",  # bytes of the stream unpacked, from the first on
+        "report",  # body of the last REPORT that came, b"" before
         "told_lost",  # answers that intercept could not send, as it says
         "_base_ns",  # time of the current frame
     )
@@ -67,6 +71,7 @@ class NativeDecoder(RecordDecoder):
         self._body = 0
         self.captured_ns = 0
         self.consumed = 0
+        self.report = b""
         self.told_lost = 0
 
     def _unpack(self, timestamp_ns: int) -> int:
@@ -100,6 +105,14 @@ class NativeDecoder(RecordDecoder):
             self._base_ns = (_read32(view, at + 4) << 32) | _read32(view, at + 8)
             self._body = length - (_ANSWERS_HEADER - _FRAME_HEADER)
             self.batches += 1
+        elif kind == _REPORT and length <= _MOST_REPORT:
+            if available < _FRAME_HEADER + length:
+                return 0
+            at += _FRAME_HEADER
+            self.report = bytes(self._buffer[at : at + length])
+            self._start += _FRAME_HEADER + length
+            self.consumed += _FRAME_HEADER + length
+            return 1
         else:
             self.fault = _FRAME
             return 0
@@ -275,6 +288,20 @@ class NativeWriter(RecordWriter):
         _put32(view, at + 8, lost)
         self._filled += _PING_BYTES
         self._packed += _PING_BYTES
+
+    def put_frame(self, frame: bytes) -> int:
+        """Let a whole frame go behind what is packed; 1 when done, 0 when the buffer is full."""
+        self._batch_at = -1
+        size = len(frame)
+        if self._filled + size > len(self._view) and not self._make_room(size):
+            return 0
+        at = self._filled
+        view = self._view
+        for offset in range(size):
+            view[at + offset] = frame[offset]
+        self._filled += size
+        self._packed += size
+        return 1
 
     def pending(self) -> memoryview:
         """What is to be sent. Closes the open frame; release it before the next call here."""

@@ -21,6 +21,7 @@ from collections import Counter
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import MAX_BATCH, Layout, MessageDecoder, RelayFault
+from tcpcopy.relay.desk import ProbeDesk
 from tcpcopy.relay.handshake import Kind, ServerHandshake
 from tcpcopy.relay.native import FrameDecoder, FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeWriter
@@ -111,6 +112,7 @@ class RelayServer:
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
         self.peers = peers or Peers()
+        self.desk: ProbeDesk | None = None  # answers probes
         self._layout = layout
         self._batch_records = batch_records
         self._buffer_bytes = buffer_bytes
@@ -208,6 +210,8 @@ class RelayServer:
                 writer.ping(writer.lost)
                 self._send(connection)
         self.peers.look(now_ns)
+        if self.desk is not None:
+            self.desk.look(now_ns)
 
     def lost_records(self) -> int:
         """Answers that did not get to a tcpcopy, slow readers and broken connections."""
@@ -222,6 +226,8 @@ class RelayServer:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        if self.desk is not None:
+            self.desk.close()
         self._poll.close()
 
     # --- coming in ----------------------------------------------------------------------------
@@ -396,11 +402,21 @@ class RelayServer:
                 elif kind == FrameType.CREDIT:
                     assert isinstance(writer, NativeWriter)
                     writer.grant(native.read_credit(body))
+                elif kind == FrameType.PROBE:
+                    assert isinstance(writer, NativeWriter)
+                    self._report(connection, writer, body)
             fault = connection.frames.fault
         if fault:
             self._fault(connection, fault)
         elif writer.sendable_bytes and not connection.waits_to_write:
             self._send(connection)
+
+    def _report(self, connection: _Connection, writer: NativeWriter, body: bytes) -> None:
+        """Answer a PROBE: always, whatever there is to say."""
+        report = None
+        if self.desk is not None:
+            report = self.desk.answer(connection.socket.fileno(), body, self._now_ns)
+        writer.put_frame(native.frame(FrameType.REPORT, report or b"{}"))
 
     # --- writing ------------------------------------------------------------------------------
 
