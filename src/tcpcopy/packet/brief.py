@@ -94,7 +94,8 @@ def _read_icmp(version: int, source: bytes, destination: bytes, body: bytes) -> 
         UNREACHABLE,
         quoted[first : first + size],
         quoted[second : second + size],
-        *ports,
+        ports[0],
+        ports[1],
         reporter=source,
         code=body[0] << 8 | body[1],
     )
