@@ -14,10 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tcpcopy import doctor_cli
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.doctor.checkup import check_tcpcopy
+from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor_plan import plan_of
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
@@ -67,6 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         from tcpcopy.inspect_cli import main as inspect_main
 
         return inspect_main(arguments[1:])
+    if arguments[:1] == ["doctor"]:
+        return doctor_cli.run("tcpcopy", arguments[1:], examine)
     try:
         os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
@@ -81,8 +87,20 @@ def main(argv: list[str] | None = None) -> int:
     return run_command("tcpcopy", options.daemon, lambda startup: _run(options, startup))
 
 
-def check_networks(options: Options) -> None:
-    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError."""
+def examine(arguments: Sequence[str]) -> list[Finding]:
+    """What `tcpcopy doctor` finds for the options of a run. Raises: UsageError."""
+    os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
+    options = option_table.parse(arguments)
+    check_networks(options, privileged=False)
+    plan = plan_of(options, copier_config(options), report_context(options).mode)
+    return check_tcpcopy(plan)
+
+
+def check_networks(options: Options, *, privileged: bool = True) -> None:
+    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError.
+
+    `privileged`: the right to capture is looked for, too.
+    """
 
     def is_local_in(namespace: Namespace | None) -> Callable[[bytes], bool]:
         def is_local(address: bytes) -> bool:
@@ -94,7 +112,7 @@ def check_networks(options: Options) -> None:
     capture, send = options.capture_namespace, options.send_namespace
     sender = None if same(capture, send) else is_local_in(send)
     option_table.check_host(options, is_local_in(capture), sender)
-    if options.recorded is None or not options.socket_mode:
+    if privileged and (options.recorded is None or not options.socket_mode):
         with inside(capture):
             check_privilege()
 

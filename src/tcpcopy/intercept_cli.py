@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tcpcopy import doctor_cli
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -20,8 +21,12 @@ from tcpcopy.arguments import (
     read_words,
     refuse_same_files,
 )
+from tcpcopy.doctor.checkup import check_intercept
+from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor_plan import intercept_plan_of
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
+from tcpcopy.process_options import no_check_option
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
 from tcpcopy.relay.peers import Network
 from tcpcopy.relay_options import relay_options, relay_terms
@@ -103,6 +108,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "the certificate shown to tcpcopy, in PEM form"),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
+    no_check_option(_PROCESS, "intercept"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -112,7 +118,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
 _PARSER: Final = make_parser(
     "intercept",
     OPTIONS,
-    usage="intercept [-i DEVICE,...] [-F FILTER] [options]",
+    usage="intercept [-i DEVICE,...] [-F FILTER] [options]\n"
+    "       intercept doctor OPTIONS... [--help]",
     description=(
         "Runs on the assistant host: picks up the target's answers to mapped clients, which a\n"
         "route on the target sends here, and gives their headers to the tcpcopies that connect."
@@ -131,6 +138,7 @@ class InterceptOptions:
     config: InterceptConfig
     log_file: str | None = None  # absolute, as is the other
     pid_file: str | None = None
+    check: bool = True  # whether the host is checked at the start
     daemon: bool = False
     show: str = ""  # "help" or "version": print that and exit
 
@@ -174,14 +182,18 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         config,
         log_file=file_to_write(words.get("log")),
         pid_file=file_to_write(words.get("pid_file")),
+        check="no_check" not in words,
         daemon="daemon" in words,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `intercept`; returns the exit code: 0 after a stop signal, 2 for bad usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["doctor"]:
+        return doctor_cli.run("intercept", arguments[1:], examine)
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
+        options = parse(arguments)
     except UsageError as error:
         say(f"intercept: {error}\n", sys.stderr)
         return 2
@@ -190,6 +202,11 @@ def main(argv: list[str] | None = None) -> int:
         say(help_text() if is_help else f"{version_line('intercept')}\n", sys.stdout)
         return 0
     return run_command("intercept", options.daemon, lambda startup: _run(options, startup))
+
+
+def examine(arguments: Sequence[str]) -> list[Finding]:
+    """What `intercept doctor` finds for the options of a run. Raises: UsageError."""
+    return check_intercept(intercept_plan_of(parse(arguments).config))
 
 
 def help_text() -> str:

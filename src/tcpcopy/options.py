@@ -6,22 +6,19 @@ The table feeds the parser, `--help` and the documentation.
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcpcopy import recorded_options
+from tcpcopy import process_options, recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
-    file_to_write,
     make_parser,
     namespaces,
     number,
     read_words,
-    refuse_same_files,
 )
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import (
@@ -50,8 +47,6 @@ _MONTH_SECONDS: Final = 30 * 86400
 _KEEPALIVE_MORE_NS: Final = 120 * NS_PER_SECOND  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
-_MAX_WORKERS: Final = 64
-_WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
@@ -168,13 +163,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "certificates, in PEM form, by which intercept's is checked; those of this host when not "
         "given",
         "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
-    Option("workers", "", "--workers", _PROCESS,
-           f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
-           "there are CPUs; they share -m and -B, too", "NUM|auto"),
+    process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
+    process_options.no_check_option(_PROCESS, "tcpcopy"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -193,6 +187,8 @@ _EXAMPLES: Final = """examples:
       the same through raw packets, with answers routed to intercept on 192.168.0.3
   tcpcopy --udp -x 53-192.168.0.2:53
       copy the datagrams that clients send to port 53
+  tcpcopy doctor -x 80-192.168.0.2:8080
+      say whether this host has what that command needs, and what mends it
   tcpcopy inspect traffic.pcap
       say what is in a capture file, and which -x would fit
   tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
@@ -250,6 +246,7 @@ class Options:
     json_file: str | None = None
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
+    check: bool = True  # whether the host is checked at the start
     daemon: bool = False
     transport: str = "tcp"  # one of TRANSPORTS
     flow_timeout_ns: int = 30 * NS_PER_SECOND  # UDP
@@ -291,6 +288,7 @@ def _parser() -> argparse.ArgumentParser:
         "tcpcopy",
         OPTIONS,
         usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n"
+        "       tcpcopy doctor OPTIONS... [--help]\n"
         "       tcpcopy inspect FILE... [--help]\n       tcpcopy demo [--help]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -325,7 +323,6 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
-    refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
         intercepts=intercepts,
@@ -339,6 +336,7 @@ def parse(
         full_sessions_only="full_sessions_only" in words,
         rate=recorded_options.rate(words, places["recorded"] is not None),
         **places,
+        **process_options.files(words),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
@@ -352,11 +350,9 @@ def parse(
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         relay=_relay(words, transfers, transport),
-        workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
-        log_file=file_to_write(words.get("log")),
-        json_file=file_to_write(words.get("json")),
-        pid_file=file_to_write(words.get("pid_file")),
+        workers=process_options.workers(words, _given(numbers, "memory"), places["recorded"]),
         status="no_status" not in words,
+        check="no_check" not in words,
         daemon="daemon" in words,
         transport=transport,
         flow_timeout_ns=_given(numbers, "flow_timeout"),
@@ -549,32 +545,6 @@ def _places(
         "promiscuous": _promiscuous(words, captured),
         "output_device": output_device,
     }
-
-
-def _workers(word: Word | None, memory_bytes: int, recorded: RecordedConfig | None) -> int:
-    if word is None:
-        return 1
-    if recorded is not None and word.value not in ("auto", "1"):
-        word.refuse("files are replayed by one process", "leave it out")
-    if word.value == "auto":
-        if recorded is not None:
-            return 1
-        wanted = len(os.sched_getaffinity(0))
-        return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
-    hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"
-    text = word.value
-    if not (text.isascii() and text.isdigit()):
-        word.refuse("is neither a whole number nor auto", hint)
-    if len(text) > 10 or not 1 <= int(text) <= _MAX_WORKERS:
-        word.refuse("is out of range", hint)
-    workers = int(text)
-    if workers > 1 and memory_bytes < workers * _WORKER_BYTES:
-        least = workers * _WORKER_BYTES // MIB
-        word.refuse(
-            f"workers share {memory_bytes // MIB} MiB of memory (-m), which is too little",
-            f"give -m {least}, or fewer workers",
-        )
-    return workers
 
 
 def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str]]) -> str:

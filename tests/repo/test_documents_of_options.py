@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.options_page import PAGE, page
-from tcpcopy import inspect_cli, intercept_cli, options
+from tcpcopy import doctor_cli, inspect_cli, intercept_cli, options
 from tcpcopy.namespaces import own
 from tcpcopy.report.outcome import Outcome
 from tcpcopy.report.schema import FIELDS
@@ -113,6 +113,7 @@ def test_options_named_in_documents_exist(document: Path) -> None:
     """No long option is named in a guide that neither command has."""
     known = {option.long for table in TABLES.values() for option in table}
     known |= set(re.findall(r"--[a-z-]+", inspect_cli.help_text()))
+    known |= set(re.findall(r"--[a-z-]+", doctor_cli.help_text("tcpcopy")))
     # Those of the C programs' configure and of other tools are named with their tool.
     others = set(re.findall(r"configure ((?:--[\w-]+ ?)+)", document.read_text()))
     foreign = {word for words in others for word in words.split()}

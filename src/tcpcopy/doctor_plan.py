@@ -1,0 +1,63 @@
+"""From the options of a run to what the checks look for."""
+
+from __future__ import annotations
+
+from tcpcopy.capture.filters import compile_filter
+from tcpcopy.copier import CopierConfig, filter_program
+from tcpcopy.doctor.plan import InterceptPlan, Plan
+from tcpcopy.errors import UsageError
+from tcpcopy.interceptor import InterceptConfig
+from tcpcopy.options import Options
+
+
+def plan_of(options: Options, config: CopierConfig, mode: str) -> Plan:
+    """What a tcpcopy with these options does; `mode` is of report.context.MODES."""
+    program, problem = b"", ""
+    if options.recorded is None:
+        try:
+            program = filter_program(config)
+        except UsageError as error:
+            problem = f"{error.problem}; {error.hint}"
+    return Plan(
+        mode=mode,
+        transport=options.transport,
+        sources=options.transfers.sources(),
+        targets=options.transfers.targets(),
+        intercepts=tuple((i.address, i.port) for i in options.intercepts),
+        pool=options.client_pool,
+        client_addresses=options.client_addresses,
+        devices=options.devices,
+        is_recorded=options.recorded is not None,
+        output_device=options.output_device,
+        filter_text=options.filter,
+        filter_program=program,
+        filter_problem=problem,
+        mtu=options.mtu_bytes,
+        buffer_bytes=options.buffer_bytes // options.workers,
+        snaplen=options.snaplen_bytes,
+        memory_bytes=options.memory_bytes,
+        workers=options.workers,
+        capture_namespace=options.capture_namespace,
+        send_namespace=options.send_namespace,
+    )
+
+
+def intercept_plan_of(config: InterceptConfig) -> InterceptPlan:
+    """What an intercept with this configuration does."""
+    problem = ""
+    if config.filter:
+        try:
+            compile_filter(config.filter)
+        except UsageError as error:
+            problem = f"{error.problem}; {error.hint}"
+    return InterceptPlan(
+        devices=config.devices,
+        filter_text=config.filter,
+        filter_problem=problem,
+        host=config.host,
+        port=config.port,
+        buffer_bytes=config.buffer_bytes,
+        peer_limit=config.peer_limit,
+        capture_namespace=config.capture_namespace,
+        listen_namespace=config.listen_namespace,
+    )
