@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tcpcopy import doctor_cli
@@ -126,6 +127,8 @@ def _run(options: Options, startup: Startup | None) -> int:
         open_files = raise_open_files()
         with starting():
             config = copier_config(options, open_files=open_files)
+            if options.check:
+                config = replace(config, checks=report_context(options))
             copier: Copier | Workers
             if options.workers > 1:
                 copier = Workers(config, options.workers, lambda: random.getrandbits(31))

@@ -19,6 +19,8 @@ from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
+from tcpcopy.doctor.probe import ProbeConfig
+from tcpcopy.doctor.start import Sessions, StartProbe
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
@@ -39,11 +41,16 @@ from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.probing import Flow
+from tcpcopy.report.context import SOCKET
+from tcpcopy.report.context import Context as Setup
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
+from tcpcopy.report.outcome import Outcome
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
+NOT_CONNECTED = (Outcome.CONNECT_TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.SEND_FAILED)
 EXIT_WAIT_NS = 10_000_000_000
 _TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
 _LOOK_NS = 20_000_000
@@ -84,6 +91,7 @@ class CopierConfig:
     rate: RateConfig | None = None
     tcp: bool = True  # whether TCP is copied
     udp: UdpConfig | None = None  # UDP as well, or alone
+    checks: Setup | None = None  # the run, for the probe at the start; None: none is wanted
 
 
 class _NoSink(PacketSink):
@@ -103,6 +111,7 @@ class Copier:
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
         self.player: Player | None = None
+        self.probe: StartProbe | None = None
         self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
@@ -229,6 +238,26 @@ class Copier:
                 filter_program(config, pure_acks=False),
                 far_matters=not config.engine.rtt_ns,
             )
+        # One worker of several is enough: all have the same way.
+        if config.checks is not None and config.tcp and config.share[0] == 0:
+            self.probe = self._make_probe(config.checks)
+
+    def _make_probe(self, setup: Setup) -> StartProbe:
+        counts, config = self.engine.context.counts, self.config
+        flow = Flow(*config.transfers.targets()[0], b"", 0)
+        if setup.mode == SOCKET and config.local_addresses:
+            flow = replace(flow, mapped=config.local_addresses[0])
+        sessions = Sessions(
+            self.engine.live_identities,
+            lambda: sum(counts.outcome_counts()[outcome] for outcome in NOT_CONNECTED),
+            lambda: counts.established,
+        )
+        return StartProbe(
+            probe_config(config, setup, flow),
+            None if setup.mode == SOCKET else self._opener.identities,
+            sessions,
+            client=config.pool[0] if config.pool is not None else b"",
+        )
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:
         config = self.config
@@ -326,6 +355,8 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
+        if self.probe is not None:
+            self.probe.look(now_ns)
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
@@ -395,6 +426,8 @@ class Copier:
         if self._closed:
             return
         self._closed = True
+        if self.probe is not None:
+            self.probe.close(time.monotonic_ns())
         for ring in self.rings:
             ring.close()
         if self._resident is not None:
@@ -464,6 +497,22 @@ class Copier:
                 reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
             )
         return snapshot
+
+
+def probe_config(config: CopierConfig, setup: Setup, flow: Flow) -> ProbeConfig:
+    """The probe of one target in the mode of this run."""
+    return ProbeConfig(
+        setup,
+        flow,
+        intercepts=config.intercepts,
+        relay=replace(config.relay, mode=RelayMode.NATIVE)
+        if len(flow.target) == 16
+        else config.relay,
+        relay_names=dict(config.relay_names),
+        transfers=config.transfers,
+        output_device=config.output_device,
+        mtu=config.engine.mtu,
+    )
 
 
 def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:

@@ -16,6 +16,7 @@ LAYERS: list[set[str]] = [
         "inspect_cli",
         "doctor_cli",
         "doctor_plan",
+        "doctor_probe",
         "process_options",
         "intercept_cli",
         "options",

@@ -154,6 +154,18 @@ def next_hop(address: bytes, device: int) -> bytes:
     raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
 
 
+def way_to(address: bytes) -> tuple[int, bytes]:
+    """Return the device by which packets for an address leave, and the gateway (b"": none).
+
+    4 or 16 bytes. Raises OSError: there is no route, or it refuses.
+    """
+    for body in _request(_GET_ROUTE, 0, _route_to(address)):
+        attributes = _attributes(body[_ROUTE.size :])
+        gateway = attributes.get(_RTA_GATEWAY, attributes.get(_RTA_VIA, b"")[2:])
+        return _index(attributes, _RTA_OIF), gateway
+    raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
 def neighbour(address: bytes, device: int) -> Neighbour:
     """Return what the kernel knows of a neighbour; state 0 when nothing. Raises OSError."""
     try:

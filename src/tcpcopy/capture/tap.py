@@ -56,10 +56,7 @@ class Tap:
         self._sockets.append(tap)
         tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
         if program:
-            instructions = ctypes.create_string_buffer(program, len(program))
-            # struct sock_fprog: number of instructions, address of the first
-            descriptor = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
-            tap.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+            attach_filter(tap, program)
         if device:
             tap.bind((device, protocol))
         else:
@@ -102,6 +99,14 @@ def arp_question(data: bytes) -> tuple[bytes, bytes] | None:
     if int.from_bytes(data[6:8], "big") != _ARP_REQUEST:
         return None
     return data[14:18], data[24:28]
+
+
+def attach_filter(receiver: socket.socket, program: bytes) -> None:
+    """Let a filter program decide what the socket gets. Raises: OSError."""
+    instructions = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: number of instructions, address of the first
+    descriptor = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
+    receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
 
 
 def _discard(tap: socket.socket) -> None:

@@ -110,7 +110,9 @@ def echo_request(source: bytes, destination: bytes, identifier: int) -> bytes:
     if version == 6:
         pseudo = bytearray(source + destination)
         total = checksum_add(memoryview(pseudo), 0, len(pseudo), _ICMP_V6 + len(body))
-    body[2:4] = checksum_fold(checksum_add(memoryview(body), 0, len(body), total)).to_bytes(2, "big")
+    body[2:4] = checksum_fold(checksum_add(memoryview(body), 0, len(body), total)).to_bytes(
+        2, "big"
+    )
     if version == 6:
         head = struct.pack("!IHBB", 0x6 << 28, len(body), _ICMP_V6, 64)
         return head + source + destination + bytes(body)

@@ -6,6 +6,7 @@ cdef int _ANSWERS
 cdef int _PING
 cdef int _REPORT
 cdef Py_ssize_t _MOST_REPORT
+cdef Py_ssize_t _MOST_REPORTS
 cdef int _FRAME
 cdef Py_ssize_t _FRAME_HEADER
 cdef Py_ssize_t _ANSWERS_HEADER
@@ -28,7 +29,7 @@ cdef class NativeDecoder(RecordDecoder):
     cdef Py_ssize_t _body
     cdef readonly long long captured_ns
     cdef readonly long long consumed
-    cdef readonly bytes report
+    cdef readonly list reports
     cdef readonly long long told_lost
 
     @cython.locals(handed=cython.Py_ssize_t)

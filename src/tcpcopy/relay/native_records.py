@@ -30,6 +30,7 @@ _PING_BYTES = 12  # frame header and the count of lost answers
 _LONGEST_DELTA_NS = 4_000_000_000  # above 31 bits: a typed constant
 _MOST_IN_FRAME = 32768
 _MOST_REPORT = MOST_REPORT_BYTES
+_MOST_REPORTS = 4  # nobody asks without taking them
 _HIGHEST_16 = 65535
 _VERSION_4 = 0x45000000
 _VERSION_6 = 0x60000000
@@ -60,7 +61,7 @@ class NativeDecoder(RecordDecoder):
         "_body",  # bytes of the current frame of ANSWERS that are still to come
         "captured_ns",  # intercept's clock (CLOCK_REALTIME) when the last answer was captured
         "consumed",  # bytes of the stream unpacked, from the first on
-        "report",  # body of the last REPORT that came, b"" before
+        "reports",  # bodies of the last REPORTs that came
         "told_lost",  # answers that intercept could not send, as it says
         "_base_ns",  # time of the current frame
     )
@@ -71,7 +72,7 @@ class NativeDecoder(RecordDecoder):
         self._body = 0
         self.captured_ns = 0
         self.consumed = 0
-        self.report = b""
+        self.reports: list[bytes] = []
         self.told_lost = 0
 
     def _unpack(self, timestamp_ns: int) -> int:
@@ -109,7 +110,8 @@ class NativeDecoder(RecordDecoder):
             if available < _FRAME_HEADER + length:
                 return 0
             at += _FRAME_HEADER
-            self.report = bytes(self._buffer[at : at + length])
+            if len(self.reports) < _MOST_REPORTS:
+                self.reports.append(bytes(self._buffer[at : at + length]))
             self._start += _FRAME_HEADER + length
             self.consumed += _FRAME_HEADER + length
             return 1
@@ -119,6 +121,12 @@ class NativeDecoder(RecordDecoder):
         self._start += _ANSWERS_HEADER  # as long as a ping
         self.consumed += _ANSWERS_HEADER
         return 1
+
+    def take_reports(self) -> list[bytes]:
+        """The REPORTs that came since the last call."""
+        taken = self.reports
+        self.reports = []
+        return taken
 
     def _take_record(self, timestamp_ns: int) -> int:
         """Hand the next record on, an IP header's start written over its own; 1 when done.
