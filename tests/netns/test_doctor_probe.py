@@ -179,15 +179,15 @@ def test_strict_reverse_path_filter_on_the_target(scenario: Scenario, probe: Pro
 
 
 def test_nft_drops_on_online(scenario: Scenario, probe: Probe) -> None:
-    lab = scenario.lab
-    scenario.serve(lab.target)
+    scenario.serve(scenario.lab.target)
     scenario.start_intercept()
     route(scenario)
-    lab.online.nft(
-        f"table ip f {{ chain o {{ type filter hook output priority 0; ip saddr {RANGE} drop; }} }}"
-    )
+    rule(scenario.lab.online, "output", f"ip saddr {RANGE} drop")
     probe.classic()
     probe.expect("this host", "EPERM", remedy="nft list ruleset")
+
+
+DROPS = (f"ip saddr {RANGE}", f"tcp dport {PORT}", f"ip saddr {RANGE} tcp dport {PORT}")
 
 
 @pytest.mark.parametrize(
