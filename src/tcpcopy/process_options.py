@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from tcpcopy.arguments import Option, Word, file_to_write, refuse_same_files
 
@@ -27,7 +27,7 @@ def no_check_option(group: str, program: str) -> Option:
                   "more")  # fmt: skip
 
 
-def files(words: Mapping[str, Word]) -> dict[str, str | None]:
+def files(words: Mapping[str, Word]) -> dict[str, Any]:
     """The files that are written, as absolute paths. Raises: UsageError."""
     names = ("log", "json", "pid_file")
     refuse_same_files(words, names)

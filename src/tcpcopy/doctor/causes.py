@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from tcpcopy.doctor.facts import Answer, Attempt, ProbeFacts, RelayFacts
+from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.relay_causes import relay_findings
 from tcpcopy.relay.probing import ECHO, RESET, SYN_ACK, UNREACHABLE, Flow, Seen

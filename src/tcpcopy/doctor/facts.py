@@ -1,83 +1,82 @@
-"""What a probe observed, and nothing of what it means: `causes` tells that.
+"""What was read of a host, as plain values: the checks look at nothing else.
 
-Each fact is of one flow: the handshake that was tried from the mapped address, or the ordinary one
-from this host's own address. None always means that it was not looked at, or could not be seen.
+Made by `host.HostReader`, or by hand in a test; everything may be left at its default.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from tcpcopy.relay.classic import RelayFault
-from tcpcopy.relay.probing import Flow, Report, Seen
+from tcpcopy.capture.rtnetlink import InterfaceAddress, Link, Neighbour, Route
+from tcpcopy.doctor.firewall import Firewall
 
-
-class Answer(IntEnum):
-    """What a SYN brought."""
-
-    NOT_TRIED = 0
-    NOTHING = 1
-    SYN_ACK = 2
-    RESET = 3
-    UNREACHABLE = 4  # ICMP says so
-    FAILED = 5  # it could not be sent: see the errno beside it
+# Source: linux/capability.h.
+CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A SYN and what came of it."""
+class ProcessFacts:
+    """This process, its limits, and what no network namespace has of its own."""
 
-    answer: Answer = Answer.NOT_TRIED
-    errno: int = 0  # of the send, with FAILED
-    said_by: str = ""  # with UNREACHABLE: the host
-    code: int = 0  # with UNREACHABLE: ICMP type << 8 | code
-    reached_device: bool = False  # the answer was seen on this host's device
+    is_root: bool = False
+    capabilities: int = 0  # in force, as a bit mask
+    bounding: int = (1 << 64) - 1  # that it could be given
+    interpreter: str = "/usr/bin/python3"  # that runs this
+    open_files: int = 1 << 20  # most open files
+    memory_limit: int = 0  # bytes that its control group may have; 0: no limit
+    memory_total: int = 0  # bytes of the host; 0: not known
+    memory_available: int = 0
+    has_tun: bool = True  # /dev/net/tun can be opened
+    clock_resolution_ns: int = 1
+    clock_source: str = "tsc"
+    is_synchronised: bool | None = None  # the clock is kept right by NTP; None: not known
 
+    def has(self, capability: int) -> bool:
+        """Whether a capability is in force."""
+        return bool(self.capabilities >> capability & 1)
 
-@dataclass(frozen=True, slots=True)
-class RelayFacts:
-    """How it went with one intercept."""
-
-    name: str  # address:port
-    address: str
-    is_up: bool = False
-    is_native: bool = False
-    problem: str = ""  # why it is not up
-    fault: RelayFault = RelayFault.NONE  # of the handshake
-    was_reached: bool = False  # the TCP connection was made
-    report: Report | None = None  # None: it gives none (a C program, or an older version)
-    syn_ack: bool = False  # it brought the SYN-ACK to the mapped address back
-    reset: bool = False
-    own_syn_ack: bool = False  # it brought the one to the assistant's own address
+    def may_have(self, capability: int) -> bool:
+        """Whether it could be given to this process by the file's capabilities."""
+        return bool(self.bounding >> capability & 1)
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFacts:
-    """Everything that a probe observed."""
+class NetworkFacts:
+    """One network namespace."""
 
-    flow: Flow
-    forged: Attempt = Attempt()  # from the mapped address, as sessions are replayed
-    own: Attempt = Attempt()  # from this host's own address
-    target_is_alive: bool | None = None  # it answered a ping, or as a neighbour
-    is_neighbour: bool = False  # no gateway between this host and the target
-    left: bool | None = None  # the SYN was seen leaving on a device
-    left_as: str = ""  # with this source address, if it is another
-    here: tuple[Seen, ...] = ()  # answers to the mapped address that were seen on this host
-    real_host: bool | None = None  # the mapped address answers a ping
-    asked_for: tuple[str, ...] = ()  # addresses that the target asked the network for (ARP)
-    relays: tuple[RelayFacts, ...] = ()
-    reset_between: bool = False  # the target forgot the connection before this end ended it
-    milliseconds: float = 0.0  # from the SYN to its answer
+    enter: str = ""  # what runs a command in it: "ip netns exec web "; "": it is this one
+    links: tuple[Link, ...] = ()
+    addresses: tuple[InterfaceAddress, ...] = ()
+    routes: Mapping[bytes, Route] = field(default_factory=dict)  # by the address asked for
+    neighbours: tuple[Neighbour, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)  # "net/ipv4/ip_forward"; those read
+    conntrack: tuple[int, int] | None = None  # entries, most entries; None: not there
+    firewall: Firewall | None = None  # None: it could not be read
+    firewall_problem: str = ""  # why
+    listening: frozenset[int] = frozenset()  # ports of TCP servers
+    capture_problem: str = ""  # why no packet socket can be opened
+    raw_problem: str = ""  # why no raw socket can be opened
+    ring_problem: str = ""  # why the capture ring cannot be opened
+    bind_problem: str = ""  # why the relay's address cannot be listened on
 
-    def up(self) -> tuple[RelayFacts, ...]:
-        """The intercepts that are connected."""
-        return tuple(relay for relay in self.relays if relay.is_up)
+    def link(self, index: int) -> Link | None:
+        """The device with an index."""
+        return next((link for link in self.links if link.index == index), None)
 
-    def reports(self) -> tuple[tuple[RelayFacts, Report], ...]:
-        """The intercepts that say what they saw, and that."""
-        return tuple((r, r.report) for r in self.relays if r.report is not None)
+    def named(self, name: str) -> Link | None:
+        """The device of a name."""
+        return next((link for link in self.links if link.name == name), None)
 
-    def changed(self, **fields: object) -> ProbeFacts:
-        """The same, with some facts replaced."""
-        return replace(self, **fields)  # type: ignore[arg-type]
+    def own(self) -> frozenset[bytes]:
+        """The addresses of the devices."""
+        return frozenset(entry.address for entry in self.addresses)
+
+    def number(self, name: str, default: int = 0) -> int:
+        """A sysctl as a number; `default` when it was not read."""
+        text = self.sysctls.get(name, "")
+        return int(text) if text.lstrip("-").isdigit() else default
+
+    def here(self, command: str) -> str:
+        """A remedy to be typed on this host, in this namespace."""
+        return f"on this host: {self.enter}{command}"

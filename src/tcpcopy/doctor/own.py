@@ -16,7 +16,7 @@ from typing import Final
 
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.tap import Tap
-from tcpcopy.doctor.facts import Answer, Attempt, ProbeFacts
+from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts
 from tcpcopy.doctor.packets import (
     OwnAttempt,
     connect_in_full,

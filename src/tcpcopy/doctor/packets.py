@@ -116,9 +116,10 @@ def own_address(target: bytes) -> bytes:
 def is_neighbour(target: bytes) -> bool:
     """Whether no gateway is between this host and the target."""
     try:
-        return not rtnetlink.way_to(target)[1]
+        way = rtnetlink.route(target)
     except OSError:
         return False
+    return not (way.gateway or way.error)
 
 
 class OwnAttempt:

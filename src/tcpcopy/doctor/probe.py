@@ -26,7 +26,7 @@ from tcpcopy.capture.tap import Tap, arp_question, arp_tap
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.doctor.causes import diagnose
-from tcpcopy.doctor.facts import Answer, Attempt, ProbeFacts, RelayFacts
+from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding
 from tcpcopy.doctor.line import RelayLine
 from tcpcopy.doctor.own import OwnProbe

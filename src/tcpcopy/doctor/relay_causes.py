@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tcpcopy.doctor.facts import ProbeFacts, RelayFacts
+from tcpcopy.doctor.observed import ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.relay.classic import RelayFault
 from tcpcopy.report import remedies
