@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 from typing import Final
 
-from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding, Level
-from tcpcopy.doctor.relay_causes import relay_findings
+from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
+from tcpcopy.doctor.relay_causes import named, relay_findings
 from tcpcopy.relay.probing import ECHO, RESET, SYN_ACK, UNREACHABLE, Flow, Seen
 from tcpcopy.report import remedies
 from tcpcopy.report.context import LOCAL, SOCKET, TUNNEL, Context, endpoint
@@ -94,7 +94,7 @@ def refused(facts: ProbeFacts, context: Context) -> Finding:
     """Nothing listens there."""
     where = target_of(facts.flow)
     text = f"{where} is up and refuses: nothing listens on the port"
-    return Finding(CHECK, Level.FAULT, text, remedies.listening(context), TARGET)
+    return Finding(CHECK, Level.FAULT, text, named(remedies.listening(context)), TARGET)
 
 
 def _not_sent(attempt: Attempt, context: Context) -> Finding:
@@ -400,10 +400,16 @@ def _forged_dropped(facts: ProbeFacts, context: Context, *, known: bool) -> Find
 
 def _route_steps(facts: ProbeFacts, context: Context) -> tuple[str, ...]:
     """The route on the target, and how to see it."""
-    found = remedies.routes(context)
+    steps = remedies.routes(context)
     if len(facts.flow.mapped) == 16:
-        found = [step.replace("ip route", "ip -6 route") for step in found]
-    return tuple(step.replace("on the target:", "on target:") for step in found)
+        steps = [step.replace("ip route", "ip -6 route") for step in steps]
+        for assistant in context.assistants:
+            if ":" not in assistant:  # the relay may be of the other family
+                steps = [
+                    step.replace(f"via {assistant}", f"via IPV6_ADDRESS_OF_{assistant}")
+                    for step in steps
+                ]
+    return named(steps)
 
 
 def _to_mapped(facts: ProbeFacts, seen: tuple[Seen, ...]) -> list[Seen]:

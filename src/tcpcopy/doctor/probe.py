@@ -26,9 +26,9 @@ from tcpcopy.capture.tap import Tap, arp_question, arp_tap
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.doctor.causes import diagnose
-from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding
 from tcpcopy.doctor.line import RelayLine
+from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.own import OwnProbe
 from tcpcopy.doctor.packets import Output, PacketWriter, is_neighbour, own_address, send_whole
 from tcpcopy.mapping.addresses import parse_address

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-from tcpcopy.doctor.observed import ProbeFacts, RelayFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.observed import ProbeFacts, RelayFacts
 from tcpcopy.relay.classic import RelayFault
 from tcpcopy.report import remedies
 from tcpcopy.report.context import Context
@@ -40,6 +41,16 @@ def relay_findings(facts: ProbeFacts, context: Context) -> list[Finding]:
     return findings
 
 
+def named(steps: Iterable[str]) -> tuple[str, ...]:
+    """The steps of a summary with the hosts' names as a check has them."""
+    return tuple(
+        step.replace("on the target:", "on target:")
+        .replace("on the assistant:", "on assistant:")
+        .replace("on this host:", "on online:")
+        for step in steps
+    )
+
+
 def _down(relay: RelayFacts, context: Context, level: Level) -> Finding:
     text = f"intercept {relay.name}: {relay.problem or 'no answer'}"
     where = f"on assistant {relay.address}"
@@ -64,8 +75,5 @@ def _down(relay: RelayFacts, context: Context, level: Level) -> Finding:
     elif relay.was_reached:
         steps = (f"{where}: its log says why (--allow, --max-peers, -c, --tls)",)
     else:
-        steps = tuple(
-            step.replace("on the assistant:", f"{where}:").replace("on this host:", "on online:")
-            for step in remedies.relay_down(context, [relay.name])
-        )
+        steps = named(remedies.relay_down(context, [relay.name]))
     return Finding(_CHECK, level, text, steps, _HOP)
