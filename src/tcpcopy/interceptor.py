@@ -11,7 +11,6 @@ import logging
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from tcpcopy.capture import devices
@@ -166,7 +165,6 @@ class Interceptor:
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
-            _warn_of_forwarding()
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
@@ -288,16 +286,3 @@ def cut_to_headers(program: bytes) -> bytes:
             k = min(k, _FILTER_BYTES)
         cut.append(_INSTRUCTION.pack(code, jump_true, jump_false, k))
     return b"".join(cut)
-
-
-def _warn_of_forwarding() -> None:
-    try:
-        forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
-    except OSError:
-        return
-    if forwarding != "0":
-        _log.warning(
-            "net.ipv4.ip_forward is %s: this host passes the answers on to the real clients; "
-            "set it to 0 (`sysctl -w net.ipv4.ip_forward=0`)",
-            forwarding,
-        )
