@@ -20,9 +20,12 @@ from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.doctor.alarm import Alarm
 from tcpcopy.doctor.checkup import check_tcpcopy
 from tcpcopy.doctor.finding import Finding
-from tcpcopy.doctor_plan import plan_of
+from tcpcopy.doctor.host import QUICK_S, HostReader
+from tcpcopy.doctor_plan import plan_of, running_plan_of
+from tcpcopy.doctor_probe import probe_targets
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
@@ -93,8 +96,15 @@ def examine(arguments: Sequence[str]) -> list[Finding]:
     os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
     options = option_table.parse(arguments)
     check_networks(options, privileged=False)
-    plan = plan_of(options, copier_config(options), report_context(options).mode)
-    return check_tcpcopy(plan)
+    config, setup = copier_config(options), report_context(options)
+    findings = check_tcpcopy(plan_of(options, config, setup.mode))
+    return findings + probe_targets(options, config, setup)
+
+
+def check_again(options: Options) -> list[Finding]:
+    """What is wrong with this host for a tcpcopy that runs. Raises: UsageError."""
+    plan = running_plan_of(options, report_context(options).mode)
+    return check_tcpcopy(plan, HostReader(program_seconds=QUICK_S), is_running=True)
 
 
 def check_networks(options: Options, *, privileged: bool = True) -> None:
@@ -144,6 +154,8 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
+        if options.check:
+            doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
         if startup is not None:
             startup.ready()
@@ -199,10 +211,16 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
         reporters.append(reporter)
         log.wipe_before(reporter.clear)
 
+    alarm = None
+    if options.check:
+        alarm = Alarm(report_context(options), lambda: check_again(options))
+
     def tick(now_ns: int) -> None:
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
+        if alarm is not None and alarm.is_due(now_ns):
+            alarm.look(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)
     if signals.requested():

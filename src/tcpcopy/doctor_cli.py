@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from tcpcopy.doctor.alarm import checked, tell
 from tcpcopy.doctor.finding import Finding, exit_code, render, to_json
 from tcpcopy.errors import UsageError
 from tcpcopy.supervisor import fill_standard_streams, raise_open_files, say
@@ -58,6 +59,18 @@ def run(program: str, arguments: Sequence[str], examine: Examine) -> int:
     else:
         say(render(findings), sys.stdout)
     return exit_code(findings)
+
+
+def check_at_start(program: str, check: Callable[[], list[Finding]], log_file: str | None) -> None:
+    """Log what is wrong with this host, and say it on the terminal when the log is a file.
+
+    A check that fails itself says nothing: the run goes on in any case.
+    """
+
+    def on_terminal(line: str) -> None:
+        say(f"{program}: {line}\n", sys.stderr)
+
+    tell(checked(check), on_terminal if log_file else None)
 
 
 def _own_words(arguments: Sequence[str]) -> tuple[list[str], bool]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.copier import CopierConfig, filter_program
 from tcpcopy.doctor.plan import InterceptPlan, Plan
@@ -11,13 +13,19 @@ from tcpcopy.options import Options
 
 
 def plan_of(options: Options, config: CopierConfig, mode: str) -> Plan:
-    """What a tcpcopy with these options does; `mode` is of report.context.MODES."""
+    """What a tcpcopy with these options will do; `mode` is of report.context.MODES."""
     program, problem = b"", ""
     if options.recorded is None:
         try:
             program = filter_program(config)
         except UsageError as error:
             problem = f"{error.problem}; {error.hint}"
+    plan = running_plan_of(options, mode)
+    return replace(plan, filter_program=program, filter_problem=problem)
+
+
+def running_plan_of(options: Options, mode: str) -> Plan:
+    """The same for one that runs: its filter was compiled."""
     return Plan(
         mode=mode,
         transport=options.transport,
@@ -30,8 +38,6 @@ def plan_of(options: Options, config: CopierConfig, mode: str) -> Plan:
         is_recorded=options.recorded is not None,
         output_device=options.output_device,
         filter_text=options.filter,
-        filter_program=program,
-        filter_problem=problem,
         mtu=options.mtu_bytes,
         buffer_bytes=options.buffer_bytes // options.workers,
         snaplen=options.snaplen_bytes,

@@ -7,15 +7,14 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from tcpcopy.cli import copier_config, report_context
-from tcpcopy.copier import probe_config
+from tcpcopy.copier import CopierConfig, probe_config
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.probe import probe
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.namespaces import inside
 from tcpcopy.options import Options
 from tcpcopy.relay.probing import Flow
-from tcpcopy.report.context import SOCKET
+from tcpcopy.report.context import SOCKET, Context
 
 _MOST_TARGETS: Final = 8
 _PORTS: Final = (40_000, 60_000)
@@ -26,17 +25,18 @@ _NO_CLIENT: Final = (
 )
 
 
-def probe_targets(options: Options) -> list[Finding]:
-    """Probe the targets as the run would reach them. Raises: UsageError."""
+def probe_targets(options: Options, config: CopierConfig, setup: Context) -> list[Finding]:
+    """Probe the targets as a run with these options reaches them. Raises: UsageError.
+
+    `config` and `setup` are what the options come to.
+    """
     if not options.copies_tcp:
         return []
     with inside(options.send_namespace):
-        return _probe_targets(options)
+        return _probe_targets(options, config, setup)
 
 
-def _probe_targets(options: Options) -> list[Finding]:
-    setup = report_context(options)
-    config = copier_config(options)
+def _probe_targets(options: Options, config: CopierConfig, setup: Context) -> list[Finding]:
     findings: list[Finding] = []
     targets = options.transfers.targets()
     for target, port in targets[:_MOST_TARGETS]:

@@ -23,6 +23,7 @@ from tcpcopy.arguments import (
 )
 from tcpcopy.doctor.checkup import check_intercept
 from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.host import QUICK_S, HostReader
 from tcpcopy.doctor_plan import intercept_plan_of
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
@@ -209,6 +210,11 @@ def examine(arguments: Sequence[str]) -> list[Finding]:
     return check_intercept(intercept_plan_of(parse(arguments).config))
 
 
+def _check_again(config: InterceptConfig) -> list[Finding]:
+    reader = HostReader(program_seconds=QUICK_S)
+    return check_intercept(intercept_plan_of(config), reader, is_running=True)
+
+
 def help_text() -> str:
     """What `intercept --help` prints."""
     return _PARSER.format_help()
@@ -228,6 +234,10 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="intercept")
+        if options.check:
+            doctor_cli.check_at_start(
+                "intercept", lambda: _check_again(options.config), options.log_file
+            )
         interceptor.log_start()
         if startup is not None:
             startup.ready()

@@ -100,9 +100,6 @@ class Interceptor:
                 sessions=config.peer_session_limit,
             ),
         )
-        self.server.desk = ProbeDesk(
-            self.filter_expression, config.devices, self._state, config.capture_namespace
-        )
         self.rings: list[Ring] = []
         self._places: list[int] = []  # of the rings, with the waiter
         self._waiter = Waiter()
@@ -154,6 +151,10 @@ class Interceptor:
 
     def listen(self) -> None:
         """Let tcpcopies connect. Raises: UsageError."""
+        config = self.config
+        self.server.desk = ProbeDesk(
+            self.filter_expression, config.devices, self._state, config.capture_namespace
+        )
         self.server.open()
         self._server_place = self._waiter.add(self.server.fileno())
 
@@ -173,7 +174,6 @@ class Interceptor:
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
-            _warn_of_forwarding()
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
@@ -318,16 +318,3 @@ def _forwards(name: str) -> bool | None:
         return Path("/proc/sys/net", name).read_text().strip() != "0"
     except OSError:
         return None
-
-
-def _warn_of_forwarding() -> None:
-    try:
-        forwarding = Path("/proc/sys/net", _FORWARDING[0]).read_text().strip()
-    except OSError:
-        return
-    if forwarding != "0":
-        _log.warning(
-            "net.ipv4.ip_forward is %s: this host passes the answers on to the real clients; "
-            "set it to 0 (`sysctl -w net.ipv4.ip_forward=0`)",
-            forwarding,
-        )

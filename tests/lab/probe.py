@@ -7,8 +7,10 @@ import sys
 from dataclasses import asdict
 
 from tcpcopy import options
+from tcpcopy.cli import copier_config, report_context
 from tcpcopy.doctor_probe import probe_targets
 
 if __name__ == "__main__":
-    findings = probe_targets(options.parse(sys.argv[1:]))
+    found = options.parse(sys.argv[1:])
+    findings = probe_targets(found, copier_config(found), report_context(found))
     print(json.dumps([asdict(finding) for finding in findings]))

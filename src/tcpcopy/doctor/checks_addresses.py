@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterator
 
 from tcpcopy.capture import rtnetlink
-from tcpcopy.doctor.facts import NetworkFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import Plan
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.report.context import LOCAL, SOCKET, prefix_of

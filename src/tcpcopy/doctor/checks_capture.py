@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from tcpcopy.capture.devices import short_queue
 from tcpcopy.capture.filters import matcher
-from tcpcopy.doctor.facts import CAP_NET_ADMIN, NetworkFacts, ProcessFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import CAP_NET_ADMIN, NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.mapping.addresses import format_endpoint
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tcpcopy.doctor import firewall
 from tcpcopy.doctor.checks_limits import untracked
-from tcpcopy.doctor.facts import NetworkFacts
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.firewall import Hit, Packet
+from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.mapping.addresses import format_address, format_endpoint
 from tcpcopy.report.context import CLASSIC, SOCKET
@@ -199,7 +199,7 @@ def _found(probe: _Probe, hit: Hit, network: NetworkFacts) -> Finding:
     why = " (conntrack takes it for invalid: it never sees an answer)" if probe.is_invalid else ""
     text = f"{hit.where}: {rule} {doing} {probe.what}{why}"
     is_fault = hit.is_certain and hit.action != firewall.MARK
-    remedy = (network.here(_exemption(probe, hit)),)
+    remedy: tuple[str, ...] = (network.here(_exemption(probe, hit)),)
     if hit.action == firewall.MARK:
         remedy = (network.here("ip rule show"),)
     elif probe.is_invalid:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tcpcopy.doctor.checks_capture import named_ports
 from tcpcopy.doctor.checks_firewall import check_served_here, drops_forwarded
-from tcpcopy.doctor.facts import NetworkFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import InterceptPlan
 
 _FORWARD, _LISTEN, _REVERSE_PATH = "ip_forward", "listen", "rp_filter"
@@ -61,8 +61,8 @@ def check_listening(plan: InterceptPlan, network: NetworkFacts) -> list[Finding]
         )
         text = f"{where} is taken by another program"
         return [Finding(_LISTEN, Level.FAULT, text, steps)]
-    steps = (network.here("ip address"),)
-    return [Finding(_LISTEN, Level.FAULT, f"{where} cannot be listened on: {problem}", steps)]
+    text = f"{where} cannot be listened on: {problem}"
+    return [Finding(_LISTEN, Level.FAULT, text, (network.here("ip address"),))]
 
 
 def check_target_here(plan: InterceptPlan, network: NetworkFacts) -> list[Finding]:

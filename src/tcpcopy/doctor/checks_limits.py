@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from tcpcopy.doctor.facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.report.context import CLASSIC, LOCAL, SOCKET

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tcpcopy.doctor.facts import CAP_NET_ADMIN, CAP_NET_RAW, NetworkFacts, ProcessFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import CAP_NET_ADMIN, CAP_NET_RAW, NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.report.context import CLASSIC, LINK, LOCAL
 

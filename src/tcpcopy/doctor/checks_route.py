@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 
 from tcpcopy.capture import rtnetlink
-from tcpcopy.doctor.facts import NetworkFacts
 from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import Plan
 from tcpcopy.mapping.addresses import IPV4_BYTES, format_address, is_loopback
 from tcpcopy.report.context import CLASSIC, LINK, SOCKET

@@ -27,8 +27,8 @@ from tcpcopy.doctor.checks_limits import (
 )
 from tcpcopy.doctor.checks_privilege import check_intercept_privilege, check_privilege
 from tcpcopy.doctor.checks_route import check_routes, destinations
-from tcpcopy.doctor.facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.namespaces import inside, same
 

@@ -24,13 +24,13 @@ from typing import Final
 
 from tcpcopy.capture import rtnetlink
 from tcpcopy.capture.ring import open_rings
-from tcpcopy.doctor.facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.firewall import Firewall
+from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.iptables import read_save
 from tcpcopy.doctor.nftables import read_ruleset
 from tcpcopy.doctor.plan import Plan
 from tcpcopy.errors import UsageError
-from tcpcopy.namespaces import Namespace
+from tcpcopy.namespaces import OWN, Namespace
 
 _PLAIN_SYSCTLS: Final = (
     "net/ipv4/ip_forward",
@@ -197,7 +197,7 @@ def bind_problem(host: str, port: int) -> str:
 
 def entering(namespace: Namespace | None) -> str:
     """What runs a command in a namespace, as it would be typed; "" for the present one."""
-    if namespace is None or namespace.value.startswith("/proc/self"):
+    if namespace is None or namespace.value == OWN:
         return ""
     value = namespace.value.removeprefix("pid:")
     if value.isdigit():

@@ -25,8 +25,8 @@ from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.tap import Tap, arp_question, arp_tap
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
-from tcpcopy.doctor.causes import diagnose
-from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.causes import CHECK, diagnose
+from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.line import RelayLine
 from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.own import OwnProbe
@@ -68,17 +68,23 @@ def probe(config: ProbeConfig, output: Output | None = None) -> list[Finding]:
 
     `output` sends packets in the mode's way; made here where it is not given.
     """
-    return diagnose(observe(config, output), config.context)
+    try:
+        return diagnose(observe(config, output), config.context)
+    except PermissionError:
+        text = "not tried: raw sockets need the capability CAP_NET_RAW, which is missing here"
+        return [Finding(CHECK, Level.NOTE, text)]
 
 
 def observe(config: ProbeConfig, output: Output | None = None) -> ProbeFacts:
-    """Probe, and return what was observed."""
+    """Probe, and return what was observed. Raises: PermissionError."""
     if config.context.mode == SOCKET:
         return OwnProbe(config.flow, config.limit_ns).run()
     with ExitStack() as stack:
         if output is None:
             try:
                 sender = _make_output(config)
+            except PermissionError:
+                raise
             except OSError as error:
                 failed = Attempt(Answer.FAILED, errno=error.errno or errno.EIO)
                 return ProbeFacts(config.flow, forged=failed)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from tcpcopy.doctor.alarm import tell
 from tcpcopy.doctor.finding import Finding, Level, serious
 from tcpcopy.doctor.probe import START_NS, ProbeConfig, probe
 from tcpcopy.errors import UsageError
@@ -175,15 +176,11 @@ class StartProbe:
         """Log what was found: a line, and one for each step that mends it."""
         found, why = self._found or [], self._why
         self._why = ""
-        bad = serious(found)
-        if not bad:
+        if not serious(found):
             for finding in found:
                 if finding.check == "probe":
                     _log.info("%scheck: %s", f"{why}, but now " if why else "", finding.text)
             return
-        for finding in bad:
-            write = _log.error if finding.level is Level.FAULT else _log.warning
-            hop = f" [{finding.hop}]" if finding.hop else ""
-            write("%scheck%s: %s", f"{why}: " if why else "", hop, finding.text)
-            for step in finding.remedy:
-                write("  %s", step)
+        if why:
+            _log.warning("%s", why)
+        tell(found)

@@ -228,6 +228,7 @@ class RelayServer:
             self._listener = None
         if self.desk is not None:
             self.desk.close()
+            self.desk = None
         self._poll.close()
 
     # --- coming in ----------------------------------------------------------------------------
