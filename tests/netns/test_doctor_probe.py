@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,27 +19,35 @@ MAPPED = "62.135.200.0"
 
 
 class Probe:
-    """Runs the probe with the options of a run, and keeps what it found."""
+    """Runs `tcpcopy doctor` with the options of a run, and keeps what it found."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.findings: list[dict[str, Any]] = []
 
-    def run(self, *arguments: object, transfer: str = "") -> list[dict[str, Any]]:
+    def run(self, *arguments: object, transfer: str = "") -> None:
         lab = self.scenario.lab
         words = ["-x", transfer or f"{PORT}-{lab.target.v4}:{PORT}", *map(str, arguments)]
         program = lab.online.start(
-            python("tests.lab.probe", *words), name="probe", env=self.scenario.environment
+            python("tcpcopy.cli", "doctor", *words, "--json"),
+            name="doctor",
+            env=self.scenario.environment,
         )
-        assert program.wait(30) == 0, program.output()
-        self.findings = json.loads(program.output().splitlines()[-1])
-        return self.findings
+        code = program.wait(30)
+        found = json.loads(program.output())
+        self.findings = found["findings"]
+        assert code == (found["level"] == "fault"), program.output()
 
-    def classic(self, *arguments: object, mapped: str = RANGE) -> list[dict[str, Any]]:
-        return self.run("-s", self.scenario.lab.assistant.v4, "-c", mapped, *arguments)
+    def classic(self, *arguments: object, mapped: str = RANGE) -> None:
+        self.run("-s", self.scenario.lab.assistant.v4, "-c", mapped, *arguments)
 
     def faults(self) -> list[dict[str, Any]]:
-        return [finding for finding in self.findings if finding["level"] >= 3]
+        """What the probe found to be wrong."""
+        return [
+            finding
+            for finding in self.findings
+            if finding["level"] in ("fault", "warning") and finding["check"] in ("probe", "relay")
+        ]
 
     def expect(self, hop: str, *words: str, remedy: str = "") -> None:
         """The first thing that is wrong is at that hop, and is called so."""
@@ -91,7 +100,7 @@ def test_no_fault_when_all_is_right(
         link = ("-o", "eth0") if mode == "link" else ()
         probe.run("-s", lab.assistant.v4, "-c", network, *link, transfer=transfer)
     assert not probe.faults(), probe.findings
-    assert any(f["check"] == "probe" and f["level"] == 1 for f in probe.findings), probe.findings
+    assert [f["level"] for f in probe.findings if f["check"] == "probe"] == ["ok"], probe.findings
     assert accepted(scenario) == 0
 
 
@@ -143,7 +152,7 @@ def test_assistant_forwards_to_a_real_host(scenario: Scenario, probe: Probe) -> 
     lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
     probe.classic(mapped="10.66.1.0/24")
     probe.expect("assistant", "forwards", remedy="sysctl -w net.ipv4.ip_forward=0")
-    assert probe.faults()[0]["level"] == 4
+    assert probe.faults()[0]["level"] == "fault"
 
 
 def second_network(scenario: Scenario) -> str:
@@ -326,8 +335,6 @@ def test_port_dropped_in_socket_mode(scenario: Scenario, probe: Probe) -> None:
 
 
 def wait_for_log(check: Callable[[], bool]) -> bool:
-    import time
-
     until = time.monotonic() + 15
     while time.monotonic() < until:
         if check():
@@ -380,8 +387,6 @@ def test_counts_stay_exact(scenario: Scenario, mode: str, workers: str) -> None:
 
 
 def test_no_check_leaves_it_out(scenario: Scenario) -> None:
-    import time
-
     lab = scenario.lab
     scenario.servers()
     replay = scenario.start_tcpcopy("-x", f"{PORT}-{lab.target.v4}:{PORT}", "--no-check")
