@@ -88,6 +88,7 @@ class _Watch:
         self._taps: list[Tap] = []
         try:
             self._taps.append(Tap(compile_filter(flow_expression(flow))))
+            compile_filter(expression)  # complains of what was typed, not of the below
             both = f"({flow_expression(flow)}) and ({expression})"
             self._taps.append(Tap(compile_filter(both), devices))
         except OSError as error:

@@ -1,0 +1,180 @@
+"""The probe that runs by itself: when, for whom, and what it leaves behind."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tcpcopy.doctor.finding import Finding, Level
+from tcpcopy.doctor.probe import START_NS, ProbeConfig
+from tcpcopy.doctor.start import Sessions, StartProbe
+from tcpcopy.mapping.allocator import Allocator
+from tcpcopy.mapping.clients import parse_clients
+from tcpcopy.relay.probing import Flow
+from tcpcopy.report.context import CLASSIC, SOCKET, Context
+
+TARGET = b"\x0a\0\0\2"
+CLIENT = b"\xc0\xa8\7\1"
+SECOND = 1_000_000_000
+FLOW = Flow(TARGET, 8080, b"", 0)
+WELL = [Finding("probe", Level.OK, "all is well")]
+BAD = [Finding("probe", Level.FAULT, "no route", ("on target: ip route",), "target")]
+
+
+class Replay:
+    """A replay with sessions that are set by hand."""
+
+    def __init__(self) -> None:
+        self.live: list[tuple[bytes, int, bytes, int]] = []
+        self.failed = self.established = 0
+
+    def sessions(self) -> Sessions:
+        def live() -> Iterator[tuple[bytes, int, bytes, int]]:
+            return iter(self.live)
+
+        return Sessions(live, lambda: self.failed, lambda: self.established)
+
+
+class Runs:
+    """Stands for the probe: keeps what it was asked, and waits to be let go."""
+
+    def __init__(self, found: list[Finding]) -> None:
+        self.asked: list[ProbeConfig] = []
+        self.found = found
+        self.may_end = threading.Event()
+
+    def __call__(self, config: ProbeConfig) -> list[Finding]:
+        self.asked.append(config)
+        self.may_end.wait(10)
+        return self.found
+
+    def end(self, probe: StartProbe) -> None:
+        self.may_end.set()
+        thread = probe._thread
+        assert thread is not None
+        thread.join(10)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    logger = logging.getLogger("tcpcopy")
+    before = logger.propagate, logger.level
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+    yield caplog
+    logger.propagate, level = before
+    logger.setLevel(level)
+
+
+def config(mode: str = CLASSIC) -> ProbeConfig:
+    return ProbeConfig(Context(mode=mode), FLOW)
+
+
+def test_an_identity_is_taken_and_given_back(told: pytest.LogCaptureFixture) -> None:
+    """As a session's, so that no session has it meanwhile."""
+    allocator = Allocator(parse_clients("62.135.200.x"))
+    runs, replay = Runs(WELL), Replay()
+    pool = parse_clients("62.135.200.x")
+    probe = StartProbe(config(), allocator, replay.sessions(), client=pool[0], run=runs)
+    probe.look(SECOND)
+    assert allocator.live == 1
+    probe.look(2 * SECOND)  # it is still under way
+    assert allocator.live == 1
+    runs.end(probe)
+    probe.look(3 * SECOND)
+    assert allocator.live == 0
+    (asked,) = runs.asked
+    assert asked.flow.mapped[:3] == b"\x3e\x87\xc8" and asked.flow.mapped_port
+    assert asked.limit_ns == START_NS
+    assert "all is well" in told.text
+
+
+def test_without_c_the_first_session_is_waited_for() -> None:
+    """Only one of the target's family, towards this target, will do."""
+    allocator = Allocator()
+    runs, replay = Runs(WELL), Replay()
+    probe = StartProbe(config(), allocator, replay.sessions(), run=runs)
+    probe.look(SECOND)
+    replay.live = [(CLIENT, 50000, b"\x0a\0\0\3", 8080), (bytes(16), 1, bytes(16), 8080)]
+    probe.look(2 * SECOND)
+    assert not runs.asked
+    taken = allocator.acquire(
+        client_address=CLIENT, client_port=50000, target_address=TARGET, target_port=8080, copy=0,
+        now_ns=0,
+    )  # fmt: skip
+    assert taken == (CLIENT, 50000)
+    replay.live.append((CLIENT, 50000, TARGET, 8080))
+    probe.look(3 * SECOND)
+    runs.end(probe)
+    (asked,) = runs.asked
+    assert asked.flow.mapped == CLIENT
+    assert asked.flow.mapped_port != 50000
+
+
+def test_socket_mode_needs_nobody() -> None:
+    runs = Runs(WELL)
+    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=runs)
+    probe.look(SECOND)
+    runs.end(probe)
+    assert [asked.flow for asked in runs.asked] == [FLOW]
+
+
+def test_what_mends_it_is_logged(told: pytest.LogCaptureFixture) -> None:
+    runs = Runs(BAD)
+    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=runs)
+    probe.look(SECOND)
+    runs.end(probe)
+    probe.close(2 * SECOND)  # the run ends: what is known is told
+    assert "no route" in told.text and "ip route" in told.text
+    assert any(record.levelno == logging.ERROR for record in told.records)
+
+
+def test_again_when_many_fail(told: pytest.LogCaptureFixture) -> None:
+    """Not sooner than a minute after the last one, and not for a few."""
+    runs, replay = Runs(WELL), Replay()
+    probe = StartProbe(config(SOCKET), None, replay.sessions(), run=runs)
+    probe.look(SECOND)
+    runs.end(probe)
+    probe.look(2 * SECOND)
+    replay.failed = 1000
+    probe.look(30 * SECOND)
+    assert len(runs.asked) == 1
+    probe.look(62 * SECOND)
+    runs.end(probe)
+    probe.look(63 * SECOND)
+    assert len(runs.asked) == 2
+    assert "1000 sessions could not be connected" in told.text
+    replay.failed, replay.established = 1100, 5000  # most of them work
+    probe.look(130 * SECOND)
+    replay.failed = 1105
+    probe.look(132 * SECOND)
+    assert len(runs.asked) == 2
+
+
+def test_an_error_of_its_own_harms_nobody(told: pytest.LogCaptureFixture) -> None:
+    def fails(_: ProbeConfig) -> list[Finding]:
+        raise ValueError("bug")
+
+    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=fails)
+    probe.look(SECOND)
+    assert probe._thread is not None
+    probe._thread.join(10)
+    probe.look(2 * SECOND)
+    assert "error of its own" in told.text
+
+
+def test_no_address_of_the_family() -> None:
+    """A range of the other family gives none: nothing is probed, nothing is asked again."""
+    allocator = Allocator(parse_clients("62.135.200.x"))
+    runs = Runs(WELL)
+    flow = Flow(bytes(15) + b"\2", 8080, b"", 0)
+    probe = StartProbe(
+        replace(config(), flow=flow), allocator, Replay().sessions(), client=CLIENT, run=runs
+    )
+    probe.look(SECOND)
+    probe.look(2 * SECOND)
+    assert not runs.asked

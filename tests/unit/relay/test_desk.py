@@ -1,0 +1,211 @@
+"""Intercept's part of a probe, over a real relay connection on loopback."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tcpcopy.capture.tap import Sighting
+from tcpcopy.doctor.line import RelayLine
+from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.packet.flags import ACK, RST, SYN
+from tcpcopy.relay.classic import RelayFault
+from tcpcopy.relay.desk import ProbeDesk, as_list, summed_up
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.probing import RESET, SYN_ACK, Flow, Report, Seen, encode_probe, read_report
+from tcpcopy.relay.router import AnswerRouter
+from tcpcopy.relay.server import RelayServer
+
+TARGET, MAPPED = b"\x0a\0\0\2", b"\x3e\x87\xc8\1"
+FLOW = Flow(TARGET, 8080, MAPPED, 40000)
+NONE = Flow(b"\x7f\0\0\1", 1, b"\x7f\0\0\2", 2)  # a flow that nobody has
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="packet sockets need root")
+
+
+def answer(flags: int, port: int = 40000, device: str = "eth0", leaves: bool = False) -> Sighting:
+    batch = PacketBatch(PacketSink(), capacity=2)
+    batch.tcp(TARGET, 8080, MAPPED, port, 1, 2, flags, 0, 0, 0, 0, b"", b"", 0, 0)
+    return Sighting(device, leaves, batch.packet(0))
+
+
+def test_what_was_seen_is_summed_up() -> None:
+    """By kind, device and direction; other connections are left out."""
+    sightings = [
+        answer(SYN | ACK),
+        answer(SYN | ACK),
+        answer(SYN | ACK, leaves=True),
+        answer(RST, device="eth1"),
+        answer(SYN | ACK, port=41000),
+        Sighting("eth0", False, b"junk"),
+    ]
+    found = set(as_list(Counter(summed_up(sightings, FLOW))))
+    assert found == {
+        Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth0", False, 2),
+        Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth0", True, 1),
+        Seen(RESET, "10.0.0.2", "62.135.200.1", "eth1", False, 1),
+    }
+
+
+def desk() -> ProbeDesk:
+    return ProbeDesk("tcp", (), lambda: Report(version="9", filter="tcp", received=5))
+
+
+def test_junk_is_no_probe() -> None:
+    assert desk().answer(1, b"junk", 0) is None
+
+
+@needs_root
+def test_watches_are_bounded_and_let_go() -> None:
+    """Ever new flows push out the oldest; what nobody asks about again is closed."""
+    before = len(os.listdir("/proc/self/fd"))
+    clerk = desk()
+    for port in range(1, 50):
+        flow = Flow(NONE.target, 1, NONE.mapped, port)
+        body = clerk.answer(1, encode_probe(flow, watch=True), 0)
+        assert body is not None and read_report(body).problem == ""
+    assert len(os.listdir("/proc/self/fd")) <= before + 8
+    clerk.look(11_000_000_000)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_the_last_question_ends_the_watch() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    clerk = desk()
+    clerk.answer(1, encode_probe(NONE, watch=True), 0)
+    clerk.answer(1, encode_probe(NONE, watch=False), 0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@needs_root
+def test_a_filter_that_does_not_go_with_it_is_told() -> None:
+    clerk = ProbeDesk("tcp and bogus words", (), Report)
+    body = clerk.answer(1, encode_probe(NONE, watch=True), 0)
+    assert body is not None and "bogus" in read_report(body).problem
+    clerk.close()
+
+
+# --- over the relay -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., RelayServer]]:
+    servers = []
+
+    def start(terms: RelayTerms | None = None, *, with_desk: bool = True) -> RelayServer:
+        server = RelayServer(AnswerRouter(), host="127.0.0.1", port=0, terms=terms)
+        if with_desk:
+            server.desk = desk()
+        server.open()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def drive(server: RelayServer, line: RelayLine, done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not done():
+        assert time.monotonic() < until
+        server.service(time.monotonic_ns())
+        line.service(time.monotonic_ns())
+        fd, events = line.wants()
+        if fd >= 0:
+            poll = select.poll()
+            poll.register(fd, events)
+            poll.register(server.fileno(), select.POLLIN)
+            poll.poll(5)
+
+
+def connect(server: RelayServer, terms: RelayTerms | None = None) -> RelayLine:
+    line = RelayLine("127.0.0.1", server.port, terms or RelayTerms())
+    line.start(time.monotonic_ns())
+    drive(server, line, lambda: line.is_decided)
+    return line
+
+
+@pytest.mark.parametrize("with_desk", [True, False])
+def test_a_question_is_answered(serve: Callable[..., RelayServer], with_desk: bool) -> None:
+    """Always: also where there is nothing to say."""
+    server = serve(with_desk=with_desk)
+    line = connect(server)
+    assert line.is_up and line.is_native and line.takes_probes
+    for count in (1, 2):
+        line.ask(NONE, watch=count == 1)
+        drive(server, line, lambda count=count: len(line.reports) == count)  # type: ignore[misc]
+    assert line.reports[-1].filter == ("tcp" if with_desk else "")
+    line.close()
+
+
+def test_a_probe_is_a_peer_as_any(serve: Callable[..., RelayServer]) -> None:
+    """Answers to what it announced come to it."""
+    server = serve()
+    line = connect(server)
+    line.announce(FLOW)
+    drive(server, line, lambda: server.router.sessions == 1)
+    packet = answer(SYN | ACK).data
+    server.router.packet(packet, 0, len(packet), len(packet), 1)
+    server.flush()
+    drive(server, line, lambda: bool(line.answers))
+    assert line.answers[0].kind == SYN_ACK
+    assert (line.answers[0].source, line.answers[0].destination) == (TARGET, MAPPED)
+    line.close()
+    drive(server, line, lambda: server.connections == 0)
+
+
+def test_classic_intercept(serve: Callable[..., RelayServer]) -> None:
+    """It says nothing, and is not asked."""
+    server = serve(RelayTerms(RelayMode.CLASSIC))
+    line = connect(server)
+    assert line.is_up and not line.is_native and not line.takes_probes
+    line.ask(NONE, watch=True)
+    assert line.wants()[1] == select.POLLIN
+    line.close()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "fault", "problem"),
+    [
+        (
+            RelayTerms(secret=b"a" * 32),
+            RelayTerms(secret=b"b" * 32),
+            RelayFault.SECRET_WRONG,
+            "the secret is wrong",
+        ),
+        (RelayTerms(secret=b"a" * 32), RelayTerms(), RelayFault.SECRET_MISSING, "wants a secret"),
+        (RelayTerms(), RelayTerms(secret=b"b" * 32), RelayFault.SECRET_MISSING, "has no secret"),
+        (
+            RelayTerms(RelayMode.CLASSIC),
+            RelayTerms(RelayMode.NATIVE),
+            RelayFault.CLASSIC,
+            "speaks the classic relay only",
+        ),
+    ],
+)
+def test_terms_that_do_not_fit(
+    serve: Callable[..., RelayServer],
+    theirs: RelayTerms,
+    ours: RelayTerms,
+    fault: RelayFault,
+    problem: str,
+) -> None:
+    line = connect(serve(theirs), ours)
+    assert not line.is_up
+    assert (line.fault, line.was_reached) == (fault, True)
+    assert problem in line.problem
+
+
+def test_nobody_listens(serve: Callable[..., RelayServer]) -> None:
+    server = serve()
+    line = RelayLine("127.0.0.1", 1, RelayTerms())
+    line.start(time.monotonic_ns())
+    drive(server, line, lambda: line.is_decided)
+    assert (line.is_up, line.was_reached) == (False, False)
+    assert "refused" in line.problem
