@@ -95,6 +95,8 @@ def examine(arguments: Sequence[str]) -> list[Finding]:
     """What `tcpcopy doctor` finds for the options of a run. Raises: UsageError."""
     os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
     options = option_table.parse(arguments)
+    if options.show:
+        raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
     check_networks(options, privileged=False)
     config, setup = copier_config(options), report_context(options)
     findings = check_tcpcopy(plan_of(options, config, setup.mode))

@@ -80,7 +80,7 @@ def _own_words(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """
     words: list[str] = []
     as_json = False
-    for word, behind in zip(arguments, [*arguments[1:], "-"], strict=True):
+    for word, behind in zip(arguments, [*arguments[1:], "-"], strict=False):
         if word == _JSON and behind.startswith("-"):
             as_json = True
         else:

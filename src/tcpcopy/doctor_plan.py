@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tcpcopy.capture.devices import ANY_DEVICE
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.copier import CopierConfig, filter_program
 from tcpcopy.doctor.plan import InterceptPlan, Plan
@@ -57,7 +58,7 @@ def intercept_plan_of(config: InterceptConfig) -> InterceptPlan:
         except UsageError as error:
             problem = f"{error.problem}; {error.hint}"
     return InterceptPlan(
-        devices=config.devices,
+        devices=() if ANY_DEVICE in config.devices else config.devices,
         filter_text=config.filter,
         filter_problem=problem,
         host=config.host,

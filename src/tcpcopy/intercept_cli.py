@@ -207,7 +207,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def examine(arguments: Sequence[str]) -> list[Finding]:
     """What `intercept doctor` finds for the options of a run. Raises: UsageError."""
-    return check_intercept(intercept_plan_of(parse(arguments).config))
+    options = parse(arguments)
+    if options.show:
+        raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
+    return check_intercept(intercept_plan_of(options.config))
 
 
 def _check_again(config: InterceptConfig) -> list[Finding]:

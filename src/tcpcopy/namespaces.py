@@ -23,7 +23,7 @@ from tcpcopy.errors import UsageError
 HOST: Final = "host"  # the namespace that the command was started in
 _FOLDER: Final = "/run/netns"  # of the names that `ip netns` gives
 _PID_PREFIX: Final = "pid:"
-OWN: Final = "/proc/thread-self/ns/net"  # the one that the calling thread is in
+_OWN: Final = "/proc/thread-self/ns/net"
 _CLONE_NEWNET: Final = 0x40000000
 _NS_GET_NSTYPE: Final = 0xB703
 _MOST_PID: Final = 1 << 22  # PID_MAX_LIMIT of Linux
@@ -99,7 +99,7 @@ class Namespace:
 
 def own(option: str) -> Namespace:
     """The namespace that this thread is in now. Raises: UsageError."""
-    return Namespace(option, OWN)
+    return Namespace(option, _OWN)
 
 
 def same(one: Namespace | None, other: Namespace | None) -> bool:
@@ -131,7 +131,7 @@ def inside(namespace: Namespace | None) -> Iterator[None]:
 
 def _identity_of_own() -> tuple[int, int]:
     try:
-        status = os.stat(OWN)
+        status = os.stat(_OWN)
     except OSError:  # no /proc here: not known to be any namespace that was opened
         return -1, -1
     return status.st_dev, status.st_ino

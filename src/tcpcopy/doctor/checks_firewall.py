@@ -27,6 +27,7 @@ class _Probe:
     hooks: tuple[str, ...]
     exempt: tuple[str, str, bytes, int]  # protocol, d or s, address, port of an exempting rule
     is_invalid: bool = False  # conntrack has seen one direction only
+    is_forged: bool = False  # its addresses must stay as they are
 
 
 def check_firewall(plan: Plan, network: NetworkFacts) -> list[Finding]:
@@ -35,7 +36,7 @@ def check_firewall(plan: Plan, network: NetworkFacts) -> list[Finding]:
         return _unreadable(network)
     findings: list[Finding] = []
     for probe in _probes(plan, network):
-        findings += _judge(probe, network, forged=plan.mode == CLASSIC)
+        findings += _judge(probe, network)
     findings = list(dict.fromkeys(findings))
     return findings or [Finding(_CHECK, Level.OK, "no rule of this host is in the way")]
 
@@ -54,7 +55,7 @@ def check_relay_firewall(plan: InterceptPlan, network: NetworkFacts) -> list[Fin
     probe = _Probe(
         f"connections of tcpcopy to port {plan.port}", packet, hooks, ("tcp", "d", b"", plan.port)
     )
-    findings = list(dict.fromkeys(_judge(probe, network, forged=False)))
+    findings = list(dict.fromkeys(_judge(probe, network)))
     return findings or [Finding(_CHECK, Level.OK, "no rule of this host is in the way")]
 
 
@@ -74,7 +75,7 @@ def check_served_here(ports: list[int], network: NetworkFacts) -> list[Finding]:
         probe = _Probe(
             f"packets of mapped clients to port {port}", packet, hooks, ("tcp", "d", b"", port)
         )
-        findings += _judge(probe, network, forged=False)
+        findings += _judge(probe, network)
     return list(dict.fromkeys(findings))
 
 
@@ -116,8 +117,10 @@ def _probes(plan: Plan, network: NetworkFacts) -> Iterator[_Probe]:
                 packet[firewall.SOURCE] = route.source
             hooks = (firewall.OUTPUT, firewall.POSTROUTING)
             exempt = (protocol, "d", address, port)
-            yield _Probe(f"what is sent to the target {shown}", packet, hooks, exempt)
-            if plan.mode == CLASSIC and protocol == "tcp":
+            forged = plan.mode == CLASSIC
+            what = f"what is sent to the target {shown}"
+            yield _Probe(what, packet, hooks, exempt, is_forged=forged)
+            if forged and protocol == "tcp":
                 # Conntrack sees the SYN and never the answer: to it, all that follows is invalid.
                 later = packet | {firewall.STATE: "invalid"}
                 what = f"data for the target {shown}"
@@ -163,16 +166,18 @@ def _relay_probes(plan: Plan, network: NetworkFacts) -> Iterator[_Probe]:
         yield _Probe(what, packet, hooks, ("tcp", "d", address, port))
 
 
-def _judge(probe: _Probe, network: NetworkFacts, *, forged: bool) -> Iterator[Finding]:
+def _judge(probe: _Probe, network: NetworkFacts) -> Iterator[Finding]:
     assert network.firewall is not None
     packet = dict(probe.packet)
     for hook in probe.hooks:
         for hit in firewall.hits(network.firewall, hook, packet):
-            if hit.action == firewall.NAT and not forged:
+            if hit.action == firewall.NAT and not probe.is_forged:
                 continue  # the answers are translated back
             if probe.is_invalid and _of_all(hit, hook, packet, network):
                 continue  # said of the first packet
             yield _found(probe, hit, network)
+            if hit.is_certain and hit.action in (firewall.DROP, firewall.REJECT):
+                return
 
 
 def _of_all(hit: Hit, hook: str, packet: Packet, network: NetworkFacts) -> bool:
@@ -195,7 +200,7 @@ def _found(probe: _Probe, hit: Hit, network: NetworkFacts) -> Finding:
             firewall.REJECT: "may reject",
             firewall.NAT: "may change the client addresses of",
         }.get(hit.action, doing)
-    rule = hit.text if hit.text.startswith("policy") else f"rule {hit.text}"
+    rule = "its policy" if hit.text.startswith("policy") else f"rule {hit.text}"
     why = " (conntrack takes it for invalid: it never sees an answer)" if probe.is_invalid else ""
     text = f"{hit.where}: {rule} {doing} {probe.what}{why}"
     is_fault = hit.is_certain and hit.action != firewall.MARK

@@ -30,7 +30,7 @@ from tcpcopy.doctor.iptables import read_save
 from tcpcopy.doctor.nftables import read_ruleset
 from tcpcopy.doctor.plan import Plan
 from tcpcopy.errors import UsageError
-from tcpcopy.namespaces import OWN, Namespace
+from tcpcopy.namespaces import Namespace
 
 _PLAIN_SYSCTLS: Final = (
     "net/ipv4/ip_forward",
@@ -197,7 +197,7 @@ def bind_problem(host: str, port: int) -> str:
 
 def entering(namespace: Namespace | None) -> str:
     """What runs a command in a namespace, as it would be typed; "" for the present one."""
-    if namespace is None or namespace.value == OWN:
+    if namespace is None or namespace.value.startswith("/proc/thread-self/"):
         return ""
     value = namespace.value.removeprefix("pid:")
     if value.isdigit():

@@ -186,8 +186,8 @@ def _value(field: str, item: Any) -> Value | None:
     if field in (firewall.SOURCE, firewall.DESTINATION):
         return _network(item)
     if field in (firewall.SOURCE_PORT, firewall.DESTINATION_PORT):
-        if isinstance(item, Mapping) and isinstance(item.get("range"), list):
-            low, high = item["range"]
+        if isinstance(item, Mapping) and isinstance(bounds := item.get("range"), list):
+            low, high = bounds if len(bounds) == 2 else (None, None)
             return (low, high) if isinstance(low, int) and isinstance(high, int) else None
         return (item, item) if isinstance(item, int) else None
     return item if isinstance(item, str) else None
