@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcpcopy import recorded_options
+from tcpcopy import local_options, recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -87,10 +87,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
            "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
+    *local_options.local_options(_TRAFFIC),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
            "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
-           "socket mode off)",
+           "socket mode off); with --local a range that nobody has, or keep: the clients' own",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -217,6 +218,7 @@ class Options:
     show: str = ""  # "help" or "version": print that and exit; nothing else is set
     transfers: TransferTable = field(default_factory=lambda: TransferTable(()))
     intercepts: tuple[Intercept, ...] = ()  # empty: socket mode
+    local: local_options.LocalConfig | None = None  # the target is on this host
     client_pool: AddressPool | None = None
     client_addresses: tuple[str, ...] = ()  # -c as given, for reports
     localhost_replacement: bytes | None = None
@@ -261,6 +263,8 @@ class Options:
 
         What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
         """
+        if self.local is not None:
+            return False
         if self.transport == "udp":
             return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
@@ -325,11 +329,13 @@ def parse(
     intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
+    local = local_options.local_config(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
         intercepts=intercepts,
-        client_pool=_clients(words.get("clients"), targets),
+        local=local,
+        client_pool=None if local is not None else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),
@@ -484,7 +490,9 @@ def _transport(words: Mapping[str, Word]) -> str:
 
 
 def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
-    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+    forges: tuple[str, ...] = (
+        ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+    )
     names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
     if transport == "udp":
         names |= dict.fromkeys(_TCP_ONLY)
