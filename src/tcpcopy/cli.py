@@ -158,6 +158,8 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         _log.warning("capture: %s", warning)
     if options.without_effect:
         why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
+        if options.local is not None:
+            why = "with --local"
         _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
     with inside(options.capture_namespace):
         pairs = overlapping(options.devices)

@@ -25,6 +25,11 @@ _EXCLUDED: Final = {
     "lonely": "is about intercept",
     "via": "is of tunnel mode",
 }
+# Accepted, and said to have no effect.
+WITHOUT_EFFECT: Final = (
+    "localhost", "relay_port", "relay_connections", "relay", "secret_file", "tls", "tls_ca",
+    "tls_cert", "tls_key",
+)  # fmt: skip
 
 
 def local_options(group: str) -> tuple[Option, ...]:

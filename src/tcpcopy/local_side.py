@@ -29,7 +29,7 @@ from tcpcopy.deliver.tunnet import (
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import IPV4_BYTES, format_address, is_loopback
 from tcpcopy.mapping.allocator import Allocator
-from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.clients import AddressPool, parse_clients
 from tcpcopy.mapping.kept import KeptIdentities
 from tcpcopy.mapping.transfers import TransferTable
 
@@ -181,11 +181,10 @@ def part_of(config: LocalConfig, share: tuple[int, int]) -> tuple[tuple[Network,
             raise UsageError(
                 "-c", network, f"is too small for {count} workers", "give a larger network"
             )
-    parts = tuple(
-        next(part for i, part in enumerate(network.subnets(bits)) if i == index)
-        for network in config.networks
-    )
-    return parts, config.pool.within(parts)
+    parts: list[Network] = []
+    for network in config.networks:
+        parts += list(network.subnets(bits))[index : index + 1]
+    return tuple(parts), parse_clients(",".join(map(str, parts)))
 
 
 def check_range(

@@ -20,6 +20,7 @@ LAYERS: list[set[str]] = [
         "arguments",
         "relay_options",
         "local_options",
+        "worker_options",
         "demo",
     },
     {"supervisor", "workers"},

@@ -110,15 +110,6 @@ class AddressPool:
         """The addresses of one family (4 or 16 bytes), in the same order."""
         return AddressPool(part for part in self._ranges if part.length == length)
 
-    def within(
-        self, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]
-    ) -> AddressPool:
-        """All usable addresses of some networks that lie in this pool, in their order.
-
-        Each network is of 256 addresses or more.
-        """
-        return parse_clients(",".join(map(str, networks)))
-
     def without(self, addresses: Iterable[bytes]) -> AddressPool:
         """The same pool without some addresses."""
         ranges = list(self._ranges)
