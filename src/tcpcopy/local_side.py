@@ -183,7 +183,10 @@ def part_of(config: LocalConfig, share: tuple[int, int]) -> tuple[tuple[Network,
             )
     parts: list[Network] = []
     for network in config.networks:
-        parts += list(network.subnets(bits))[index : index + 1]
+        if isinstance(network, ipaddress.IPv4Network):
+            parts += list(network.subnets(bits))[index : index + 1]
+        else:
+            parts += list(network.subnets(bits))[index : index + 1]
     return tuple(parts), parse_clients(",".join(map(str, parts)))
 
 
