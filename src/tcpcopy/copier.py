@@ -344,6 +344,8 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
+        if self.local is not None:
+            self.local.look()
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
