@@ -325,16 +325,14 @@ def parse(
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
-    local = local_options.local_config(words, transfers, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
-        intercepts=intercepts,
-        local=local,
-        client_pool=None if local is not None else _clients(words.get("clients"), targets),
+        intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
+        local=local_options.local_config(words, transfers, transport),
+        client_pool=None if "local" in words else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),
