@@ -8,7 +8,8 @@ import pytest
 
 from tcpcopy.cli import copier_config, report_context, udp_config
 from tcpcopy.errors import UsageError
-from tcpcopy.local_options import LocalConfig, check_targets
+from tcpcopy.local_options import check_targets
+from tcpcopy.local_side import LocalConfig
 from tcpcopy.mapping.addresses import is_loopback, parse_address
 from tcpcopy.options import Options
 from tests.unit.test_options import parse, refused
@@ -114,7 +115,7 @@ def test_what_has_no_effect_is_said() -> None:
 
 def test_targets_are_of_this_host() -> None:
     found = parse("-x", "80-10.0.0.2:8080", "--local")
-    with pytest.raises(UsageError, match="10.0.0.2:8080.* is not an address of this host"):
+    with pytest.raises(UsageError, match=r"10\.0\.0\.2:8080.* is not an address of this host"):
         check_targets(local(found), found.transfers, is_loopback, True)
     own = parse_address("10.0.0.2")
     check_targets(local(found), found.transfers, lambda address: address == own, True)

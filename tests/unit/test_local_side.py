@@ -58,7 +58,7 @@ def test_addresses_of_real_hosts(what: str, said: str) -> None:
     addresses = [parse_address("10.0.0.2"), parse_address("fd00::1"), parse_address("198.18.3.4")]
     given_addresses = {"own": [], what: addresses}
     with pytest.raises(UsageError) as caught:
-        check_range((RANGE, RANGE6), known=known(*ORDINARY), **given_addresses)  # type: ignore[arg-type]
+        check_range((RANGE, RANGE6), known=known(*ORDINARY), **given_addresses)
     assert caught.value.problem == f"holds {said}"
 
 
@@ -85,14 +85,14 @@ def test_workers_have_parts_of_their_own(count: int) -> None:
     """No address is two workers', all are of the range, and a part's pool is the part."""
     parts = [part_of(config(RANGE, RANGE6), (index, count)) for index in range(count)]
     for number, whole in enumerate((RANGE, RANGE6)):
-        networks = [networks[number] for networks, _ in parts]
+        networks = [shared[number] for shared, _ in parts]
         assert all(part.subnet_of(whole) for part in networks)  # type: ignore[arg-type]
         assert all(
             not one.overlaps(other) for i, one in enumerate(networks) for other in networks[:i]
         )
-    for networks, pool in parts:
+    for shared, pool in parts:
         addresses = [ipaddress.ip_address(pool[i]) for i in (0, len(pool) // 2, len(pool) - 1)]
-        assert all(any(address in network for network in networks) for address in addresses)
+        assert all(any(address in network for network in shared) for address in addresses)
 
 
 def test_one_worker_has_all() -> None:

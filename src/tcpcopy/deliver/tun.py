@@ -28,11 +28,11 @@ from tcpcopy.deliver.tunnet import (
     Network,
     Server,
     add_route,
-    is_missing_privilege,
     lead_answers,
     remove_leftovers,
     remove_rules,
     set_up_link,
+    turn_ipv6_on,
 )
 from tcpcopy.errors import UsageError
 from tcpcopy.packet.batch import PacketBatch, PacketSink
@@ -41,6 +41,7 @@ from tcpcopy.packet.handler import PacketHandler
 HEADER_BYTES = 10  # struct virtio_net_hdr, before each packet
 SNAPLEN = 256  # bytes read of an answer: its headers, with all options
 _TCP = 6
+_IPV4_BYTES = 4
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
@@ -129,6 +130,10 @@ class TunDevice(PacketSink):
     ) -> None:
         remove_leftovers()
         set_up_link(self.index, mtu=mtu, route_localnet=loopback)
+        if any(network.version == 6 for network in networks) or any(
+            len(server.address) != _IPV4_BYTES for server in servers
+        ):
+            turn_ipv6_on(self.name)
         for network in networks:
             add_route(network, self.index)
         if servers:
@@ -290,7 +295,11 @@ class TunDatagrams(PacketSink):
 
 
 def _refusal(error: OSError, option: str, name: str) -> UsageError:
-    if is_missing_privilege(error):
+    if error.errno == errno.EACCES and error.filename == _DEVICE:
+        return UsageError(
+            option, None, f"{_DEVICE} may not be opened by this user", f"chmod 666 {_DEVICE}"
+        )
+    if error.errno == errno.EPERM:
         return UsageError(
             option,
             None,
@@ -314,6 +323,13 @@ def _refusal(error: OSError, option: str, name: str) -> UsageError:
     if error.errno == errno.EEXIST:
         return UsageError(
             option, name, "a route or rule that it needs is there already", "see ip route, ip rule"
+        )
+    if error.filename and "ipv6" in str(error.filename):
+        return UsageError(
+            option,
+            name,
+            "IPv6 is turned off for new devices",
+            "sysctl -w net.ipv6.conf.default.disable_ipv6=0",
         )
     return UsageError(
         option, name, f"the device cannot be made ({error.strerror})", "see dmesg of this host"

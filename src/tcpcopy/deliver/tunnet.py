@@ -103,6 +103,16 @@ def set_up_link(index: int, *, mtu: int, route_localnet: bool) -> None:
     _change(_NEW_LINK, 0, up + attributes)
 
 
+def turn_ipv6_on(name: str) -> None:
+    """Let a device have IPv6 where new devices have none. Raises OSError when it cannot be."""
+    path = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
+    with open(path) as file:
+        if file.read().strip() == "0":
+            return
+    with open(path, "w") as file:
+        file.write("0")
+
+
 def add_route(network: Network, index: int, table: int = _TABLE_MAIN) -> None:
     """Route a network to a device. Raises OSError (EEXIST: there is one of the very network)."""
     family = socket.AF_INET if network.version == 4 else socket.AF_INET6
@@ -249,8 +259,3 @@ def _change(kind: int, flags: int, body: bytes) -> None:
 
 def _number(raw: bytes) -> int:
     return int(struct.unpack("=I", raw)[0]) if len(raw) == 4 else 0
-
-
-def is_missing_privilege(error: OSError) -> bool:
-    """Whether an error says that CAP_NET_ADMIN is missing."""
-    return error.errno in (errno.EPERM, errno.EACCES)

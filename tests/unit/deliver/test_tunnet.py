@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import socket
 
@@ -42,8 +41,3 @@ def test_this_host_is_read() -> None:
     loopback = ipaddress.ip_network("127.0.0.0/8")
     assert any(route.network == loopback and route.device == lo for route in tunnet.routes())
     assert tunnet.device_towards(V4) == lo
-
-
-def test_missing_privilege() -> None:
-    assert tunnet.is_missing_privilege(OSError(errno.EPERM, ""))
-    assert not tunnet.is_missing_privilege(OSError(errno.EBUSY, ""))
