@@ -481,9 +481,13 @@ class RelayClient:
             problem = os.strerror(-state)
         if problem:
             self._lose(server, connection, now_ns, problem)
-        elif connection.grant():
+        elif connection.grant() | connection.take_credit():
             self._mark(server, connection)
+        self._heard(server, connection)
         return handed
+
+    def _heard(self, server: _Server, connection: Connection) -> None:
+        """Something was read: a tunnel has more to look at."""
 
     def _send(self, server: _Server, connection: Connection, now_ns: int) -> None:
         try:
