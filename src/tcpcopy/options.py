@@ -9,10 +9,10 @@ import argparse
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tcpcopy import recorded_options
+from tcpcopy import recorded_options, tunnel_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -157,6 +157,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("session_pool", "-U", "--session-pool", _REPLAY,
            "accepted for old command lines, without effect", "NUM", 1, 63),
     *recorded_options.OPTIONS,
+    tunnel_options.VIA,
     Option("relay_port", "-p", "--relay-port", _RELAY,
            "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
     Option("relay_connections", "-C", "--relay-connections", _RELAY,
@@ -326,6 +327,7 @@ def parse(
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
+    tunnel = tunnel_options.tunnel_begins(words, targets, transport)
     return Options(
         transfers=transfers,
         intercepts=intercepts,
@@ -351,7 +353,7 @@ def parse(
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
-        relay=_relay(words, transfers, transport),
+        relay=replace(_relay(words, transfers, transport), tunnel=tunnel),
         workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),

@@ -15,6 +15,8 @@ from tcpcopy.packet.batch import PacketBatch, PacketSink
 class Tunnel(Protocol):
     """Where packets go in; `relay.tunnel_client.TunnelClient` is one."""
 
+    errors: dict[int, int]  # errno -> packets that were lost
+
     def send_packet(self, packet: bytes) -> int:
         """Queue a packet; 0, or the errno that it is lost with."""
 
@@ -25,7 +27,7 @@ class TunnelSender(PacketSink):
     def __init__(self, tunnel: Tunnel, after: Callable[[], object]) -> None:
         """`after` is called when a batch is queued: what is announced goes ahead of it."""
         self.after = after
-        self.errors: dict[int, int] = {}  # errno -> packets not sent
+        self.errors = tunnel.errors  # those that were queued and then lost are in it, too
         self.failures: list[tuple[int, int]] | None = None  # place in its batch, errno
         self._tunnel = tunnel
 

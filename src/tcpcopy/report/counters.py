@@ -38,6 +38,9 @@ class RelayCounts:
     records: int = 0  # answers received, malformed ones included
     malformed: int = 0  # of these, answers that could not be read
     lost: int = 0  # answers known to be lost (a connection broke, a queue was full)
+    dropped: int = 0  # packets that intercept did not inject (tunnel mode)
+    native: int = 0  # of `connects`, those with the native relay
+    encrypted: int = 0  # of `connects`, those with TLS
 
 
 @dataclass(slots=True)
