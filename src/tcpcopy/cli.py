@@ -21,13 +21,14 @@ from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
+from tcpcopy.local_options import check_targets
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
 from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, LINK, SOCKET, TUNNEL, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -94,7 +95,9 @@ def check_networks(options: Options) -> None:
     capture, send = options.capture_namespace, options.send_namespace
     sender = None if same(capture, send) else is_local_in(send)
     option_table.check_host(options, is_local_in(capture), sender)
-    if options.recorded is None or not options.socket_mode:
+    if options.local is not None:
+        check_targets(options.transfers, sender or is_local_in(capture))
+    if options.recorded is None or not (options.socket_mode or options.local is not None):
         with inside(capture):
             check_privilege()
 
@@ -155,6 +158,8 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         _log.warning("capture: %s", warning)
     if options.without_effect:
         why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
+        if options.local is not None:
+            why = "with --local"
         _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
     with inside(options.capture_namespace):
         pairs = overlapping(options.devices)
@@ -291,6 +296,7 @@ def copier_config(
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
+        local=options.local,
         relay=options.relay,
         relay_names={format_address(i.address): i.host for i in options.intercepts},
         pool=options.client_pool,
@@ -329,8 +335,9 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
     classic = LINK if options.output_device else CLASSIC
     if options.relay.tunnel:
         classic = TUNNEL
+    forging = classic if options.local is None else LOCAL
     return Context(
-        mode=SOCKET if options.socket_mode else classic,
+        mode=SOCKET if options.socket_mode else forging,
         transfers=transfers,
         intercepts=tuple(
             f"{format_address(intercept.address)}:{intercept.port}"
@@ -385,6 +392,8 @@ def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
     if options.transport == "udp" and not options.socket_mode:
         mode = "packets with client addresses"
+    if options.local is not None:
+        mode = "local mode"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
     if options.relay.tunnel:

@@ -17,6 +17,7 @@ from tcpcopy.capture import rtnetlink
 from tcpcopy.deliver.tun import TunDevice
 from tcpcopy.deliver.tunnet import Server, overlap, routes
 from tcpcopy.errors import UsageError
+from tcpcopy.local_side import RANGES
 from tcpcopy.mapping.addresses import format_endpoint, is_loopback
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.injection import Injector, Network
@@ -26,11 +27,8 @@ from tcpcopy.relay.router import AnswerRouter
 _log = logging.getLogger("tcpcopy.intercept")
 
 DEFAULT_DEVICE: Final = "tcpcopy-t0"
-#: Where clients come from when nothing else is said: RFC 2544's range for tests, and a ULA of ours.
-DEFAULT_CLIENTS: Final = (
-    ipaddress.ip_network("198.18.0.0/15"),
-    ipaddress.ip_network("fd00:7463:7063::/48"),
-)
+#: Where clients come from when nothing else is said.
+DEFAULT_CLIENTS: Final = tuple(ipaddress.ip_network(text) for text in RANGES)
 _TUN: Final = "--tun"
 
 

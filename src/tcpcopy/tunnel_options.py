@@ -8,13 +8,14 @@ from typing import Final
 
 from tcpcopy.arguments import Option, Word
 from tcpcopy.errors import UsageError
+from tcpcopy.local_options import KEEP
 from tcpcopy.mapping.addresses import parse_address, parse_port, split_host_port
 from tcpcopy.relay.injection import Network
 from tcpcopy.tunnel_end import DEFAULT_CLIENTS, DEFAULT_DEVICE, TunnelConfig
 
 GROUP: Final = "tunnels (--tun)"
 VIA_GROUP: Final = "intercept (classic mode)"
-OWN: Final = "own"
+
 _RANGES: Final = ",".join(map(str, DEFAULT_CLIENTS))
 _CAPTURING: Final = ("device", "filter", "replaced", "dnat", "layout", "batch")
 
@@ -29,9 +30,9 @@ END_OPTIONS: Final[tuple[Option, ...]] = (
            "of loopback, and every port, when not given", "ADDRESS[:PORT],...", repeats=True),
     Option("tun_clients", "", "--tun-clients", GROUP,
            "addresses that packets may come from, which lead to the device: the same as -c of "
-           f"tcpcopy; {_RANGES} when not given; own: the clients' own addresses, for which all "
+           f"tcpcopy; {_RANGES} when not given; keep: the clients' own addresses, for which all "
            "that --tun-allow's ports send to other hosts goes into the device",
-           "NETWORK,...|own", repeats=True),
+           "NETWORK,...|keep", repeats=True),
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ VIA: Final = Option(
     "via", "", "--via", VIA_GROUP,
     "how packets get to the target: network, as they are, or tunnel, through the relay to "
     "intercept --tun on the target, where -s is then; client addresses are those of -c "
-    f"({_RANGES} when not given; -c own keeps the clients' own)", "network|tunnel",
+    f"({_RANGES} when not given; -c keep keeps the clients' own)", "network|tunnel",
 )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def tunnel_begins(
     if "output_device" in words:
         words["output_device"].refuse("sends frames, and a tunnel has none", "leave it out")
     clients = words.get("clients")
-    if clients is not None and clients.value == OWN:
+    if clients is not None and clients.value == KEEP:
         del words["clients"]
     elif clients is None:
         families = {len(address) for address in targets}
@@ -132,7 +133,7 @@ def _allowed(word: Word | None) -> tuple[tuple[bytes, int], ...]:
 def _clients(word: Word | None) -> tuple[Network, ...]:
     if word is None:
         return DEFAULT_CLIENTS
-    if word.value == OWN:
+    if word.value == KEEP:
         return ()
     found: list[Network] = []
     for item in word.value.split(","):
@@ -143,6 +144,6 @@ def _clients(word: Word | None) -> tuple[Network, ...]:
             found.append(ipaddress.ip_network(text))
         except ValueError:
             raise UsageError(
-                word.typed, item.strip(), "is no network", f"write for example {_RANGES}, or {OWN}"
+                word.typed, item.strip(), "is no network", f"write for example {_RANGES}, or {KEEP}"
             ) from None
     return tuple(found)

@@ -35,7 +35,8 @@ _UP: Final = 1
 _IFLA_MTU, _IFLA_AF_SPEC = 4, 26
 _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _DEVCONF_ROUTE_LOCALNET: Final = 26
-_RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_TABLE = 1, 2, 4, 15
+_RTA_IP_PROTO, _RTA_SPORT = 27, 28
 _FRA_SRC, _FRA_PRIORITY, _FRA_TABLE = 2, 6, 15
 _FRA_PROTOCOL, _FRA_IP_PROTO, _FRA_SPORT_RANGE = 21, 22, 23
 _TABLE_MAIN: Final = 254
@@ -60,6 +61,14 @@ class Route:
     network: Network
     table: int
     device: int  # index; 0: none, or several
+
+    @property
+    def device_name(self) -> str:
+        """The name of the device, "" when there is none."""
+        try:
+            return socket.if_indextoname(self.device) if self.device else ""
+        except OSError:
+            return ""
 
 
 def set_up_link(index: int, *, mtu: int, route_localnet: bool) -> None:
@@ -199,6 +208,28 @@ def overlap(networks: Iterable[Network], known: Sequence[Route]) -> tuple[Networ
             if route.network.prefixlen > _DEFAULT_BITS and route.network.overlaps(network):
                 return network, route
     return None
+
+
+def device_towards(address: bytes, server: Server | None = None) -> int:
+    """Index of the device that packets for an address leave by, 0: none. Raises OSError.
+
+    `server`: those that it sends.
+    """
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    source_bits = 0 if server is None else len(server.address) * 8
+    body = _ROUTE.pack(family, len(address) * 8, source_bits, 0, 0, 0, 0, 0, 0)
+    body += rtnetlink.attribute(_RTA_DST, address)
+    if server is not None:
+        body += rtnetlink.attribute(_RTA_SRC, server.address)
+        body += rtnetlink.attribute(_RTA_IP_PROTO, bytes([server.protocol]))
+        body += rtnetlink.attribute(_RTA_SPORT, struct.pack("!H", server.port))
+    try:
+        for answer in rtnetlink.request(_GET_ROUTE, 0, body):
+            return _number(rtnetlink.attributes(answer[_ROUTE.size :]).get(_RTA_OIF, b""))
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+            raise
+    return 0
 
 
 def _change(kind: int, flags: int, body: bytes) -> None:

@@ -96,9 +96,7 @@ class NativeDecoder(RecordDecoder):
         at = self._start
         kind = view[at]
         length = (view[at + 2] << 8) | view[at + 3]
-        if length == _PING_BYTES - _FRAME_HEADER and (
-            kind == _PING or kind == _CREDIT or kind == _DROPPED
-        ):
+        if length == _PING_BYTES - _FRAME_HEADER and kind in (_PING, _CREDIT, _DROPPED):
             if available < _PING_BYTES:
                 return 0
             number = (_read32(view, at + 4) << 32) | _read32(view, at + 8)

@@ -226,9 +226,13 @@ class RelayServer:
 
     def _tell_of_packets(self, connection: _Connection, writer: NativeWriter) -> None:
         """Say what was dropped, and give credit that there was no room to give."""
-        if connection.dropped != connection.told_dropped and self.injector is not None:
-            if writer.dropped(self.injector.reason, connection.dropped):
-                connection.told_dropped = connection.dropped
+        injector = self.injector
+        if (
+            injector is not None
+            and connection.dropped != connection.told_dropped
+            and writer.dropped(injector.reason, connection.dropped)
+        ):
+            connection.told_dropped = connection.dropped
         self._grant(connection, writer)
         self._send(connection)
 
