@@ -326,15 +326,12 @@ def parse(
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
-    recorded_options.refuse_rate_of_udp(words, transport)
     tunnel = tunnel_options.tunnel_begins(words, targets, transport)
     local = local_options.local_config(words, transfers, transport)
-    refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
-        intercepts=intercepts,
+        intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
         local=local,
         client_pool=None if local is not None else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
@@ -481,13 +478,15 @@ def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
 
 def _transport(words: Mapping[str, Word]) -> str:
     word = words.get("transport")
-    if word is None:
-        return "udp" if "udp" in words else "tcp"
-    if word.value not in TRANSPORTS:
-        word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
-    if "udp" in words and word.value != "udp":
-        word.refuse("contradicts --udp", "give one of them")
-    return word.value
+    transport = "udp" if "udp" in words else "tcp"
+    if word is not None:
+        if word.value not in TRANSPORTS:
+            word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
+        if "udp" in words and word.value != "udp":
+            word.refuse("contradicts --udp", "give one of them")
+        transport = word.value
+    recorded_options.refuse_rate_of_udp(words, transport)
+    return transport
 
 
 def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
@@ -546,6 +545,7 @@ def _places(
     open_namespace: Callable[[str, str], Namespace],
 ) -> dict[str, Any]:
     """Namespaces, and the devices or files in them. Host names are looked up where it started."""
+    refuse_same_files(words, ("log", "json", "pid_file"))
     capture, send = namespaces(words, "send_netns", open_namespace)
     with inside(capture):
         captured, files = recorded_options.inputs(words.get("device"), devices())

@@ -42,6 +42,15 @@ class RelayCounts:
     native: int = 0  # of `connects`, those with the native relay
     encrypted: int = 0  # of `connects`, those with TLS
 
+    @property
+    def kind(self) -> str:
+        """What was spoken: "native", "classic", both of them, or "" before it was known."""
+        if not self.connects:
+            return ""
+        if not self.native:
+            return "classic"
+        return "native" if self.native == self.connects else "native and classic"
+
 
 @dataclass(slots=True)
 class InputCounts:
