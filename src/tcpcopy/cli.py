@@ -332,6 +332,8 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         for transfer in options.transfers
     )
     pool = options.client_pool
+    if options.local is not None and not options.local.keeps:
+        pool = options.local.pool
     classic = LINK if options.output_device else CLASSIC
     if options.relay.tunnel:
         classic = TUNNEL
@@ -343,7 +345,8 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
             f"{format_address(intercept.address)}:{intercept.port}"
             for intercept in options.intercepts
         ),
-        client_addresses=options.client_addresses,
+        client_addresses=options.client_addresses or local_ranges(options),
+        local_device=options.local.device.replace("%d", "*") if options.local is not None else "",
         client_pool_size=len(pool) if pool is not None else 0,
         example_client=format_address(pool[0]) if pool is not None and len(pool) else "",
         devices=options.devices,
@@ -363,6 +366,11 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         is_compiled=build_kind() == "compiled",
         transport=options.transport,
     )
+
+
+def local_ranges(options: Options) -> tuple[str, ...]:
+    """The ranges that --local takes by itself; none in other modes."""
+    return tuple(map(str, options.local.networks)) if options.local is not None else ()
 
 
 def pacing_text(options: Options) -> str:

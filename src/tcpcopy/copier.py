@@ -26,7 +26,7 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
-from tcpcopy.local_side import LocalConfig, LocalSide
+from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
@@ -178,7 +178,7 @@ class Copier:
             config.copies,
             shift=config.port_shift,
             # In local mode each worker has addresses of its own.
-            share=config.share if self.local is None else (0, 1),
+            share=config.share if self.local is None else ALONE,
         )
 
     def _make_udp(self) -> UdpSide | None:
@@ -197,6 +197,7 @@ class Copier:
             share=config.share,
             mtu=config.engine.mtu,
             on_bug=_log_bug,
+            local=self.local,
         )
 
     def _on_transport(self, client: KernelClient) -> None:
@@ -261,7 +262,7 @@ class Copier:
                 self.udp.engine,
                 self.loop.handler,
                 fast=recorded.fast,
-                hears_answers=self.udp.sockets is not None,
+                hears_answers=self.udp.hears_answers,
             )
         feed = open_feed((port for _, port in sources), expression)
         player = Player(

@@ -35,6 +35,7 @@ from tcpcopy.mapping.transfers import TransferTable
 
 DEVICE: Final = "tcpcopy%d"  # the first number that is free
 RANGES: Final = ("198.18.0.0/15", "fd00:7463:7063::/48")  # RFC 2544 (benchmarks), RFC 4193
+ALONE: Final = (0, 1)  # for allocators: addresses are shared with no other worker
 _LEAST_BITS: Final = 8  # of each worker's part of a network
 _RESOLVERS: Final = "/etc/resolv.conf"
 _ANOTHER: Final = "give -c another range, whose addresses nobody has, as -c 10.254.0.0/16"
@@ -72,6 +73,11 @@ class LocalSide:
         """The device; open."""
         assert self._device is not None
         return self._device
+
+    @property
+    def sends_by_device(self) -> bool:
+        """Whether packets go to the targets by the device, as answers come."""
+        return self._raw is None
 
     @property
     def sender(self) -> TunDevice | RawSender:
@@ -183,7 +189,10 @@ def part_of(config: LocalConfig, share: tuple[int, int]) -> tuple[tuple[Network,
             )
     parts: list[Network] = []
     for network in config.networks:
-        parts += list(network.subnets(bits))[index : index + 1]
+        if isinstance(network, ipaddress.IPv4Network):
+            parts += list(network.subnets(bits))[index : index + 1]
+        else:
+            parts += list(network.subnets(bits))[index : index + 1]
     return tuple(parts), parse_clients(",".join(map(str, parts)))
 
 

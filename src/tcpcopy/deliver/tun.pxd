@@ -91,6 +91,7 @@ cdef extern from *:
     int tun_read "tcpcopy_tun_read"(int fd, unsigned char *buffer, Py_ssize_t size) noexcept
 
 cdef Py_ssize_t HEADER_BYTES
+cdef int _TCP
 
 cdef class TunDevice(PacketSink):
     cdef public object buffer
@@ -101,6 +102,7 @@ cdef class TunDevice(PacketSink):
     cdef public int fd
     cdef public int index
     cdef public object name
+    cdef public PacketHandler others
     cdef public long long received
     cdef unsigned char[::1] view
 
@@ -116,6 +118,7 @@ cdef class TunDevice(PacketSink):
         count=cython.int,
         at=cython.Py_ssize_t,
         version=cython.int,
+        protocol=cython.int,
         length=cython.Py_ssize_t,
         end=cython.Py_ssize_t,
     )
@@ -123,3 +126,11 @@ cdef class TunDevice(PacketSink):
         self, PacketHandler handler, Py_ssize_t limit, long long timestamp_ns
     ) except -1
     cdef int _read(self) except? -9999
+
+cdef class TunDatagrams(PacketSink):
+    cdef public dict errors
+    cdef public list failures
+    cdef public TunDevice tun
+
+    @cython.locals(tun=TunDevice, errors=dict)
+    cpdef void send_batch(self, PacketBatch batch)

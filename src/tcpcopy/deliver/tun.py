@@ -40,6 +40,7 @@ from tcpcopy.packet.handler import PacketHandler
 
 HEADER_BYTES = 10  # struct virtio_net_hdr, before each packet
 SNAPLEN = 256  # bytes read of an answer: its headers, with all options
+_TCP = 6
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
@@ -66,6 +67,7 @@ class TunDevice(PacketSink):
         "fd",  # -1: closed
         "index",
         "name",
+        "others",  # handler for what is not TCP; None: that of the call gets it, too
         "received",  # answers read
         "view",  # the buffer, typed
     )
@@ -92,6 +94,7 @@ class TunDevice(PacketSink):
         self.errors: dict[int, int] = {}
         self.failures: list[tuple[int, int]] | None = None
         self.failed = 0
+        self.others: PacketHandler | None = None
         self.received = 0
         self.cuts = False
         self.fd = -1
@@ -229,12 +232,19 @@ class TunDevice(PacketSink):
             version = self.view[at] >> 4
             if version == 4:
                 length = self.view[at + 2] << 8 | self.view[at + 3]
+                protocol = self.view[at + 9]
             elif count < HEADER_BYTES + 40 or version != 6:
                 continue
             else:
                 length = 40 + (self.view[at + 4] << 8 | self.view[at + 5])
+                protocol = self.view[at + 6]
             end = HEADER_BYTES + length
-            handler.packet(self.view, at, end if end < count else count, length, timestamp_ns)
+            if end > count:
+                end = count
+            if protocol == _TCP or self.others is None:
+                handler.packet(self.view, at, end, length, timestamp_ns)
+            else:
+                self.others.packet(self.view, at, end, length, timestamp_ns)
         self.received += handed
         return handed
 
@@ -256,6 +266,27 @@ class TunDevice(PacketSink):
                 remove_rules(self.index)
             os.close(self.fd)
             self.fd = -1
+
+
+class TunDatagrams(PacketSink):
+    """A second way into a device, which tells its owner alone what could not be sent."""
+
+    __slots__ = ("errors", "failures", "tun")
+
+    def __init__(self, tun: TunDevice) -> None:
+        self.tun = tun
+        self.errors: dict[int, int] = {}
+        self.failures: list[tuple[int, int]] | None = None
+
+    def send_batch(self, batch: PacketBatch) -> None:
+        """Send every packet of the batch."""
+        tun, errors = self.tun, self.tun.errors
+        tun.failures, tun.errors = self.failures, self.errors
+        tun.send_batch(batch)
+        tun.failures, tun.errors = None, errors
+
+    def close(self) -> None:
+        """The device is its owner's to close."""
 
 
 def _refusal(error: OSError, option: str, name: str) -> UsageError:

@@ -157,7 +157,9 @@ class Connection:
             self.decoder = NativeDecoder(handler)
         else:
             self.decoder = RecordDecoder(handler, layout)
-        return self.decoder.feed(handshake.rest, 0)
+        handed = self.decoder.feed(handshake.rest, 0)
+        self.take_credit()
+        return handed
 
     def close(self) -> None:
         """Close the socket; what was queued is lost."""

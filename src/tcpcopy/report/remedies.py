@@ -65,6 +65,21 @@ def reach_socket(context: Context) -> tuple[str, ...]:
     )
 
 
+def handshake_local(context: Context) -> tuple[str, ...]:
+    """For a server of this host that does not answer through the device."""
+    transfer = first_transfer(context)
+    device = context.local_device or "tcpcopy*"
+    return (
+        f"on this host: ss -ltn 'sport = :{transfer.target_port}' must show a server listening on"
+        f" {transfer.target_address} or on all addresses{others(context)}; one whose queue"
+        " (Recv-Q) is full takes no more",
+        f"on this host: the firewall must let packets in from the devices {device}: nft list"
+        f" ruleset; for example nft insert rule inet filter input iifname '{device}' accept",
+        f"while it runs: tcpdump -ni {device.replace('*', '0')} shows the connects, and whether the"
+        " server answers them",
+    )
+
+
 def handshake_classic(context: Context) -> tuple[str, ...]:
     """For classic mode without a single answer: every hop of the handshake, in its order."""
     transfer = first_transfer(context)
