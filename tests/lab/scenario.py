@@ -304,6 +304,8 @@ class Scenario:
             intercepts.append(self.start_tunnel_end(*intercept_arguments))
             command += ["--via", "tunnel", "-s", self.lab.target.v4]
             command += ["--secret-file", self.secret]
+            if mapped:
+                command += ["-c", mapped]
         elif mode == "local":
             command.append("--local")
             if self.one_host:
