@@ -98,7 +98,10 @@ def test_clients_keep_their_addresses(scenario: Scenario) -> None:
         scenario.load(LOAD, "--source", "10.66.1.1-10.66.1.20")
         scenario.wait_for_target(STREAMS)
         # What the target sends otherwise goes where it always went.
-        lab.target.run("ping", "-c1", "-W2", lab.client.v4)
+        route = f"ip route get {lab.client.v4} from {lab.target.v4} ipproto tcp sport"
+        assert "tcpcopy-t0" in lab.target.run(*f"{route} {PORT}".split())
+        assert "eth0" in lab.target.run(*f"{route} {PORT + 1}".split())
+        assert "eth0" in lab.target.run("ip", "route", "get", lab.client.v4)
     network = ipaddress.ip_network(CLIENT_RANGES[0])
     assert all(ipaddress.ip_address(peer) in network for peer in peers(scenario))
     check(scenario, replay, STREAMS)
@@ -265,7 +268,6 @@ def test_one_line_for_what_is_wrong(
     ("there", "here", "reason"),
     [
         (("--tun-allow", "10.66.0.3:81"), (), "for an address or port that --tun-allow"),
-        (("--tun-allow", "10.66.0.99"), (), "for an address or port that --tun-allow"),
         ((), ("-c", "10.99.0.0/16"), "from a client address that --tun-clients"),
         ((), ("-c", "keep"), "from a client address that --tun-clients"),
     ],
@@ -275,16 +277,16 @@ def test_packets_that_may_not(
 ) -> None:
     """Nothing gets to the server, and both ends say why."""
     scenario.servers()
-    with scenario.replay("tunnel", "-t", 2, *here, intercept_arguments=there) as replay:
+    with scenario.replay("tunnel", *here, intercept_arguments=there) as replay:
         scenario.load("--connections 5")
-        time.sleep(2.5)
+        time.sleep(1.5)
         listening = scenario.lab.target.run("ss", "-Htn", "sport", "=", f":{PORT}")
     assert not listening.strip() and not scenario.target[0].stop()
     assert says(replay, f"packets of tunnels dropped: \\d+ {reason}")
     assert f"drops packets of ours: {reason}" in replay.output
     report = replay.report
     assert replay.exit_code == 1 and report["relay"]["dropped"] > 0
-    assert report["sessions"]["outcomes"]["connect_timeout"] == 5, report["sessions"]
+    assert report["sessions"]["lost"] == 5, report["sessions"]
 
 
 def test_random_bytes_behind_the_handshake(scenario: Scenario, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tcpcopy.relay.injection import Injector
 from tcpcopy.relay.native import PacketDrop, RelayTerms
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tests.unit.relay.packets import SYN
-from tests.unit.relay.test_native_ends import SECOND, Pair, Start, start
+from tests.unit.relay.test_native_ends import SECOND, Start, start
 from tests.unit.relay.tunnels import CLIENT, TARGET, FakeDevice, request
 
 __all__ = ["start"]  # a fixture
@@ -138,12 +138,17 @@ def test_what_is_dropped_is_told(start: Start, caplog: pytest.LogCaptureFixture)
     tunnel = Tunnel(start)
     client = tunnel.client(1)
     caplog.set_level(logging.WARNING, "tcpcopy.relay")
+    pair = tunnel.pair
+
+    def told(packets: int) -> None:
+        pair.until(lambda: tunnel.injector.drops[PacketDrop.SOURCE] == packets)
+        pair.server.run_timers(pair.now())
+        pair.until(lambda: client.counts()[pair.name].dropped == packets)
+
     for turn in (1, 2):
         for _ in range(5):
             client.send_packet(request(source=bytes([10, 9, 9, 9])))
-        tunnel.pair.until(lambda t=turn: tunnel.injector.drops[PacketDrop.SOURCE] == 5 * t)
-        tunnel.pair.server.run_timers(tunnel.pair.now())
-        tunnel.pair.until(lambda t=turn: client.counts()[tunnel.pair.name].dropped == 5 * t)  # type: ignore[misc]
+        told(5 * turn)
     said = [r for r in caplog.records if "drops packets of ours" in r.getMessage()]
     assert len(said) == 1 and PacketDrop.SOURCE.description in said[0].getMessage()
 
@@ -223,14 +228,10 @@ def test_packets_without_a_tunnel_are_a_fault() -> None:
 
 def test_several_intercepts_each_get_the_packets_of_their_target() -> None:
     servers = [("10.0.0.2", 36524), ("fd00::2", 36524)]
-    client = TunnelClient(servers, None, terms=TUNNEL)  # type: ignore[arg-type]
+    client = TunnelClient(servers, None, terms=TUNNEL)
     first, second = client._servers
     assert client._server_of(bytes([10, 0, 0, 2])) is first
     assert client._server_of(ipaddress.ip_address("fd00::2").packed) is second
     assert client.send_packet(request(target=bytes([10, 0, 0, 9]))) == errno.EHOSTUNREACH
     assert client.send_packet(request(target=bytes([10, 0, 0, 2]))) == errno.ENOTCONN
     client.close()
-
-
-def test_pair_is_what_the_annotations_say(start: Start) -> None:
-    assert isinstance(start(), Pair)
