@@ -30,7 +30,7 @@ PORT = 8080
 RELAY_PORT = 36524
 LOCAL_PORT = 8081  # of the target on 127.0.0.1 of the online host
 MODES = ("socket", "classic")
-ALL_MODES = (*MODES, "local")
+ALL_MODES = (*MODES, "local", "tunnel")
 
 # The C programs, for the tests that put one of them on the other end of the relay.
 C_PROGRAMS = {
