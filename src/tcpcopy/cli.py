@@ -96,7 +96,10 @@ def check_networks(options: Options) -> None:
     sender = None if same(capture, send) else is_local_in(send)
     option_table.check_host(options, is_local_in(capture), sender)
     if options.local is not None:
-        check_targets(options.transfers, sender or is_local_in(capture))
+        online_is_here = sender is None and (options.recorded is None or options.recorded.is_live)
+        check_targets(
+            options.local, options.transfers, sender or is_local_in(capture), online_is_here
+        )
     if options.recorded is None or not (options.socket_mode or options.local is not None):
         with inside(capture):
             check_privilege()

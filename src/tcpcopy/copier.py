@@ -136,7 +136,9 @@ class Copier:
         batch = PacketBatch(sink, mtu=config.engine.mtu)
         context = Context(config.engine, batch)
         self._batch = batch
-        sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
+        sampler = None
+        if config.percentage < 100 or config.gradual:
+            sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
         if config.intercepts or self.local is not None:
             opener = Opener(
                 config.engine,
@@ -347,6 +349,8 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
+        if self.local is not None:
+            self.local.look()
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -85,8 +86,18 @@ def local_config(
     return LocalConfig(tuple(networks), pool, device, keeps, _PROTOCOLS[transport])
 
 
-def check_targets(transfers: TransferTable, is_local: Callable[[bytes], bool]) -> None:
-    """Refuse targets of other hosts. `is_local` tells whether one is of this. Raises UsageError."""
+def check_targets(
+    config: LocalConfig,
+    transfers: TransferTable,
+    is_local: Callable[[bytes], bool],
+    online_is_here: bool,
+) -> None:
+    """Refuse targets of other hosts, and those of which answers cannot be told from online's.
+
+    `is_local` tells whether an address is of this host, `online_is_here` whether the captured
+    servers are on it, too. Raises: UsageError.
+    """
+    online = {port for _, port in transfers.sources()} if online_is_here else set()
     for address, port in transfers.targets():
         if not is_local(address):
             raise UsageError(
@@ -94,6 +105,15 @@ def check_targets(transfers: TransferTable, is_local: Callable[[bytes], bool]) -
                 format_endpoint(address, port),
                 "is not an address of this host, which --local is for",
                 "leave out --local (socket mode), or give -s HOST (classic mode)",
+            )
+        if config.keeps and socket.IPPROTO_UDP in config.protocols and port in online:
+            raise UsageError(
+                "-c",
+                KEEP,
+                f"takes the answers of every UDP server of this host on port {port}, where online "
+                "is one",
+                f"let the target {format_endpoint(address, port)} use another port, or leave out "
+                "`keep`",
             )
 
 

@@ -8,6 +8,8 @@ which the server's answers, and nothing else, take the way to the device.
 from __future__ import annotations
 
 import ipaddress
+import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,8 @@ from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool, parse_clients
 from tcpcopy.mapping.kept import KeptIdentities
 from tcpcopy.mapping.transfers import TransferTable
+
+_log = logging.getLogger(__name__)
 
 DEVICE: Final = "tcpcopy%d"  # the first number that is free
 RANGES: Final = ("198.18.0.0/15", "fd00:7463:7063::/48")  # RFC 2544 (benchmarks), RFC 4193
@@ -67,6 +71,7 @@ class LocalSide:
         self._mtu = mtu
         self._device: TunDevice | None = None
         self._raw: RawSender | None = None
+        self._told = False  # that the device is gone
 
     @property
     def device(self) -> TunDevice:
@@ -157,6 +162,17 @@ class LocalSide:
                     f"{device.name}",
                     "see `ip rule`; or leave out `keep`",
                 )
+
+    def look(self) -> None:
+        """Say it, once, when the device is gone; to be called every second."""
+        device = self._device
+        if device is not None and device.failed and not self._told:
+            self._told = True
+            _log.error(
+                "--local: the device %s is gone (%s); nothing is answered any more: start again",
+                device.name,
+                os.strerror(device.failed),
+            )
 
     def close(self) -> None:
         """Remove the device; may be called twice."""

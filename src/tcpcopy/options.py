@@ -328,12 +328,11 @@ def parse(
     timeout_ns = _given(numbers, "session_timeout")
     transport = _transport(words)
     tunnel = tunnel_options.tunnel_begins(words, targets, transport)
-    local = local_options.local_config(words, transfers, transport)
     return Options(
         transfers=transfers,
         intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
-        local=local,
-        client_pool=None if local is not None else _clients(words.get("clients"), targets),
+        local=local_options.local_config(words, transfers, transport),
+        client_pool=None if "local" in words else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),

@@ -38,7 +38,9 @@ def state(scenario: Scenario) -> str:
         ("ip", "-6", "route", "show", "table", "all"),
     ]
     shown.append(("sh", "-c", "head /proc/sys/net/ipv4/conf/*/r[po]*"))
-    return "\n".join(ip(*words) for words in shown)
+    # Addresses of the link come when the kernel has tried them, at any time.
+    text = "\n".join(ip(*words) for words in shown)
+    return "\n".join(line for line in text.splitlines() if "fe80" not in line)
 
 
 def peers(scenario: Scenario) -> set[str]:
@@ -345,7 +347,7 @@ def test_ranges_of_real_hosts(scenario: Scenario) -> None:
     """A range that holds an address of this host, or one that it has a route to, is refused."""
     for clients, said in (
         ("10.66.0.0/24", "an address of this host, 10.66.0.2"),
-        ("10.66.1.0/28", "has a route to 10.66.1.0/24 already"),
+        ("10.66.1.0/28", "has a route to 10.66.0.0/16 already"),
         ("127.5.0.0/16", "has a route to 127.0.0.0/8 already"),
     ):
         with refused(scenario, "-x", TO_LOCAL, "--local", "-c", clients) as line:
@@ -381,13 +383,11 @@ def test_a_firewall_in_the_way(scenario: Scenario) -> None:
     scenario.servers()
     scenario.lab.online.nft(
         "table inet filter { chain input { type filter hook input priority 0; policy drop;\n"
-        ' iifname { "lo", "eth0" } accept; } }'
+        ' iifname { "lo", "eth0" } accept;\n }\n}\n'
     )
-    with scenario.replay("local", "-t", 2) as replay:
+    with scenario.replay("local") as replay:
         scenario.load("--connections 3")
-        time.sleep(3)
-    outcomes = replay.report["sessions"]["outcomes"]
-    assert outcomes["connect_timeout"] == 3, outcomes
+    assert replay.report["sessions"]["lost"] == 3, replay.output
     assert "nft insert rule inet filter input iifname 'tcpcopy*' accept" in replay.output
 
 

@@ -295,14 +295,14 @@ def _refusal(error: OSError, option: str, name: str) -> UsageError:
             option,
             None,
             "making a TUN device needs the capability CAP_NET_ADMIN",
-            "run it as root, or give it the capability (in a container: --cap-add NET_ADMIN)",
+            "run it as root, or give it the capability (docker run --cap-add NET_ADMIN)",
         )
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO) and error.filename == _DEVICE:
         return UsageError(
             option,
             None,
             f"there is no {_DEVICE} here",
-            "modprobe tun; in a container: --device /dev/net/tun",
+            "modprobe tun; docker run --device /dev/net/tun",
         )
     if error.errno == errno.EBUSY:
         return UsageError(

@@ -50,11 +50,20 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server whose answers go into the device, wherever they are for."""
+    """A server whose answers go into the device, wherever they are for.
+
+    A UDP server that listens on all addresses has none yet when its answer is routed, so of UDP
+    all answers of the port count, whatever address of this host they are sent from.
+    """
 
     address: bytes  # 4 or 16
     port: int
     protocol: int = socket.IPPROTO_TCP
+
+    @property
+    def source(self) -> bytes:
+        """The address that its answers are routed for; b"": any."""
+        return self.address if self.protocol == socket.IPPROTO_TCP else b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +152,10 @@ def _remove_nowhere(table: int) -> None:
 def _rule(server: Server, table: int) -> bytes:
     family = socket.AF_INET if len(server.address) == 4 else socket.AF_INET6
     ports = struct.pack("=HH", server.port, server.port)
+    source = rtnetlink.attribute(_FRA_SRC, server.source) if server.source else b""
     return (
-        _RULE.pack(family, 0, len(server.address) * 8, 0, 0, _TO_TABLE, 0)
-        + rtnetlink.attribute(_FRA_SRC, server.address)
+        _RULE.pack(family, 0, len(server.source) * 8, 0, 0, _TO_TABLE, 0)
+        + source
         + rtnetlink.attribute(_FRA_PRIORITY, struct.pack("=I", PRIORITY))
         + rtnetlink.attribute(_FRA_TABLE, struct.pack("=I", table))
         + rtnetlink.attribute(_FRA_PROTOCOL, bytes([_MARK]))
@@ -184,10 +194,10 @@ def leading_rules(server: Server) -> list[int]:
     same = _rule(server, 0)
     found = []
     for table, body in _own_rules():
-        source = rtnetlink.attributes(body[_RULE.size :])
+        present = rtnetlink.attributes(body[_RULE.size :])
         wanted = rtnetlink.attributes(same[_RULE.size :])
         keys = (_FRA_SRC, _FRA_IP_PROTO, _FRA_SPORT_RANGE)
-        if all(source.get(key) == wanted[key] for key in keys):
+        if body[0] == same[0] and all(present.get(key) == wanted.get(key) for key in keys):
             found.append(table - TABLE_BASE)
     return found
 
@@ -239,11 +249,11 @@ def device_towards(address: bytes, server: Server | None = None) -> int:
     `server`: those that it sends.
     """
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    source_bits = 0 if server is None else len(server.address) * 8
-    body = _ROUTE.pack(family, len(address) * 8, source_bits, 0, 0, 0, 0, 0, 0)
+    source = b"" if server is None else server.source
+    body = _ROUTE.pack(family, len(address) * 8, len(source) * 8, 0, 0, 0, 0, 0, 0)
     body += rtnetlink.attribute(_RTA_DST, address)
     if server is not None:
-        body += rtnetlink.attribute(_RTA_SRC, server.address)
+        body += rtnetlink.attribute(_RTA_SRC, source) if source else b""
         body += rtnetlink.attribute(_RTA_IP_PROTO, bytes([server.protocol]))
         body += rtnetlink.attribute(_RTA_SPORT, struct.pack("!H", server.port))
     try:

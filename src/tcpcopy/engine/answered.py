@@ -30,37 +30,45 @@ _USED, _OTHER = 0, 1
 class AnsweredOutput(PacketOutput):
     """A `PacketOutput` that knows its live legs by what the target's packets carry."""
 
-    __slots__ = ("legs",)
+    __slots__ = (
+        "legs",  # mapped address and port, target's address and port -> leg
+        "by_port",  # the same without the target's address
+    )
 
     def __init__(
         self, batch: PacketBatch, counts: DatagramCounts, identities: Identities, mtu: int
     ) -> None:
         super().__init__(batch, counts, identities, mtu)
-        self.legs: dict[bytes, Leg] = {}  # mapped address and port, target's -> leg
+        self.legs: dict[bytes, Leg] = {}
+        self.by_port: dict[bytes, Leg] = {}
 
     def open(self, leg: Leg, client_address: bytes, client_port: int, copy: int) -> int:
         """As `PacketOutput.open`; answers to the leg are known from now on."""
         outcome = super().open(leg, client_address, client_port, copy)
         if outcome == 0:
-            self.legs[_key_of(leg)] = leg
+            self.legs[_key_of(leg, leg.target_address)] = leg
+            self.by_port.setdefault(_key_of(leg), leg)
         return outcome
 
     def close(self, leg: Leg) -> None:
         """As `PacketOutput.close`."""
-        self.legs.pop(_key_of(leg), None)
+        self.legs.pop(_key_of(leg, leg.target_address), None)
+        if self.by_port.get(_key_of(leg)) is leg:
+            del self.by_port[_key_of(leg)]
         super().close(leg)
 
 
 class DatagramAnswers(PacketHandler):
     """Takes what the targets send to mapped clients."""
 
-    __slots__ = ("_counts", "_legs", "_on_answer")
+    __slots__ = ("_by_port", "_counts", "_legs", "_on_answer")
 
     def __init__(
         self, output: AnsweredOutput, counts: DatagramCounts, on_answer: Callable[[Leg, int], None]
     ) -> None:
         """`on_answer`: called with the leg and the payload's length of each datagram."""
         self._legs = output.legs
+        self._by_port = output.by_port
         self._counts = counts
         self._on_answer = on_answer
 
@@ -77,8 +85,11 @@ class DatagramAnswers(PacketHandler):
             if len(packet) < at + _HEADER_BYTES:
                 return _OTHER
             ports = packet[at : at + 4]
-            key = addresses[half:] + ports[2:] + addresses[:half] + ports[:2]
-            leg = self._legs.get(key)
+            mapped = addresses[half:] + ports[2:]
+            leg = self._legs.get(mapped + addresses[:half] + ports[:2])
+            if leg is None:
+                # A server on all addresses answers from the one that the kernel thinks best.
+                leg = self._by_port.get(mapped + ports[:2])
             if leg is None:
                 return _OTHER
             length = int.from_bytes(packet[at + 4 : at + 6], "big") - _HEADER_BYTES
@@ -107,13 +118,9 @@ class DatagramAnswers(PacketHandler):
         return _USED
 
 
-def _key_of(leg: Leg) -> bytes:
-    return (
-        leg.address
-        + leg.port.to_bytes(2, "big")
-        + leg.target_address
-        + leg.target_port.to_bytes(2, "big")
-    )
+def _key_of(leg: Leg, target: bytes = b"") -> bytes:
+    """As the target's packets have it, the other way round."""
+    return leg.address + leg.port.to_bytes(2, "big") + target + leg.target_port.to_bytes(2, "big")
 
 
 def _transport(packet: bytes) -> tuple[int, int] | None:

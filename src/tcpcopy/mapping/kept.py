@@ -31,7 +31,6 @@ class KeptIdentities:
 
     def acquire(
         self,
-        *,
         client_address: bytes,
         client_port: int,
         target_address: bytes,
@@ -42,22 +41,17 @@ class KeptIdentities:
         """As `Allocator.acquire` does."""
         allocator = self._own if self._stays(client_address) else self._kept
         return allocator.acquire(
-            client_address=client_address,
-            client_port=client_port,
-            target_address=target_address,
-            target_port=target_port,
-            copy=copy,
-            now_ns=now_ns,
+            client_address, client_port, target_address, target_port, copy, now_ns
         )
 
     def release(
-        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+        self, address: bytes, port: int, target_address: bytes, target_port: int, now_ns: int
     ) -> bool:
         """As `Allocator.release` does."""
         first, second = self._own, self._kept
-        return first.release(
-            address, port, target_address, target_port, now_ns=now_ns
-        ) or second.release(address, port, target_address, target_port, now_ns=now_ns)
+        return first.release(address, port, target_address, target_port, now_ns) or second.release(
+            address, port, target_address, target_port, now_ns
+        )
 
     def _stays(self, address: bytes) -> bool:
         if is_loopback(address):

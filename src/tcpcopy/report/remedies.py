@@ -230,6 +230,8 @@ def send_error(number: int, context: Context) -> str:
         errno.ENFILE: "too many open files on this host: sysctl -w fs.file-max=2097152",
         errno.EINVAL: "the kernel refuses the packets as built; please report it with the log",
         errno.ENETDOWN: "the output device is down: ip link set dev DEVICE up",
+        errno.EIO: "the device of --local is down: start tcpcopy again, which makes a new one",
+        errno.EBADFD: "the device of --local is gone: start tcpcopy again, which makes a new one",
         errno.ENODEV: "the output device is gone: ip link",
         errno.ENOMEM: "the kernel has no memory for the packets: replay less (-r)",
     }
