@@ -36,7 +36,7 @@ from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -381,6 +381,8 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
     if options.local is not None and not options.local.keeps:
         pool = options.local.pool
     classic = LINK if options.output_device else CLASSIC
+    if options.relay.tunnel:
+        classic = TUNNEL
     forging = classic if options.local is None else LOCAL
     return Context(
         mode=SOCKET if options.socket_mode else forging,
@@ -448,6 +450,8 @@ def _describe(options: Options) -> str:
         mode = "local mode"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
+    if options.relay.tunnel:
+        mode = "tunnel mode"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
     if options.recorded is not None:

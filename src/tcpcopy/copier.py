@@ -19,8 +19,8 @@ from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
-from tcpcopy.doctor.probe import ProbeConfig
-from tcpcopy.doctor.start import Sessions, StartProbe
+from tcpcopy.deliver.tunnel import TunnelSender
+from tcpcopy.doctor.start import StartProbe
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
@@ -37,21 +37,19 @@ from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.memory import ResidentMemory
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.probe_side import start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
-from tcpcopy.relay.probing import Flow
-from tcpcopy.report.context import SOCKET
+from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.context import Context as Setup
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
-from tcpcopy.report.outcome import Outcome
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
-NOT_CONNECTED = (Outcome.CONNECT_TIMEOUT, Outcome.REFUSED, Outcome.RESET, Outcome.SEND_FAILED)
 EXIT_WAIT_NS = 10_000_000_000
 _TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
 _LOOK_NS = 20_000_000
@@ -109,7 +107,7 @@ class Copier:
         """Nothing is opened yet. `rings`: opened already, to capture from instead of own ones."""
         self.config = config
         self.rings = list(rings)
-        self.sender: RawSender | LinkSender | None = None
+        self.sender: RawSender | LinkSender | TunnelSender | None = None
         self.local: LocalSide | None = None
         if config.local is not None:
             self.local = LocalSide(config.local, config.transfers, config.share, config.engine.mtu)
@@ -260,24 +258,8 @@ class Copier:
             )
         # One worker of several is enough: all have the same way.
         if config.checks is not None and config.tcp and config.share[0] == 0:
-            self.probe = self._make_probe(config.checks)
-
-    def _make_probe(self, setup: Setup) -> StartProbe:
-        counts, config = self.engine.context.counts, self.config
-        flow = Flow(*config.transfers.targets()[0], b"", 0)
-        if setup.mode == SOCKET and config.local_addresses:
-            flow = replace(flow, mapped=config.local_addresses[0])
-        sessions = Sessions(
-            self.engine.live_identities,
-            lambda: sum(counts.outcome_counts()[outcome] for outcome in NOT_CONNECTED),
-            lambda: counts.established,
-        )
-        return StartProbe(
-            probe_config(config, setup, flow),
-            None if setup.mode == SOCKET else self._opener.identities,
-            sessions,
-            client=config.pool[0] if config.pool is not None else b"",
-        )
+            identities = self._opener.identities
+            self.probe = start_probe(config, config.checks, self.engine, identities, self.local)
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:
         config = self.config
@@ -315,13 +297,8 @@ class Copier:
 
     def _open_classic(self) -> None:
         config = self.config
-        try:
-            sender = self._make_sender()
-        except PermissionError:
-            raise no_privilege() from None
-        self.sender = sender
-        self._batch.sink = sender
-        relay = RelayClient(
+        client = TunnelClient if config.relay.tunnel else RelayClient
+        relay = client(
             config.intercepts,
             self.engine.answers,
             connections_per_server=config.relay_connections,
@@ -330,6 +307,10 @@ class Copier:
             names=config.relay_names,
         )
         self.relay = relay
+        try:
+            self.sender = self._batch.sink = self._make_sender(relay)
+        except PermissionError:
+            raise no_privilege() from None
         self._opener.announcer = relay
         unreachable = relay.connect_all(time.monotonic_ns())
         if unreachable and not config.lonely:
@@ -346,8 +327,10 @@ class Copier:
         terms = self.config.relay
         return replace(terms, mode=RelayMode.NATIVE) if self._needs_ipv6() else terms
 
-    def _make_sender(self) -> RawSender | LinkSender:
+    def _make_sender(self, relay: RelayClient) -> RawSender | LinkSender | TunnelSender:
         config = self.config
+        if isinstance(relay, TunnelClient):
+            return TunnelSender(relay, self._before_send)
         if not config.output_device:
             return RawSender(self._before_send)
         return LinkSender(
@@ -523,22 +506,6 @@ class Copier:
                 reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
             )
         return snapshot
-
-
-def probe_config(config: CopierConfig, setup: Setup, flow: Flow) -> ProbeConfig:
-    """The probe of one target in the mode of this run."""
-    return ProbeConfig(
-        setup,
-        flow,
-        intercepts=config.intercepts,
-        relay=replace(config.relay, mode=RelayMode.NATIVE)
-        if len(flow.target) == 16
-        else config.relay,
-        relay_names=dict(config.relay_names),
-        transfers=config.transfers,
-        output_device=config.output_device,
-        mtu=config.engine.mtu,
-    )
 
 
 def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tcpcopy.copier import CopierConfig, probe_config
+from tcpcopy.copier import CopierConfig
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.probe import probe
-from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.errors import UsageError
+from tcpcopy.local_side import LocalSide
 from tcpcopy.namespaces import inside
 from tcpcopy.options import Options
+from tcpcopy.probe_side import example_client, probe_config
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
 
@@ -39,37 +42,48 @@ def probe_targets(options: Options, config: CopierConfig, setup: Context) -> lis
 def _probe_targets(options: Options, config: CopierConfig, setup: Context) -> list[Finding]:
     findings: list[Finding] = []
     targets = options.transfers.targets()
-    for target, port in targets[:_MOST_TARGETS]:
-        mapped = b""
-        if setup.mode == SOCKET:
-            local = [a for a in config.local_addresses if len(a) == len(target)]
-            mapped = local[0] if local else b""
-        else:
-            mapped = _mapped_address(options, len(target))
-            if not mapped:
-                findings.append(Finding("probe", Level.NOTE, _NO_CLIENT))
-                continue
-        flow = Flow(target, port, mapped, random.randint(*_PORTS))
-        findings += probe(probe_config(config, setup, flow))
+    with ExitStack() as stack:
+        local = None
+        if config.local is not None:
+            local = LocalSide(config.local, config.transfers, (0, 1), config.engine.mtu)
+            stack.callback(local.close)
+            try:
+                local.open()
+            except (UsageError, OSError) as error:
+                return [Finding("probe", Level.FAULT, f"no TUN device: {error}", (), "this host")]
+        for target, port in targets[:_MOST_TARGETS]:
+            findings += _probe_target(options, config, setup, local, (target, port))
     if len(targets) > _MOST_TARGETS:
         text = f"only the first {_MOST_TARGETS} of {len(targets)} targets were tried"
         findings.append(Finding("probe", Level.NOTE, text))
     return _without_repeats(findings)
 
 
-def _mapped_address(options: Options, size: int) -> bytes:
-    """An address out of -c, or a client's that is connected now; b"" when there is none."""
-    pool = options.client_pool
-    if pool is not None:
-        return _first(pool.only(size))
+def _probe_target(
+    options: Options,
+    config: CopierConfig,
+    setup: Context,
+    local: LocalSide | None,
+    target: tuple[bytes, int],
+) -> list[Finding]:
+    size = len(target[0])
+    if setup.mode == SOCKET:
+        mapped = next((a for a in config.local_addresses if len(a) == size), b"")
+    else:
+        mapped = example_client(config, size) or _connected_client(options, config, size)
+        if not mapped:
+            return [Finding("probe", Level.NOTE, _NO_CLIENT)]
+    flow = Flow(*target, mapped, random.randint(*_PORTS))
+    if local is None:
+        return probe(probe_config(config, setup, flow))
+    return probe(probe_config(config, setup, flow, local.device.name), local.sender)
+
+
+def _connected_client(options: Options, config: CopierConfig, size: int) -> bytes:
+    """A client that is connected to a captured port now; b"" when there is none."""
     with inside(options.capture_namespace):
-        ports = {port for _, port in options.transfers.sources()}
-        clients = connected_clients(ports)
+        clients = connected_clients({port for _, port in config.transfers.sources()})
     return next((client for client in clients if len(client) == size), b"")
-
-
-def _first(pool: AddressPool) -> bytes:
-    return pool[0] if len(pool) else b""
 
 
 def connected_clients(ports: set[int]) -> list[bytes]:

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tcpcopy import doctor_cli
@@ -42,6 +42,7 @@ from tcpcopy.supervisor import (
     starting,
     stop_signals,
 )
+from tcpcopy.tunnel_options import END_OPTIONS, tunnel_end
 from tcpcopy.version import version_line
 
 _log = logging.getLogger("tcpcopy.intercept")
@@ -107,6 +108,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "certificates, in PEM form, one of which each tcpcopy's own must be signed by; none is "
         "asked for when not given",
         "the certificate shown to tcpcopy, in PEM form"),
+    *END_OPTIONS,
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     no_check_option(_PROCESS, "intercept"),
@@ -120,10 +122,12 @@ _PARSER: Final = make_parser(
     "intercept",
     OPTIONS,
     usage="intercept [-i DEVICE,...] [-F FILTER] [options]\n"
+    "       intercept --tun --secret-file FILE [options]\n"
     "       intercept doctor OPTIONS... [--help]",
     description=(
         "Runs on the assistant host: picks up the target's answers to mapped clients, which a\n"
-        "route on the target sends here, and gives their headers to the tcpcopies that connect."
+        "route on the target sends here, and gives their headers to the tcpcopies that connect.\n"
+        "With --tun it runs on the target itself, and takes their packets in as well."
     ),
     epilog="""example:
   intercept -i eth0 -F 'tcp and src port 8080'
@@ -157,6 +161,8 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
     }
     replaced, original = _address_pair(words.get("replaced"))
     refuse_same_files(words, ("log", "pid_file"))
+    tunnel = tunnel_end(words)
+    relay = relay_terms(words, is_server=True)
     capture, listen = namespaces(words, "listen_netns")
     config = InterceptConfig(
         capture_namespace=capture,
@@ -173,11 +179,12 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         original_address=original,
         ignore_target="dnat" in words,
         protected="protected" in words,
-        relay=relay_terms(words, is_server=True),
+        relay=replace(relay, tunnel=True) if tunnel is not None else relay,
         allowed=_networks(words.get("allow")),
         peer_limit=numbers["max_peers"],
         peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
+        tunnel=tunnel,
     )
     return InterceptOptions(
         config,

@@ -211,6 +211,8 @@ def _unanswered(facts: ProbeFacts, context: Context) -> list[Finding]:
         return _own_findings(facts, context, facts.own)
     if context.mode == LOCAL:
         return [_local_silent(facts)]
+    if context.mode == TUNNEL:
+        return [_tunnel_silent(facts)]
     at_assistant = _at_assistant(facts, context)
     if at_assistant is not None:
         return [at_assistant]
@@ -316,6 +318,32 @@ def _local_silent(facts: ProbeFacts) -> Finding:
         f" INPUT -i tcpcopy+ -p tcp --dport {port} -j ACCEPT",
     )
     return Finding(CHECK, Level.FAULT, text, steps, HERE)
+
+
+def _tunnel_silent(facts: ProbeFacts) -> Finding:
+    """The tunnel is there, and nothing came out of it."""
+    mapped, port = text_of(facts.flow.mapped), facts.flow.target_port
+    steps: tuple[str, ...]
+    for relay in facts.up():
+        if relay.not_injected:
+            text = f"intercept {relay.name} does not inject the SYN: {relay.not_injected}"
+            steps = (f"on target: start intercept with a --tun-clients that has {mapped}, and a"
+                     f" --tun-allow that has {target_of(facts.flow)}",)  # fmt: skip
+            return Finding(CHECK, Level.FAULT, text, steps, ASSISTANT)
+    for _, report in facts.reports():
+        strayed = [seen for seen in _to_mapped(facts, report.seen) if seen.kind == SYN_ACK]
+        if strayed:
+            text = f"the target's answer to {mapped} left by {strayed[0].device}, not by the tunnel"
+            steps = (f"on target: ip rule; ip route get {mapped} must say the device of --tun",)
+            return Finding(CHECK, Level.FAULT, text, steps, TARGET)
+    text = f"{target_of(facts.flow)} does not answer what intercept injects: a firewall there"
+    text += " drops what comes in by the TUN device, or intercept is on another host"
+    steps = (
+        "on target: nft list ruleset (or iptables-save) shows the rule on input; iptables -I INPUT"
+        f" -i tcpcopy+ -p tcp --dport {port} -j ACCEPT",
+        f"on target: ip -br address must show {text_of(facts.flow.target)}",
+    )
+    return Finding(CHECK, Level.FAULT, text, steps, TARGET)
 
 
 def _beyond(facts: ProbeFacts, context: Context) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -14,7 +15,7 @@ from tcpcopy.relay import native
 from tcpcopy.relay.classic import Layout, MessageType, RelayFault
 from tcpcopy.relay.connection import Connection
 from tcpcopy.relay.handshake import Kind
-from tcpcopy.relay.native import FrameType, RelayTerms
+from tcpcopy.relay.native import FrameType, PacketDrop, RelayTerms
 from tcpcopy.relay.native_records import NativeDecoder
 from tcpcopy.relay.probing import Flow, Report, encode_probe, read_report
 from tcpcopy.relay.sockets import problem_of, watch_peer
@@ -55,6 +56,7 @@ class RelayLine:
         self._connection = Connection(name or host, 0)
         self._port = port
         self._terms = terms
+        self._dropped = ""
         self._over = False
 
     @property
@@ -179,6 +181,23 @@ class RelayLine:
             self._connection.out += native.frame(FrameType.PROBE, body)
             self._write()
 
+    def send_packet(self, packet: bytes) -> int:
+        """Let a packet go through the tunnel that this is; 0 or the errno."""
+        queue = self._connection.packets
+        if queue is None:
+            return errno.ENOTCONN
+        if not queue.put(packet):
+            return errno.ENOBUFS
+        self._write()
+        return 0
+
+    def not_injected(self) -> str:
+        """Why intercept did not inject what went through the tunnel; "": it did."""
+        dropped, reason = self._connection.take_dropped()
+        if dropped and reason in set(PacketDrop):
+            self._dropped = PacketDrop(reason).description
+        return self._dropped
+
     def _write(self) -> None:
         try:
             self._connection.write()
@@ -192,7 +211,7 @@ class RelayLine:
         state = connection.read(0)
         if isinstance(decoder, NativeDecoder) and decoder.reports:
             self.reports += [read_report(body) for body in decoder.take_reports()]
-        if connection.out:
+        if connection.take_credit() or connection.out:
             connection.write()
         if decoder.fault:
             self._fail(RelayFault(decoder.fault).description)

@@ -49,6 +49,7 @@ class RelayFacts:
     report: Report | None = None  # None: it gives none (a C program, or an older version)
     syn_ack: bool = False  # it brought the SYN-ACK to the mapped address back
     reset: bool = False
+    not_injected: str = ""  # why a packet that went through the tunnel was dropped there
     own_syn_ack: bool = False  # it brought the one to the assistant's own address
 
 

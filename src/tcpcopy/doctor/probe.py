@@ -33,11 +33,12 @@ from tcpcopy.doctor.own import OwnProbe
 from tcpcopy.doctor.packets import Output, PacketWriter, is_neighbour, own_address, send_whole
 from tcpcopy.mapping.addresses import parse_address
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.packet.batch import PacketBatch
 from tcpcopy.packet.brief import ECHO, RESET, SYN, SYN_ACK, Brief, echo_request, read_brief
 from tcpcopy.relay.desk import flow_expression, text_of
 from tcpcopy.relay.native import RelayTerms
 from tcpcopy.relay.probing import Flow, Seen
-from tcpcopy.report.context import LINK, LOCAL, SOCKET, Context
+from tcpcopy.report.context import LINK, LOCAL, SOCKET, TUNNEL, Context
 
 _MS: Final = 1_000_000
 START_NS: Final = 1_000 * _MS  # of a probe at the start
@@ -80,7 +81,7 @@ def observe(config: ProbeConfig, output: Output | None = None) -> ProbeFacts:
     if config.context.mode == SOCKET:
         return OwnProbe(config.flow, config.limit_ns).run()
     with ExitStack() as stack:
-        if output is None:
+        if output is None and not config.relay.tunnel:
             try:
                 sender = _make_output(config)
             except PermissionError:
@@ -102,17 +103,37 @@ def _make_output(config: ProbeConfig) -> RawSender | LinkSender:
     return RawSender()
 
 
+class _Tunnels:
+    """Sends packets through the relay: to the intercept on the target's host, or the only one."""
+
+    def __init__(self, lines: list[RelayLine]) -> None:
+        self.errors: dict[int, int] = {}
+        self._lines = lines
+
+    def send_batch(self, batch: PacketBatch) -> None:
+        for index in range(batch.count):
+            packet = batch.packet(index)
+            target = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+            up = [line for line in self._lines if line.is_up]
+            theirs = [line for line in up if parse_address(line.host) == target]
+            line = (theirs or up)[0]
+            code = line.send_packet(packet)
+            if code:
+                self.errors[code] = self.errors.get(code, 0) + 1
+
+
 class _Run:
     """One probe under way."""
 
-    def __init__(self, config: ProbeConfig, output: Output) -> None:
+    def __init__(self, config: ProbeConfig, output: Output | None) -> None:
+        """Without an `output` the lines take the packets: they are tunnels."""
         self.config = config
         self.flow = config.flow
-        self.writer = PacketWriter(output)
         self.lines = [
             RelayLine(host, port, config.relay, config.relay_names.get(host, ""))
             for host, port in config.intercepts
         ]
+        self.writer = PacketWriter(output or _Tunnels(self.lines))
         self.seq = random.getrandbits(32)
         self.tap: Tap | None = None
         self.arp: Tap | None = None
@@ -135,8 +156,9 @@ class _Run:
         try:
             self.own_address = own_address(self.flow.target)
         except OSError as error:
-            failed = Attempt(Answer.FAILED, errno=error.errno or errno.ENETUNREACH)
-            return self.facts.changed(forged=failed)
+            if not self.config.relay.tunnel:
+                failed = Attempt(Answer.FAILED, errno=error.errno or errno.ENETUNREACH)
+                return self.facts.changed(forged=failed)
         self._open_taps()
         self._connect()
         usable = bool(self._up()) or self.config.context.mode == LOCAL
@@ -183,7 +205,7 @@ class _Run:
     def _knock(self, limit_ns: int) -> int:
         """Send the SYN, again when nothing comes; 0 or the errno."""
         self.sent_ns = time.monotonic_ns()
-        if self.config.context.client_addresses:
+        if self._may_overlap():
             # From an address that can be answered: is there a host behind the mapped one?
             self._ping(self.own_address, self.flow.mapped)
         for _ in range(2):
@@ -194,6 +216,11 @@ class _Run:
             if self.answers:
                 break
         return 0
+
+    def _may_overlap(self) -> bool:
+        """Whether the mapped address is one of nobody's, as far as was told."""
+        mode = self.config.context.mode
+        return bool(self.config.context.client_addresses) and mode not in (LOCAL, TUNNEL)
 
     def _syn(self, flow: Flow) -> int:
         return self.writer.syn(
@@ -210,6 +237,9 @@ class _Run:
 
     def _find_out(self, until_ns: int, limit_ns: int) -> None:
         """Nothing came back, or a RST: try by which other ways something does."""
+        if self.config.relay.tunnel:  # the target's host has no other way of that kind
+            self._wait(until_ns - time.monotonic_ns(), lambda: bool(self.answers))
+            return
         self.own = OwnProbe(Flow(self.flow.target, self.flow.target_port, b"", 0), limit_ns)
         self.own.begin()
         for round_number in range(2):
@@ -291,16 +321,16 @@ class _Run:
             for sighting in self.arp.take():
                 question = arp_question(sighting.data)
                 if question is not None and question[0] == self.flow.target:
-                    self._note_question(text_of(question[1]))
+                    self._note_question(question[1])
 
     def _take_answers(self, line: RelayLine) -> None:
         for brief in line.answers:
             if brief.destination == self.flow.mapped and brief not in self.answers:
                 self.answers.append(brief)
 
-    def _note_question(self, address: str) -> None:
-        if address != text_of(self.own_address) and len(self.asked_for) < 16:
-            self.asked_for += [address] * (address not in self.asked_for)
+    def _note_question(self, address: bytes) -> None:
+        if address != self.own_address and len(self.asked_for) < 16:
+            self.asked_for += [text_of(address)] * (text_of(address) not in self.asked_for)
 
     def _note(self, brief: Brief, device: str, leaves: bool) -> None:
         """A packet that was seen on a device of this host."""
@@ -344,7 +374,7 @@ class _Run:
         elif self._answer(RESET):
             forged = Attempt(Answer.RESET)
         numbers = {brief.seq for brief in self.answers if brief.kind == SYN_ACK}
-        is_visible = self.tap is not None and self.config.context.mode not in (LINK, LOCAL)
+        is_visible = self.tap is not None and self.config.context.mode not in (LINK, LOCAL, TUNNEL)
         own = self.own.attempt() if self.own is not None else Attempt()
         return self.facts.changed(
             forged=forged,
@@ -354,7 +384,7 @@ class _Run:
             left=self.left if is_visible and self.sent_ns else None,
             left_as=self.left_as if not self.left else "",
             here=tuple(self.here),
-            real_host=self.real_host if self.config.context.client_addresses else None,
+            real_host=self.real_host if self._may_overlap() else None,
             asked_for=tuple(self.asked_for),
             relays=tuple(self._relay_facts(line) for line in self.lines),
             reset_between=len(numbers) > 1,
@@ -375,6 +405,7 @@ class _Run:
             report=line.reports[-1] if line.reports else None,
             syn_ack=any(brief.kind == SYN_ACK for brief in mapped),
             reset=any(brief.kind == RESET for brief in mapped),
+            not_injected=line.not_injected() if self.config.relay.tunnel else "",
             own_syn_ack=any(brief.kind == SYN_ACK for brief in others),
         )
 

@@ -7,6 +7,8 @@ cdef int _PING
 cdef int _REPORT
 cdef Py_ssize_t _MOST_REPORT
 cdef Py_ssize_t _MOST_REPORTS
+cdef int _CREDIT
+cdef int _DROPPED
 cdef int _FRAME
 cdef Py_ssize_t _FRAME_HEADER
 cdef Py_ssize_t _ANSWERS_HEADER
@@ -30,6 +32,8 @@ cdef class NativeDecoder(RecordDecoder):
     cdef readonly long long captured_ns
     cdef readonly long long consumed
     cdef readonly list reports
+    cdef readonly long long packet_credit
+    cdef readonly long long told_dropped
     cdef readonly long long told_lost
 
     @cython.locals(handed=cython.Py_ssize_t)
@@ -40,6 +44,7 @@ cdef class NativeDecoder(RecordDecoder):
         at=cython.Py_ssize_t,
         kind=cython.int,
         length=cython.Py_ssize_t,
+        number=cython.longlong,
     )
     cdef int _begin_frame(self) except -1
     @cython.locals(
@@ -91,8 +96,11 @@ cdef class NativeWriter(RecordWriter):
         Py_ssize_t wire_length=*,
         long long timestamp_ns=*
     ) except -1
+    cpdef int ping(self, long long lost) except -1
+    cpdef int credit(self, long long offset) except -1
+    cpdef int dropped(self, long long reason, long long packets) except -1
     @cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t)
-    cpdef void ping(self, long long lost) except *
+    cdef int _tell(self, long long kind, long long number) except -1
     @cython.locals(
         view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t, offset=cython.Py_ssize_t
     )

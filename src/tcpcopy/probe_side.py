@@ -1,0 +1,110 @@
+"""The probe of one run, made from what its worker was told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
+
+from tcpcopy.doctor.probe import ProbeConfig, probe
+from tcpcopy.doctor.start import Identities, Sessions, StartProbe
+from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.engine import Engine
+from tcpcopy.local_side import LocalConfig, LocalSide
+from tcpcopy.mapping.clients import AddressPool
+from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.probing import Flow
+from tcpcopy.report.context import SOCKET, Context
+from tcpcopy.report.outcome import Outcome
+
+_NOT_CONNECTED: Final = (
+    Outcome.CONNECT_TIMEOUT,
+    Outcome.REFUSED,
+    Outcome.RESET,
+    Outcome.SEND_FAILED,
+)
+
+
+class Told(Protocol):
+    """What a probe needs to know of `copier.CopierConfig`."""
+
+    @property
+    def engine(self) -> EngineConfig: ...
+    @property
+    def transfers(self) -> TransferTable: ...
+    @property
+    def intercepts(self) -> tuple[tuple[str, int], ...]: ...
+    @property
+    def output_device(self) -> str: ...
+    @property
+    def local(self) -> LocalConfig | None: ...
+    @property
+    def relay(self) -> RelayTerms: ...
+    @property
+    def relay_names(self) -> Mapping[str, str]: ...
+    @property
+    def pool(self) -> AddressPool | None: ...
+    @property
+    def local_addresses(self) -> tuple[bytes, ...]: ...
+
+
+def probe_config(told: Told, setup: Context, flow: Flow, tun_device: str = "") -> ProbeConfig:
+    """The probe of one target in the mode of this run."""
+    relay = told.relay
+    if len(flow.target) == 16:  # the classic relay cannot carry it
+        relay = replace(relay, mode=RelayMode.NATIVE)
+    return ProbeConfig(
+        setup,
+        flow,
+        intercepts=told.intercepts,
+        relay=relay,
+        relay_names=dict(told.relay_names),
+        transfers=told.transfers,
+        output_device=told.output_device,
+        mtu=told.engine.mtu,
+        tun_device=tun_device,
+    )
+
+
+def start_probe(
+    told: Told,
+    setup: Context,
+    engine: Engine,
+    identities: Identities | None,
+    local: LocalSide | None,
+) -> StartProbe:
+    """The probe that runs by itself; `local` is open."""
+    counts = engine.context.counts
+    flow = Flow(*told.transfers.targets()[0], b"", 0)
+    if setup.mode == SOCKET and told.local_addresses:
+        flow = replace(flow, mapped=told.local_addresses[0])
+    sessions = Sessions(
+        engine.live_identities,
+        lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
+        lambda: counts.established,
+    )
+    client, tun_device = example_client(told, len(flow.target)), ""
+    run = probe
+    if local is not None:
+        tun_device = local.device.name
+        run = partial(probe, output=local.sender)
+    return StartProbe(
+        probe_config(told, setup, flow, tun_device),
+        None if setup.mode == SOCKET else identities,
+        sessions,
+        client=client,
+        run=run,
+    )
+
+
+def example_client(told: Told, size: int) -> bytes:
+    """An address that a client may be given; b"" where clients keep theirs."""
+    pool = told.pool
+    if told.local is not None:
+        pool = None if told.local.keeps else told.local.pool
+    if pool is None:
+        return b""
+    pool = pool.only(size)
+    return pool[0] if len(pool) else b""
