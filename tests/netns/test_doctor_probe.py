@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tcpcopy.demo.netns import Host
-from tests.lab.scenario import PORT, RELAY_PORT, Scenario, python
+from tests.lab.scenario import LOCAL_PORT, PORT, RELAY_PORT, Scenario, python
 
 pytestmark = pytest.mark.netns
 
@@ -64,6 +64,10 @@ def probe(scenario: Scenario) -> Probe:
     return Probe(scenario)
 
 
+def tunnel_mode(scenario: Scenario) -> tuple[object, ...]:
+    return "--via", "tunnel", "-s", scenario.lab.target.v4, "--secret-file", scenario.secret
+
+
 def route(scenario: Scenario, network: str = RANGE) -> None:
     scenario.lab.classic([network])
 
@@ -82,17 +86,23 @@ def accepted(scenario: Scenario) -> int:
 
 
 @pytest.mark.parametrize("family", ["v4", "v6"])
-@pytest.mark.parametrize("mode", ["socket", "classic", "link"])
+@pytest.mark.parametrize("mode", ["socket", "classic", "link", "local", "tunnel"])
 def test_no_fault_when_all_is_right(
     scenario: Scenario, probe: Probe, mode: str, family: str
 ) -> None:
     """One OK, no warning, and the target's application has seen nothing."""
     lab = scenario.lab
-    scenario.serve(lab.target)
+    scenario.serve(lab.target, *(("--address", "::1") if (mode, family) == ("local", "v6") else ()))
     target = lab.target.v4 if family == "v4" else f"[{lab.target.v6}]"
     transfer = f"{PORT}-{target}:{PORT}"
     if mode == "socket":
         probe.run(transfer=transfer)
+    elif mode == "local":
+        here = "127.0.0.1" if family == "v4" else "[::1]"
+        probe.run("--local", transfer=f"{PORT}-{here}:{LOCAL_PORT}")
+    elif mode == "tunnel":
+        scenario.start_tunnel_end()
+        probe.run(*tunnel_mode(scenario), transfer=transfer)
     else:
         network = RANGE if family == "v4" else "fd00:99::/64"
         route(scenario, network)
@@ -248,10 +258,15 @@ def test_device_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:
     probe.expect("assistant", "on eth0", "captures on lo", remedy="-i eth0")
 
 
-@pytest.mark.parametrize("mode", ["socket", "classic", "link"])
+@pytest.mark.parametrize("mode", ["socket", "classic", "link", "local", "tunnel"])
 def test_port_is_closed(scenario: Scenario, probe: Probe, mode: str) -> None:
     if mode == "socket":
         probe.run()
+    elif mode == "local":
+        probe.run("--local", transfer=f"{PORT}-127.0.0.1:{LOCAL_PORT}")
+    elif mode == "tunnel":
+        scenario.start_tunnel_end()
+        probe.run(*tunnel_mode(scenario))
     else:
         route(scenario)
         scenario.start_intercept()
@@ -331,6 +346,37 @@ def test_port_dropped_in_socket_mode(scenario: Scenario, probe: Probe) -> None:
     probe.expect("target", "is up", "firewall drops")
 
 
+# --- local and tunnel -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["local", "tunnel"])
+def test_nft_drops_what_comes_by_the_device(scenario: Scenario, probe: Probe, mode: str) -> None:
+    lab = scenario.lab
+    scenario.serve(lab.target)  # in local mode on online
+    rule(lab.online if mode == "local" else lab.target, "input", 'iifname "tcpcopy*" drop')
+    if mode == "local":
+        probe.run("--local", transfer=f"{PORT}-127.0.0.1:{LOCAL_PORT}")
+        probe.expect("this host", "comes in by the TUN device", remedy="-i tcpcopy+")
+    else:
+        scenario.start_tunnel_end()
+        probe.run(*tunnel_mode(scenario))
+        probe.expect("target", "comes in by the TUN device", remedy="-i tcpcopy+")
+
+
+def test_tunnel_does_not_allow_the_target(scenario: Scenario, probe: Probe) -> None:
+    lab = scenario.lab
+    scenario.serve(lab.target)
+    scenario.start_tunnel_end("--tun-allow", f"{lab.target.v4}:9999")
+    probe.run(*tunnel_mode(scenario))
+    probe.expect("assistant", "does not inject", "--tun-allow", remedy=f"{lab.target.v4}:{PORT}")
+
+
+def test_tunnel_without_its_other_end(scenario: Scenario, probe: Probe) -> None:
+    scenario.serve(scenario.lab.target)
+    probe.run(*tunnel_mode(scenario))
+    probe.expect("relay", "Connection refused", remedy="start intercept")
+
+
 # --- by itself, at the start ----------------------------------------------------------------------
 
 
@@ -368,7 +414,7 @@ def test_without_c_the_first_client_is_probed_for(scenario: Scenario) -> None:
     replay.stop()
 
 
-@pytest.mark.parametrize("mode", ["socket", "classic"])
+@pytest.mark.parametrize("mode", ["socket", "classic", "local", "tunnel"])
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_counts_stay_exact(scenario: Scenario, mode: str, workers: str) -> None:
     """The probe is no session, and the target's application sees nothing of it."""
