@@ -162,7 +162,7 @@ class Scenario:
         if self.one_host and host is self.lab.target:
             where = self.lab.online
             port = LOCAL_PORT
-            arguments = (*arguments, "--address 127.0.0.1")
+            arguments = ("--address 127.0.0.1", *arguments)
         command = python(
             "tests.lab.server", "--port", port, "--records", records, *_words(arguments)
         )
