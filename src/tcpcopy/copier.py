@@ -129,7 +129,9 @@ class Copier:
         batch = PacketBatch(sink, mtu=config.engine.mtu)
         context = Context(config.engine, batch)
         self._batch = batch
-        sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
+        sampler = None
+        if config.percentage < 100 or config.gradual:
+            sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
         if config.intercepts:
             opener = Opener(
                 config.engine,

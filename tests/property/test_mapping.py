@@ -13,7 +13,7 @@ from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_address, parse_address
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool, parse_clients
-from tcpcopy.mapping.ports import PortRange, PortSpace
+from tcpcopy.mapping.ports import ManyPorts, PortRange
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.shares import worker_of
 from tcpcopy.mapping.transfers import TransferTable, parse_transfers
@@ -210,7 +210,7 @@ def test_find_is_the_first_free_port_round_the_range(
     first: int, size: int, taken: set[int], start: int
 ) -> None:
     last = min(65535, first + size - 1)
-    space = PortSpace(PortRange(first, last))
+    space = ManyPorts(PortRange(first, last))
     taken = {first + port % size if port % 3 else port for port in taken}
     taken = {port for port in taken if port <= 65535}
     for port in taken:

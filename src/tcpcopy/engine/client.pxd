@@ -4,6 +4,7 @@ from tcpcopy.engine cimport seqnum
 from tcpcopy.engine.chunk cimport ChunkQueue
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.receiver cimport ReceiveHalf
+from tcpcopy.engine.syn cimport initial_number, syn_options
 from tcpcopy.packet.segment cimport Segment
 
 cdef long long _MASK

@@ -7,8 +7,6 @@ Source: RFC 9293 (3.10), RFC 7323, RFC 2018, RFC 5961 (challenge acknowledgement
 
 from __future__ import annotations
 
-from zlib import crc32
-
 import cython
 
 from tcpcopy.engine import replayed, seqnum, states
@@ -16,6 +14,7 @@ from tcpcopy.engine.chunk import ChunkQueue
 from tcpcopy.engine.context import Context
 from tcpcopy.engine.outcome import Drop
 from tcpcopy.engine.receiver import ReceiveHalf
+from tcpcopy.engine.syn import initial_number, syn_options
 from tcpcopy.packet import flags
 from tcpcopy.packet.segment import Segment
 
@@ -118,10 +117,9 @@ class TcpClient(ReceiveHalf):
 
     def open(self, now_ns: int) -> int:
         """Send the SYN."""
-        tuple_hash = crc32(self.address + self.target_address, self.port << 16 | self.target_port)
-        # RFC 6528: a clock of 4 us per step plus a number of its own for each pair of ends.
-        iss = (now_ns // 4000 + tuple_hash + self.context.seed) & _MASK
-        self.iss = cython.cast(cython.uint, iss)
+        ports = self.port << 16 | self.target_port
+        seed = self.context.seed
+        self.iss = initial_number(self.address, self.target_address, ports, seed, now_ns)
         self.state_deadline_ns = now_ns + self.context.connect_timeout_ns
         self.progress_ns = now_ns
         self.rto_deadline_ns = now_ns + self.rto_ns
@@ -131,15 +129,10 @@ class TcpClient(ReceiveHalf):
 
     def _send_syn(self, now_ns: int) -> None:
         context = self.context
-        parts = [b"\x02\x04", self.syn_mss.to_bytes(2, "big")]
-        if self.syn_timestamps:
-            value = (now_ns // 1_000_000 + context.seed) & _MASK
-            parts.append(b"\x04\x02" if self.syn_sack else b"\x01\x01")
-            parts.append(b"\x08\x0a" + value.to_bytes(4, "big") + b"\x00\x00\x00\x00")
-        elif self.syn_sack:
-            parts.append(b"\x04\x02\x01\x01")
-        if self.syn_wscale >= 0:
-            parts.append(b"\x01\x03\x03" + bytes((self.syn_wscale,)))
+        clock = (now_ns // 1_000_000 + context.seed) & _MASK
+        options = syn_options(
+            self.syn_mss, self.syn_sack, self.syn_timestamps, clock, self.syn_wscale
+        )
         context.batch.tcp(
             self.address,
             self.port,
@@ -152,7 +145,7 @@ class TcpClient(ReceiveHalf):
             0,
             0,
             0,
-            b"".join(parts),
+            options,
             _NOTHING,
             0,
             0,

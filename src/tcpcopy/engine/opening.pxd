@@ -28,6 +28,9 @@ cdef class Opener:
     cdef public str failure
     cdef public bint full_sessions_only
     cdef public object identities
+    cdef bytes known_address
+    cdef int known_port
+    cdef tuple known_targets
     cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions

@@ -48,9 +48,12 @@ class Opener:
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
         "memory_is_short",  # set by the owner: new sessions are shed
+        "known_address",  # the destination looked up last, and what it came to
+        "known_port",
+        "known_targets",
         "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
         "opened",  # kernel connections made, for taking turns
-        "sampling",
+        "sampling",  # None: all are let in
         "transfers",
         "transport",
     )
@@ -62,7 +65,7 @@ class Opener:
         *,
         transfers: Transfers,
         identities: Identities | None,
-        sampling: Sampling,
+        sampling: Sampling | None,
         copies: int = 1,
         announcer: Announcer | None = None,
         transport: Transport | None = None,
@@ -80,6 +83,9 @@ class Opener:
         self.transport = transport
         self.local_addresses = local_addresses
         self.failure = ""
+        self.known_address = b""
+        self.known_port = 0
+        self.known_targets: tuple[Target, ...] = ()
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
@@ -93,7 +99,10 @@ class Opener:
         Those left out or shed are counted, and not in the list.
         """
         address = destination_address(segment, data)
-        targets = self.transfers.lookup(address, segment.destination_port)
+        if segment.destination_port != self.known_port or address != self.known_address:
+            self.known_targets = self.transfers.lookup(address, segment.destination_port)
+            self.known_address, self.known_port = address, segment.destination_port
+        targets = self.known_targets
         if not targets:
             return None
         client_address = source_address(segment, data)
@@ -137,7 +146,8 @@ class Opener:
     ) -> int:
         if not is_syn and self.full_sessions_only:
             return _SKIPPED_PARTIAL
-        if not self.sampling.admit(client_address, client_port, now_ns=now_ns):
+        sampling = self.sampling
+        if sampling is not None and not sampling.admit(client_address, client_port, now_ns=now_ns):
             return _SKIPPED_SAMPLING
         return 0
 
@@ -181,12 +191,12 @@ class Opener:
             return session
         assert self.identities is not None
         identity = self.identities.acquire(
-            client_address=client_address,
-            client_port=segment.source_port,
-            target_address=target.target_address,
-            target_port=target.target_port,
-            copy=copy,
-            now_ns=now_ns,
+            client_address,
+            segment.source_port,
+            target.target_address,
+            target.target_port,
+            copy,
+            now_ns,
         )
         if identity is None:
             return None
@@ -257,7 +267,7 @@ class Opener:
         if session.mapped_port and self.identities is not None:
             target: Any = session.target
             identity = (*session.mapped_client(), target.target_address, target.target_port)
-            self.identities.release(*identity, now_ns=now_ns)
+            self.identities.release(*identity, now_ns)
             if self.announcer is not None:
                 self.announcer.withdraw(*identity)
             session.mapped_port = 0

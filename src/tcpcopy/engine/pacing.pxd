@@ -6,6 +6,8 @@ from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.replayed cimport Replayed
 
+cdef int _G
+cdef int _P
 cdef long long _UNPUSHED_QUIET
 cdef long long _QUIET
 cdef long long _FIRST_QUIET

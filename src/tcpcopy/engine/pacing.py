@@ -73,6 +73,8 @@ _LESS_WAIT = LESS_WAIT_NS
 _LONG_GAP = LONG_GAP_NS
 _RTT_FLOOR = RTT_FLOOR_NS
 _OPEN = OPEN
+_P = ord("P")
+_G = ord("G")
 _ON_PROGRESS = ON_PROGRESS
 _FIN = FIN
 _RST = RST
@@ -161,6 +163,8 @@ class PacedHalf(CapturedHalf):
         return 0
 
     def _sniff(self, data: bytes) -> None:
+        if len(data) < 4 or (data[0] != _P and data[0] != _G):
+            return
         if data[:4] == b"PRI " or (data[:4] == b"GET " and b"pgrade: websocket" in data):
             self.streaming = 1
 

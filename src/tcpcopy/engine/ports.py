@@ -27,7 +27,6 @@ class Identities(Protocol):
 
     def acquire(
         self,
-        *,
         client_address: bytes,
         client_port: int,
         target_address: bytes,
@@ -37,7 +36,7 @@ class Identities(Protocol):
     ) -> tuple[bytes, int] | None: ...
 
     def release(
-        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+        self, address: bytes, port: int, target_address: bytes, target_port: int, now_ns: int
     ) -> bool: ...
 
 

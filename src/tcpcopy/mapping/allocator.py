@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
 
 from tcpcopy.mapping.addresses import IPV4_BYTES, IPV6_BYTES, is_loopback
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.hashing import stable_hash
 from tcpcopy.mapping.portmap import PortMap
-from tcpcopy.mapping.ports import PortRange, PortSpace
+from tcpcopy.mapping.ports import FewPorts, PortRange, Ports
 from tcpcopy.mapping.shares import address_hash, worker_of
 
-_PORT_MASK: Final = 0xFFFF
-_FIRST_PORT: Final = 1024  # where the C program goes on when a shifted port passes 65535
-_TAG_BYTES: Final = 2
-_SINGLE_BYTES: Final = IPV4_BYTES + _TAG_BYTES  # keys of this length fit into a PortMap
-_SMALL: Final = 16  # ports of one address kept in a plain list
-_BATCHES: Final = 32  # parts of the cool-down in which released ports are remembered together
-_SWEPT_A_CALL: Final = 8  # bounds the work of one call; more than one release adds
-COOLDOWN_NS: Final = 60_000_000_000  # TIME_WAIT on Linux
+_PORT_MASK = 0xFFFF
+_FIRST_PORT = 1024  # where the C program goes on when a shifted port passes 65535
+_TAG_BYTES = 2
+_SINGLE_BYTES = IPV4_BYTES + _TAG_BYTES  # keys of this length fit into a PortMap
+_BATCHES = 32  # parts of the cool-down in which released ports are remembered together
+_SWEPT_A_CALL = 8  # bounds the work of one call; more than one release adds
+COOLDOWN_NS = 60_000_000_000  # TIME_WAIT on Linux
 
 
 def preferred_port(client_port: int, copy: int, factor: int, shift: int = 0) -> int:
@@ -62,8 +60,8 @@ class Allocator:
     (`mapping.shares`).
 
     Work and memory: a few look-ups a call; some twenty bytes for an IPv4 address with one session,
-    one dictionary entry and a short list for one with few, bitmaps for one with many; no walk over
-    ports. Only when every port of an address is taken is the next address of the pool looked at.
+    a dictionary entry and a short list for one with few, 16 KiB of bitmaps for one with many; no
+    walk over ports. Only when every port of an address is taken is the next one looked at.
     """
 
     __slots__ = (
@@ -73,6 +71,9 @@ class Allocator:
         "_cooldown_ns",
         "_copies",
         "_factor",
+        "_last_address",
+        "_last_port",
+        "_last_tag",
         "_localhost_replacement",
         "_pools",
         "_range",
@@ -80,6 +81,7 @@ class Allocator:
         "_shift",
         "_single",
         "_spaces",
+        "_sweep_ns",
         "_tags",
         "_worker",
         "_workers",
@@ -98,14 +100,17 @@ class Allocator:
     _worker: int
     _workers: int
     _tags: dict[tuple[bytes, int], bytes]  # target -> two bytes that stand for it in keys
+    # The target asked for last, and its tag: mostly it is the next one, too.
+    _last_address: bytes
+    _last_port: int
+    _last_tag: bytes
     _single: PortMap  # IPv4 address + tag, as a number -> its port, where it is the only one, live
-    # address + tag -> its ports, of all others. A list holds live ports as they are and cooling
-    # ones as until_ns << 16 | port, in order of release. Never an empty list between calls.
-    _spaces: dict[bytes, list[int] | PortSpace]
+    _spaces: dict[bytes, Ports]  # address + tag -> its ports, of all others; never without any
     # What released ports wait in to be forgotten: (when the last of them has cooled down, keys).
     _batches: deque[tuple[int, list[bytes]]]
     _batch: list[bytes]  # the newest of these
     _batch_ends_ns: int  # when a new one is begun
+    _sweep_ns: int  # nothing is to be forgotten before
 
     def __init__(
         self,
@@ -132,16 +137,17 @@ class Allocator:
         self._ranges = tuple(PortRange(*ports, rest, share[1]) for rest in range(share[1]))
         self._range = self._ranges[0]
         self._tags = {}
+        self._last_address, self._last_port, self._last_tag = b"", 0, b""
         self._single = PortMap(shift)
         self._spaces = {}
         self._batches = deque()
         self._batch = []
         self._batch_ends_ns = -1
+        self._sweep_ns = 0
         self.live = 0
 
     def acquire(
         self,
-        *,
         client_address: bytes,
         client_port: int,
         target_address: bytes,
@@ -169,26 +175,27 @@ class Allocator:
             and not is_loopback(target_address)
         ):
             client_address = replacement
-        port = preferred_port(client_port, copy, self._factor, self._shift)
+        port = client_port
+        if copy or self._factor:
+            port = preferred_port(client_port, copy, self._factor, self._shift)
         kept = port == client_port
         if not port or not (kept or self._range.first <= port <= self._range.last):
             port = 0  # a shifted port that no client would have
-        if self._pools is None:
-            if len(client_address) != len(target_address):
-                return None
-            key = client_address + tag
-            port = (
-                self._take_wanted(key, port, now_ns)
-                or self._take_free(key, self._start(client_address, client_port, copy))
-                or self._take_oldest(key)
-            )
-            if not port:
-                return None
-            self.live += 1
-            return client_address, port
-        return self._acquire_pooled(
-            self._pools[len(target_address)], client_address, client_port, copy, tag, port, now_ns
-        )
+        if self._pools is not None:
+            pool = self._pools[len(target_address)]
+            return self._acquire_pooled(pool, client_address, client_port, copy, tag, port, now_ns)
+        if len(client_address) != len(target_address):
+            return None
+        key = client_address + tag
+        port = self._take_wanted(key, port, now_ns)
+        if not port:
+            port = self._take_free(key, self._start(client_address, client_port, copy))
+        if not port:
+            port = self._take_oldest(key)
+        if not port:
+            return None
+        self.live += 1
+        return client_address, port
 
     def _acquire_pooled(
         self,
@@ -227,7 +234,7 @@ class Allocator:
         return address, port
 
     def release(
-        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+        self, address: bytes, port: int, target_address: bytes, target_port: int, now_ns: int
     ) -> bool:
         """Hand an address and port back; False (and no change) when it is not held.
 
@@ -237,14 +244,9 @@ class Allocator:
             self._sweep(now_ns)
         key = address + self._tag(target_address, target_port)
         space = self._space(key)
-        until_ns = now_ns + self._cooldown_ns
-        if isinstance(space, list):
-            if port not in space:
-                return False
-            space.remove(port)
-            if self._cooldown_ns > 0:
-                space.append(until_ns << 16 | port)
-        elif space is None or not space.release(port, until_ns):
+        if space is None or not space.release(
+            port, now_ns + self._cooldown_ns if self._cooldown_ns else 0
+        ):
             return False
         self.live -= 1
         if self._cooldown_ns > 0:
@@ -262,29 +264,37 @@ class Allocator:
         """Mapped addresses, counted for each target, that have live or cooling ports."""
         return len(self._spaces) + len(self._single)
 
-    def _space(self, key: bytes) -> list[int] | PortSpace | None:
+    def _space(self, key: bytes) -> Ports | None:
         """The ports of an address, in a form that can hold more than the one it may have."""
-        space = self._spaces.get(key)
+        space: Ports | None = self._spaces.get(key)
         if space is None and len(key) == _SINGLE_BYTES:
-            number = int.from_bytes(key, "big")
+            number = _number(key)
             port = self._single.get(number)
             if port:
                 self._single.remove(number)
-                space = self._spaces[key] = [port]
+                few = FewPorts(self._range_of(key))
+                few.take(port)
+                self._spaces[key] = few
+                return few
         return space
 
     def _begin(self, key: bytes, port: int) -> None:
         """An address that has no port takes its first."""
         if len(key) == _SINGLE_BYTES:
-            self._single.add(int.from_bytes(key, "big"), port)
+            self._single.add(_number(key), port)
         else:
-            self._spaces[key] = [port]
+            few = FewPorts(self._range_of(key))
+            few.take(port)
+            self._spaces[key] = few
 
     def _tag(self, target_address: bytes, target_port: int) -> bytes:
-        tag = self._tags.get((target_address, target_port))
+        if target_address is self._last_address and target_port == self._last_port:
+            return self._last_tag
+        tag: bytes | None = self._tags.get((target_address, target_port))
         if tag is None:
             tag = len(self._tags).to_bytes(_TAG_BYTES, "big")
             self._tags[target_address, target_port] = tag
+        self._last_address, self._last_port, self._last_tag = target_address, target_port, tag
         return tag
 
     def _start(self, client_address: bytes, client_port: int, copy: int) -> int:
@@ -299,7 +309,7 @@ class Allocator:
         Frees what has cooled down first.
         """
         if port and self._workers > 1:
-            address = key[:-_TAG_BYTES]
+            address = key[: len(key) - _TAG_BYTES]
             if worker_of(address, port, self._workers) != self._worker:
                 port = 0
         space = self._space(key)
@@ -307,74 +317,51 @@ class Allocator:
             if port:
                 self._begin(key, port)
             return port
-        if isinstance(space, list):
-            _expire(space, now_ns)
-            for entry in space:
-                if entry & _PORT_MASK == port:
-                    return 0
-            if port:
-                self._add(key, space, port)
-            elif not space:
-                del self._spaces[key]
-            return port
         space.expire(now_ns)
-        return port if port and space.take(port) else 0
+        if port and not self._add(key, space, port):
+            port = 0
+        if space.used() == 0:
+            del self._spaces[key]
+        return port
 
     def _take_free(self, key: bytes, start: int) -> int:
         """Take the first free port from `start` on; 0 when none is free."""
         space = self._space(key)
-        if space is None or isinstance(space, list):
-            ports = self._range_of(key)
-            taken = {entry & _PORT_MASK for entry in space or ()}
-            port = start
-            for _ in range(ports.size):
-                if port not in taken and port in ports:
-                    if space is None:
-                        self._begin(key, port)
-                    else:
-                        self._add(key, space, port)
-                    return port
-                port = port + 1 if port < ports.last else ports.first
-            return 0
+        if space is None:
+            port = FewPorts(self._range_of(key)).find(start)
+            if port:
+                self._begin(key, port)
+            return port
         port = space.find(start)
         if port:
-            space.take(port)
+            self._add(key, space, port)
         return port
 
     def _range_of(self, key: bytes) -> PortRange:
         """The ports of an address that are this worker's."""
         if self._workers == 1:
             return self._range
-        return self._ranges[(self._worker - address_hash(key[:-_TAG_BYTES])) % self._workers]
+        address = key[: len(key) - _TAG_BYTES]
+        return self._ranges[(self._worker - address_hash(address)) % self._workers]
 
     def _take_oldest(self, key: bytes) -> int:
         """Take the port that has been cooling longest; 0 when none is cooling."""
         space = self._space(key)
-        if isinstance(space, PortSpace):
-            return space.take_oldest()
-        for place, entry in enumerate(space or ()):
-            if entry > _PORT_MASK:
-                assert space is not None
-                space[place] = entry & _PORT_MASK
-                return entry & _PORT_MASK
-        return 0
+        return space.take_oldest() if space is not None else 0
 
-    def _add(self, key: bytes, space: list[int], port: int) -> None:
-        if len(space) < _SMALL:
-            space.append(port)
-            return
-        large = PortSpace(self._range_of(key))
-        for entry in space:
-            if entry > _PORT_MASK:
-                large.cool(entry & _PORT_MASK, entry >> 16)
-            else:
-                large.take(entry)
-        large.take(port)
-        self._spaces[key] = large
+    def _add(self, key: bytes, space: Ports, port: int) -> int:
+        if isinstance(space, FewPorts):
+            few: FewPorts = space
+            if few.is_full():
+                space = self._spaces[key] = few.grown()
+        return space.take(port)
 
     def _sweep(self, now_ns: int) -> None:
         """Forget a few of the addresses whose ports have all cooled down."""
+        if now_ns < self._sweep_ns:
+            return
         due_ns, keys = self._batches[0]
+        self._sweep_ns = due_ns
         if due_ns > now_ns:
             return
         for _ in range(_SWEPT_A_CALL):
@@ -384,29 +371,29 @@ class Allocator:
             self._forget_expired(keys.pop(), now_ns)
 
     def _forget_expired(self, key: bytes, now_ns: int) -> None:
-        space = self._space(key)
-        if isinstance(space, list):
-            _expire(space, now_ns)
-            if not space:
+        space: Ports | None = self._spaces.get(key)
+        if space is None:
+            return
+        space.expire(now_ns)
+        if space.used() == 0:
+            del self._spaces[key]
+        elif isinstance(space, FewPorts) and len(key) == _SINGLE_BYTES:
+            few: FewPorts = space
+            port = few.only_live()
+            if port:
                 del self._spaces[key]
-            elif len(space) == 1 and space[0] <= _PORT_MASK:
-                del self._spaces[key]
-                self._begin(key, space[0])
-        elif space is not None:
-            space.expire(now_ns)
-            if space.empty:
-                del self._spaces[key]
+                self._begin(key, port)
+
+
+def _number(key: bytes) -> int:
+    """A key of six bytes as a number."""
+    number = 0
+    for place in range(_SINGLE_BYTES):
+        number = number << 8 | key[place]
+    return number
 
 
 def _round(home: int, size: int) -> Iterator[int]:
     """The other places of a pool, from the one after `home` on."""
     for step in range(1, size):
         yield (home + step) % size
-
-
-def _expire(space: list[int], now_ns: int) -> None:
-    """Drop the cooled-down entries of a small space."""
-    for entry in space:
-        if entry > _PORT_MASK and entry >> 16 <= now_ns:
-            space[:] = [kept for kept in space if kept <= _PORT_MASK or kept >> 16 > now_ns]
-            return

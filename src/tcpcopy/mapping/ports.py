@@ -1,37 +1,40 @@
-"""The ports of one mapped address towards one target, for addresses that carry many sessions.
+"""The ports of one mapped address towards one target, for addresses that carry several sessions.
 
-65,536 bits as 256 blocks of 256 bits, each a Python integer: taking, freeing and finding a port
-cost a few operations on integers of 32 bytes, however many ports are taken.
+A port is free, live, or cooling (released a short time ago). `FewPorts` lists them, ten bytes each;
+`ManyPorts` has bitmaps of all 65,536, so that what it does costs the same however many are taken.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Final
+from array import array
+
+import cython
 
 from tcpcopy.mapping.shares import port_hash
 
-_BLOCK_BITS: Final = 8
-_BLOCK_SIZE: Final = 1 << _BLOCK_BITS
-_BLOCK_MASK: Final = _BLOCK_SIZE - 1
-_ALL: Final = (1 << _BLOCK_SIZE) - 1
-_PORT_MASK: Final = 0xFFFF
-_EXPIRED_A_CALL: Final = 256  # bounds the work of one call after a pause
+_PORTS = 1 << 16
+_PORT_MASK = _PORTS - 1
+_WORD_SHIFT = 6
+_WORD_BITS = 1 << _WORD_SHIFT
+_WORD_MASK = _WORD_BITS - 1
+_WORDS = _PORTS >> _WORD_SHIFT
+_EMPTY = bytes(_PORTS >> 3)
+_ONE = 1  # typed: shifted as a literal it would be an int of C
+_ALL = 0xFFFFFFFFFFFFFFFF
+_ENTRY = 10  # bytes of FewPorts: the port, and when it has cooled down (0: live)
+_MOST_FEW = 32  # ports that FewPorts are kept for
+_EXPIRED_A_CALL = 256  # bounds the work of one call after a pause
+_FIRST_RING = 64  # a power of two
 
 
 class PortRange:
-    """Which ports may be handed out by search; shared by `PortSpace`s of an allocator.
+    """Which ports may be handed out by search; shared by the ports of all addresses.
 
     All from `first` to `last`, or of these the ones whose `port_hash` leaves the rest `residue`
     when divided by `workers`.
     """
 
-    __slots__ = ("first", "last", "masks", "open_blocks")
-
-    first: int
-    last: int
-    masks: tuple[int, ...]  # for each block the bits that may be handed out
-    open_blocks: int  # a bit for each block that has such bits
+    __slots__ = ("first", "last", "masks", "size")
 
     def __init__(
         self, first: int = 1024, last: int = _PORT_MASK, residue: int = 0, workers: int = 1
@@ -40,126 +43,262 @@ class PortRange:
             raise ValueError("ports are 1 to 65535")
         self.first = first
         self.last = last
-        every = (1 << last + 1) - (1 << first)
-        if workers > 1:
-            bits = bytearray(_PORT_MASK + 1 >> 3)
-            for port in range(first, last + 1):
-                if port_hash(port) % workers == residue:
-                    bits[port >> 3] |= 1 << (port & 7)
-            every = int.from_bytes(bits, "little")
-        self.masks = tuple(every >> (block << _BLOCK_BITS) & _ALL for block in range(_BLOCK_SIZE))
-        self.open_blocks = sum(1 << block for block, mask in enumerate(self.masks) if mask)
+        self.size = last - first + 1  # from the first to the last
+        self.masks = array("Q", _EMPTY)  # a bit for each port that may be handed out
+        for port in range(first, last + 1):
+            if workers == 1 or port_hash(port) % workers == residue:
+                self.masks[port >> _WORD_SHIFT] |= _ONE << (port & _WORD_MASK)
 
     def __contains__(self, port: int) -> bool:
-        return bool(self.masks[port >> _BLOCK_BITS] >> (port & _BLOCK_MASK) & 1)
+        return self.has(port) != 0
 
-    @property
-    def size(self) -> int:
-        """How many ports there are from the first to the last."""
-        return self.last - self.first + 1
+    def has(self, port: int) -> int:
+        """Whether a port may be handed out (1 or 0)."""
+        return self.masks[port >> _WORD_SHIFT] >> (port & _WORD_MASK) & 1
 
 
-class PortSpace:
-    """Live and cooling ports. A port is free, live, or cooling (released a short time ago)."""
+class Ports:
+    """What both kinds have in common. Ports are 1 to 65535, times come in rising order."""
 
-    __slots__ = ("_blocked", "_cooling", "_live", "_open_blocks", "_range")
-
-    _range: PortRange
-    _live: dict[int, int]  # block -> bits of live ports; no entry when none
-    _blocked: dict[int, int]  # block -> bits of live and cooling ports; no entry when none
-    _open_blocks: int  # a bit for each block in which find() has a free port
-    _cooling: deque[int]  # until_ns << 16 | port, in order of release
-
-    def __init__(self, port_range: PortRange) -> None:
-        self._range = port_range
-        self._live = {}
-        self._blocked = {}
-        self._open_blocks = port_range.open_blocks
-        self._cooling = deque()
-
-    def __len__(self) -> int:
-        return sum(mask.bit_count() for mask in self._blocked.values())
+    __slots__ = ()
 
     @property
     def empty(self) -> bool:
         """Whether no port is live or cooling."""
-        return not self._blocked
+        return len(self) == 0
 
-    def take(self, port: int) -> bool:
-        """Make a free port live; False (and no change) when it is live or cooling."""
-        block = port >> _BLOCK_BITS
-        bit = 1 << (port & _BLOCK_MASK)
-        blocked = self._blocked.get(block, 0)
-        if blocked & bit:
-            return False
-        blocked |= bit
-        self._blocked[block] = blocked
-        self._live[block] = self._live.get(block, 0) | bit
-        if not self._range.masks[block] & ~blocked:
-            self._open_blocks &= ~(1 << block)
-        return True
+    def __len__(self) -> int:
+        return self.used()
+
+    def used(self) -> int:
+        """How many ports are live or cooling."""
+        raise NotImplementedError
+
+    def take(self, port: int) -> int:
+        """Make a free port live, 1; 0 (and no change) when it is live or cooling."""
+        raise NotImplementedError
 
     def find(self, start: int) -> int:
         """First free port of the range from `start` on, from the front again after the last; 0
         when none is free."""
-        opened = self._open_blocks
-        if not opened:
-            return 0
-        block = start >> _BLOCK_BITS
-        # In the block of `start` only the ports from `start` on come first.
-        free = self._range.masks[block] & ~self._blocked.get(block, 0)
-        free = free >> (start & _BLOCK_MASK) << (start & _BLOCK_MASK)
-        if not free:
-            later = opened >> block + 1 << block + 1
-            opened = later or opened
-            block = (opened & -opened).bit_length() - 1
-            free = self._range.masks[block] & ~self._blocked.get(block, 0)
-        return block << _BLOCK_BITS | (free & -free).bit_length() - 1
+        raise NotImplementedError
 
     def take_oldest(self) -> int:
         """Make the port live again that has been cooling longest; 0 when none is cooling."""
-        if not self._cooling:
+        raise NotImplementedError
+
+    def release(self, port: int, until_ns: int) -> int:
+        """Let a live port cool until a time, 1; 0 (and no change) when it is not live.
+
+        Until 0: it is free at once.
+        """
+        raise NotImplementedError
+
+    def expire(self, now_ns: int) -> int:
+        """Free the ports that have cooled down; at most 256 in one call."""
+        raise NotImplementedError
+
+
+class FewPorts(Ports):
+    """Some thirty ports in a list, the cooling ones in order of release."""
+
+    __slots__ = ("_entries", "_range")
+
+    def __init__(self, port_range: PortRange) -> None:
+        self._range = port_range
+        self._entries = bytearray()
+
+    def used(self) -> int:
+        return len(self._entries) // _ENTRY
+
+    def is_full(self) -> int:
+        """Whether the next port needs `ManyPorts` (1 or 0)."""
+        return len(self._entries) >= _MOST_FEW * _ENTRY
+
+    def only_live(self) -> int:
+        """The port, if there is one alone and it is live, else 0."""
+        if len(self._entries) != _ENTRY or self._until(0) != 0:
             return 0
-        port = self._cooling.popleft() & _PORT_MASK
-        block = port >> _BLOCK_BITS
-        self._live[block] = self._live.get(block, 0) | 1 << (port & _BLOCK_MASK)
+        return self._port(0)
+
+    def take(self, port: int) -> int:
+        if self._place(port) >= 0:
+            return 0
+        self._append(port, 0)
+        return 1
+
+    def find(self, start: int) -> int:
+        ports = self._range
+        port = start
+        for _ in range(ports.size):
+            if self._place(port) < 0 and ports.has(port):
+                return port
+            port = port + 1 if port < ports.last else ports.first
+        return 0
+
+    def take_oldest(self) -> int:
+        for at in range(0, len(self._entries), _ENTRY):
+            if self._until(at) != 0:
+                port = self._port(at)
+                self._put(at, port, 0)
+                return port
+        return 0
+
+    def release(self, port: int, until_ns: int) -> int:
+        at = self._place(port)
+        if at < 0 or self._until(at) != 0:
+            return 0
+        del self._entries[at : at + _ENTRY]
+        if until_ns:
+            self._append(port, until_ns)
+        return 1
+
+    def expire(self, now_ns: int) -> int:
+        at = 0
+        while at < len(self._entries):
+            until_ns = self._until(at)
+            if until_ns > now_ns:
+                return 0  # they are in order
+            if until_ns:
+                del self._entries[at : at + _ENTRY]
+            else:
+                at += _ENTRY
+        return 0
+
+    def grown(self) -> ManyPorts:
+        """The same ports, with room for more."""
+        many = ManyPorts(self._range)
+        for at in range(0, len(self._entries), _ENTRY):
+            port = self._port(at)
+            until_ns = self._until(at)
+            many.take(port)
+            if until_ns:
+                many.release(port, until_ns)
+        return many
+
+    def _place(self, port: int) -> int:
+        """Where a port stands, -1 when it does not."""
+        entries = self._entries
+        high, low = port >> 8, port & 0xFF
+        for at in range(0, len(entries), _ENTRY):
+            if entries[at + 1] == low and entries[at] == high:
+                return at
+        return -1
+
+    def _append(self, port: int, until_ns: int) -> None:
+        at = len(self._entries)
+        self._entries.extend(_EMPTY[:_ENTRY])
+        self._put(at, port, until_ns)
+
+    def _put(self, at: int, port: int, until_ns: int) -> None:
+        entries = self._entries
+        entries[at] = cython.cast(cython.uchar, port >> 8)
+        entries[at + 1] = cython.cast(cython.uchar, port & 0xFF)
+        for place in range(8):
+            entries[at + 2 + place] = cython.cast(cython.uchar, until_ns >> 8 * place & 0xFF)
+
+    def _port(self, at: int) -> int:
+        entries = self._entries
+        return entries[at] << 8 | entries[at + 1]
+
+    def _until(self, at: int) -> int:
+        entries = self._entries
+        until_ns = 0
+        for place in range(8):
+            until_ns = until_ns << 8 | entries[at + 9 - place]
+        return until_ns
+
+
+class ManyPorts(Ports):
+    """Bitmaps of live and of blocked (live or cooling) ports, and a ring of the cooling ones."""
+
+    __slots__ = ("_blocked", "_cooling", "_first", "_live", "_number", "_range", "_until", "_used")
+
+    def __init__(self, port_range: PortRange) -> None:
+        self._range = port_range
+        self._live = array("Q", _EMPTY)
+        self._blocked = array("Q", _EMPTY)
+        self._used = 0
+        self._cooling = array("H", bytes(2 * _FIRST_RING))  # ports in order of release
+        self._until = array("q", bytes(8 * _FIRST_RING))  # when each has cooled down
+        self._first = 0  # place of the oldest in the ring
+        self._number = 0  # of cooling ports
+
+    def used(self) -> int:
+        return self._used
+
+    def take(self, port: int) -> int:
+        word = port >> _WORD_SHIFT
+        bit = _ONE << (port & _WORD_MASK)
+        if self._blocked[word] & bit:
+            return 0
+        self._blocked[word] |= bit
+        self._live[word] |= bit
+        self._used += 1
+        return 1
+
+    def find(self, start: int) -> int:
+        masks = self._range.masks
+        word = start >> _WORD_SHIFT
+        # In the word of `start` the ports from `start` on come first, those before it last.
+        wanted = (_ALL << (start & _WORD_MASK)) & _ALL
+        for _ in range(_WORDS + 1):
+            free = masks[word] & (_ALL ^ self._blocked[word]) & wanted
+            if free:
+                port = word << _WORD_SHIFT
+                while free & 1 == 0:
+                    free >>= 1
+                    port += 1
+                return port
+            wanted = _ALL
+            word = word + 1 if word + 1 < _WORDS else 0
+        return 0
+
+    def take_oldest(self) -> int:
+        if self._number == 0:
+            return 0
+        port = self._pop()
+        self._live[port >> _WORD_SHIFT] |= _ONE << (port & _WORD_MASK)
         return port
 
-    def release(self, port: int, until_ns: int) -> bool:
-        """Let a live port cool until a time; False (and no change) when it is not live."""
-        block = port >> _BLOCK_BITS
-        bit = 1 << (port & _BLOCK_MASK)
-        live = self._live.get(block, 0)
-        if not live & bit:
-            return False
-        if live == bit:
-            del self._live[block]
-        else:
-            self._live[block] = live ^ bit
-        self.cool(port, until_ns)
-        return True
+    def release(self, port: int, until_ns: int) -> int:
+        word = port >> _WORD_SHIFT
+        bit = _ONE << (port & _WORD_MASK)
+        if self._live[word] & bit == 0:
+            return 0
+        self._live[word] ^= bit
+        if until_ns == 0:
+            self._blocked[word] ^= bit
+            self._used -= 1
+            return 1
+        if self._number == len(self._until):
+            self._double_ring()
+        place = (self._first + self._number) & (len(self._until) - 1)
+        self._cooling[place] = cython.cast(cython.ushort, port)
+        self._until[place] = until_ns
+        self._number += 1
+        return 1
 
-    def cool(self, port: int, until_ns: int) -> None:
-        """Block a port that is not live until a time; times come in rising order."""
-        block = port >> _BLOCK_BITS
-        blocked = self._blocked.get(block, 0) | 1 << (port & _BLOCK_MASK)
-        self._blocked[block] = blocked
-        if not self._range.masks[block] & ~blocked:
-            self._open_blocks &= ~(1 << block)
-        self._cooling.append(until_ns << 16 | port)
-
-    def expire(self, now_ns: int) -> None:
-        """Free the ports that have cooled down; at most 256 in one call."""
-        cooling = self._cooling
+    def expire(self, now_ns: int) -> int:
         for _ in range(_EXPIRED_A_CALL):
-            if not cooling or cooling[0] >> 16 > now_ns:
-                return
-            port = cooling.popleft() & _PORT_MASK
-            block = port >> _BLOCK_BITS
-            blocked = self._blocked[block] ^ 1 << (port & _BLOCK_MASK)
-            if blocked:
-                self._blocked[block] = blocked
-            else:
-                del self._blocked[block]
-            if self._range.masks[block] & ~blocked:
-                self._open_blocks |= 1 << block
+            if self._number == 0 or self._until[self._first] > now_ns:
+                return 0
+            port = self._pop()
+            self._blocked[port >> _WORD_SHIFT] ^= _ONE << (port & _WORD_MASK)
+            self._used -= 1
+        return 0
+
+    def _pop(self) -> int:
+        port = self._cooling[self._first]
+        self._first = (self._first + 1) & (len(self._until) - 1)
+        self._number -= 1
+        return port
+
+    def _double_ring(self) -> None:
+        size = len(self._until)
+        cooling, until = array("H", bytes(4 * size)), array("q", bytes(16 * size))
+        for number in range(size):
+            place = (self._first + number) & (size - 1)
+            cooling[number], until[number] = self._cooling[place], self._until[place]
+        self._cooling, self._until = cooling, until
+        self._first = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tcpcopy.engine.kernel import KernelClient, Transport
@@ -134,10 +132,20 @@ def test_sound_copies_go_on() -> None:
 class BrokenPorts(Ports):
     """Fails for one port."""
 
-    def acquire(self, **arguments: Any) -> tuple[bytes, int] | None:
-        if arguments["copy"] == 1:
+    def acquire(
+        self,
+        client_address: bytes,
+        client_port: int,
+        target_address: bytes,
+        target_port: int,
+        copy: int,
+        now_ns: int,
+    ) -> tuple[bytes, int] | None:
+        if copy == 1:
             raise ZeroDivisionError("bug in acquire")
-        return super().acquire(**arguments)
+        return super().acquire(
+            client_address, client_port, target_address, target_port, copy, now_ns
+        )
 
 
 class BrokenAnnouncer:

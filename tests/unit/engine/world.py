@@ -59,7 +59,6 @@ class Ports:
 
     def acquire(
         self,
-        *,
         client_address: bytes,
         client_port: int,
         target_address: bytes,
@@ -78,7 +77,7 @@ class Ports:
         return client_address, port
 
     def release(
-        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
+        self, address: bytes, port: int, target_address: bytes, target_port: int, now_ns: int
     ) -> bool:
         identity = (address, port, target_address, target_port)
         self.live.remove(identity)

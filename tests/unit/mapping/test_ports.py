@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.mapping.ports import PortRange, PortSpace
+from tcpcopy.mapping.ports import ManyPorts, PortRange
 
 
 def test_range_size_and_bounds() -> None:
@@ -18,7 +18,7 @@ def test_range_size_and_bounds() -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(1024, 65535), (1000, 1300), (5000, 5000), (1, 256)])
 def test_all_of_the_range_is_found_once(first: int, last: int) -> None:
-    space = PortSpace(PortRange(first, last))
+    space = ManyPorts(PortRange(first, last))
     start = (first + last) // 2
     found = []
     while port := space.find(start):
@@ -29,7 +29,7 @@ def test_all_of_the_range_is_found_once(first: int, last: int) -> None:
 
 
 def test_ports_outside_the_range_can_be_taken_but_are_not_found() -> None:
-    space = PortSpace(PortRange(2000, 2001))
+    space = ManyPorts(PortRange(2000, 2001))
     assert space.take(80) and not space.take(80)
     assert space.take(2000)
     assert space.find(2000) == 2001
@@ -38,7 +38,7 @@ def test_ports_outside_the_range_can_be_taken_but_are_not_found() -> None:
 
 
 def test_cooling_ports_are_avoided_then_free() -> None:
-    space = PortSpace(PortRange(2000, 2001))
+    space = ManyPorts(PortRange(2000, 2001))
     space.take(2000)
     assert space.release(2000, 50)
     assert not space.take(2000)
@@ -51,7 +51,7 @@ def test_cooling_ports_are_avoided_then_free() -> None:
 
 
 def test_oldest_first() -> None:
-    space = PortSpace(PortRange(2000, 2002))
+    space = ManyPorts(PortRange(2000, 2002))
     for port in (2000, 2001, 2002):
         space.take(port)
     for port, until_ns in ((2001, 10), (2000, 20), (2002, 20)):
@@ -63,7 +63,7 @@ def test_oldest_first() -> None:
 
 
 def test_only_live_ports_are_released() -> None:
-    space = PortSpace(PortRange())
+    space = ManyPorts(PortRange())
     assert not space.release(2000, 5)
     space.take(2000)
     assert space.release(2000, 5)
@@ -73,7 +73,7 @@ def test_only_live_ports_are_released() -> None:
 
 
 def test_expiry_is_bounded_in_one_call() -> None:
-    space = PortSpace(PortRange())
+    space = ManyPorts(PortRange())
     for port in range(2000, 2600):
         space.take(port)
         space.release(port, 1)
@@ -85,7 +85,7 @@ def test_expiry_is_bounded_in_one_call() -> None:
 
 
 def test_a_full_range_is_open_again_after_expiry() -> None:
-    space = PortSpace(PortRange(2000, 2001))
+    space = ManyPorts(PortRange(2000, 2001))
     for port in (2000, 2001):
         space.take(port)
     assert space.find(2000) == 0
