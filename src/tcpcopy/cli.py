@@ -96,13 +96,15 @@ def examine(arguments: Sequence[str]) -> list[Finding]:
     if options.show:
         raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
     check_networks(options, privileged=False)
-    plan = plan_of(options, copier_config(options), report_context(options).mode)
+    setup = report_context(options)
+    plan = plan_of(options, copier_config(options), setup.mode, setup.client_addresses)
     return check_tcpcopy(plan)
 
 
 def check_again(options: Options) -> list[Finding]:
     """What is wrong with this host for a tcpcopy that runs. Raises: UsageError."""
-    plan = running_plan_of(options, report_context(options).mode)
+    setup = report_context(options)
+    plan = running_plan_of(options, setup.mode, setup.client_addresses)
     return check_tcpcopy(plan, HostReader(program_seconds=QUICK_S), is_running=True)
 
 
@@ -216,7 +218,7 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
-        if alarm is not None and alarm.is_due(now_ns):
+        if alarm is not None and alarm.is_due(now_ns) and not signals.requested():
             alarm.look(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)

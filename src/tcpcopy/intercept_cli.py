@@ -178,6 +178,7 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         peer_limit=numbers["max_peers"],
         peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
+        watches="no_check" not in words,
     )
     return InterceptOptions(
         config,
