@@ -95,18 +95,20 @@ def main(argv: list[str] | None = None) -> int:
 def examine(arguments: Sequence[str]) -> list[Finding]:
     """What `tcpcopy doctor` finds for the options of a run. Raises: UsageError."""
     os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
-    options = option_table.parse(arguments)
+    probes = doctor_cli.NO_PROBE not in arguments
+    options = option_table.parse([word for word in arguments if word != doctor_cli.NO_PROBE])
     if options.show:
         raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
     check_networks(options, privileged=False)
     config, setup = copier_config(options), report_context(options)
-    findings = check_tcpcopy(plan_of(options, config, setup.mode))
-    return findings + probe_targets(options, config, setup)
+    findings = check_tcpcopy(plan_of(options, config, setup.mode, setup.client_addresses))
+    return findings + (probe_targets(options, config, setup) if probes else [])
 
 
 def check_again(options: Options) -> list[Finding]:
     """What is wrong with this host for a tcpcopy that runs. Raises: UsageError."""
-    plan = running_plan_of(options, report_context(options).mode)
+    setup = report_context(options)
+    plan = running_plan_of(options, setup.mode, setup.client_addresses)
     return check_tcpcopy(plan, HostReader(program_seconds=QUICK_S), is_running=True)
 
 
@@ -231,7 +233,7 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
-        if alarm is not None and alarm.is_due(now_ns):
+        if alarm is not None and alarm.is_due(now_ns) and not signals.requested():
             alarm.look(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)

@@ -14,26 +14,38 @@ from tcpcopy.supervisor import fill_standard_streams, raise_open_files, say
 
 _JSON: Final = "--json"
 _HELP: Final = ("-h", "--help")
+NO_PROBE: Final = "--no-probe"
 
 _DESCRIPTION: Final = """\
-usage: {program} doctor OPTIONS... [--json]
+usage: {program} doctor OPTIONS... [--json]{no_probe}
 
 Says whether this host has what `{program} OPTIONS...` needs, one line for each
 check, and below it the commands that mend what is wrong. OPTIONS are those of
 the run itself, all of them. Nothing is left running, nothing is changed.
-
+{probe}
   --json      print JSON instead of text
   -h, --help  print this help and exit
 
 exit code: 0 nothing keeps it from working, 1 something does, 2 bad options
 """
 
+_PROBE: Final = f"""
+At last it tries one handshake with each target, on the very way of the run,
+and says at which hop that fails. It is never completed: no server hears of it.
+
+  {NO_PROBE}  leave that out: look at this host only, send nothing"""
+
 Examine = Callable[[list[str]], list[Finding]]
 
 
 def help_text(program: str) -> str:
     """What `doctor --help` prints."""
-    return _DESCRIPTION.format(program=program)
+    is_tcpcopy = program == "tcpcopy"
+    return _DESCRIPTION.format(
+        program=program,
+        no_probe=f" [{NO_PROBE}]" if is_tcpcopy else "",
+        probe=_PROBE if is_tcpcopy else "",
+    )
 
 
 def run(program: str, arguments: Sequence[str], examine: Examine) -> int:

@@ -185,6 +185,7 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
         tunnel=tunnel,
+        watches="no_check" not in words,
     )
     return InterceptOptions(
         config,

@@ -17,6 +17,7 @@ from typing import Final
 from tcpcopy.capture import devices
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
+from tcpcopy.doctor.watch import AnswerWatch
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.desk import ProbeDesk
@@ -73,6 +74,7 @@ class InterceptConfig:
     peer_session_limit: int = 524_288  # of one of them
     buffer_bytes: int = 16 << 20  # of each capture ring
     tunnel: TunnelConfig | None = None  # a TUN device instead of rings
+    watches: bool = True  # tells when no answer ever comes
 
 
 class Interceptor:
@@ -110,6 +112,7 @@ class Interceptor:
         self._kernel_dropped = 0
         self._server_place = -1
         self._reported: tuple[int, ...] = ()
+        self._watch = AnswerWatch()
 
     @property
     def filter_expression(self) -> str:
@@ -327,6 +330,15 @@ class Interceptor:
         if dropped > self._kernel_dropped and not self._kernel_dropped:
             _log.warning("the kernel drops answers: narrow -F, or raise -B")
         self._kernel_dropped = dropped
+        announced, answers = self.router.announced, self.router.answers
+        if self.config.watches and self._watch.look(announced, answers, now_ns):
+            shown = ",".join(self.config.devices) or "any device"
+            _log.warning(
+                "%d sessions announced, and no answer was seen on %s that passes '%s': on the "
+                "target, `ip route get CLIENT` must say that its answers come by this host; here, "
+                "`tcpdump -ni any '%s'` must show them",
+                announced, shown, self.filter_expression, self.filter_expression,
+            )  # fmt: skip
 
 
 def cut_to_headers(program: bytes) -> bytes:

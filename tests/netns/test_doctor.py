@@ -44,7 +44,9 @@ class Told:
 
 def doctor(host: Host, program: str, *words: object, prefix: tuple[str, ...] = ()) -> Told:
     module = "tcpcopy.cli" if program == "tcpcopy" else "tcpcopy.intercept_cli"
-    command = [*prefix, *python(module, "doctor", "--json"), *map(str, words)]
+    # What is between the hosts is the probe's affair: see test_doctor_probe.py.
+    alone = ("--no-probe",) if program == "tcpcopy" else ()
+    command = [*prefix, *python(module, "doctor", "--json"), *alone, *map(str, words)]
     done = subprocess.run(
         host.command(command), capture_output=True, text=True, timeout=30, check=False,
         env=environment(),
@@ -352,6 +354,24 @@ def test_nothing_ever_answers(scenario: Scenario) -> None:
         assert wait_until(lambda: told in replay.output, 20), replay.output
         assert "tcpdump -ni any" in replay.output
         replay.stop(timeout=30)
+
+
+def test_no_answer_comes_to_intercept(scenario: Scenario) -> None:
+    """Its filter is wrong: it says so at the start, and what it does not see later on."""
+    lab = scenario.lab
+    scenario.servers()
+    lab.classic([MAPPED])
+    command = python("tcpcopy.intercept_cli", "-F", f"tcp and dst port {PORT}")
+    intercept = lab.assistant.start(command, name="intercept", env=environment())
+    intercept.wait_for("listening")
+    assert "ERROR doctor: check: filter: -F 'tcp and dst port 8080' matches what is sent" in (
+        intercept.output()
+    )
+    replay = scenario.start_tcpcopy(*classic(scenario))
+    scenario.load("--connections 30 --requests 1")
+    told = "30 sessions announced, and no answer was seen on any device that passes"
+    assert wait_until(lambda: told in intercept.output(), 20), intercept.output()
+    replay.stop(timeout=30)
 
 
 def test_no_check_is_no_alarm(scenario: Scenario) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from tcpcopy import cli, doctor_cli, intercept_cli, options
 from tcpcopy.doctor.finding import Finding, Level
-from tcpcopy.doctor_plan import intercept_plan_of, plan_of
+from tcpcopy.doctor_plan import intercept_plan_of, plan_of, running_plan_of
 from tcpcopy.errors import UsageError
-from tcpcopy.report.context import CLASSIC, LINK, SOCKET
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET
 from tests.unit.doctor.made import address
 
 OK = Finding("route", Level.OK, "by eth0")
@@ -91,6 +91,9 @@ def test_plans() -> None:
         ["-x", "80-10.0.0.2:8080", "-s", "10.0.0.3", "-o", "eth0"], devices=lambda: ["eth0"]
     )
     assert cli.report_context(frames).mode == LINK
+    plan = running_plan_of(bad, LOCAL, ("198.18.0.0/15",))
+    assert plan.pool is not None and address("198.18.0.1") in plan.pool
+    assert running_plan_of(bad, LOCAL, ("keep",)).pool is None
     answers = intercept_cli.parse(["-F", "nonsense 1", "-p", "99"]).config
     intercept_plan = intercept_plan_of(answers)
     assert intercept_plan.port == 99 and intercept_plan.filter_problem

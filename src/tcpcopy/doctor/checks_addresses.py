@@ -14,6 +14,7 @@ from tcpcopy.report.context import LOCAL, SOCKET, prefix_of
 
 _CHECK = "overlap"
 _MOST_SHOWN = 5
+_OUR_DEVICES = "tcpcopy"
 _MOST_REAL_SHARE = 2  # a half of the range or more are real hosts: nothing will work
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -63,8 +64,9 @@ def _own_addresses(plan: Plan) -> list[Finding]:
 
 
 def _real_hosts(plan: Plan, network: NetworkFacts) -> Iterator[tuple[bytes, str]]:
-    for address in network.own():
-        yield address, "this host"
+    for entry in network.addresses:
+        if not _is_ours(network, entry.device):
+            yield entry.address, "this host"
     for address, _ in plan.intercepts:
         yield address, "intercept"
     for address, _ in plan.targets:
@@ -83,8 +85,16 @@ def _networks(network: NetworkFacts) -> Iterator[tuple[Network, str]]:
     for entry in network.addresses:
         found = ipaddress.ip_network((entry.address, entry.prefix), strict=False)
         link = network.link(entry.device)
+        if _is_ours(network, entry.device):
+            continue
         if found.num_addresses > 1 and not found.is_loopback and not found.is_link_local:
             yield found, link.name if link is not None else "a device"
+
+
+def _is_ours(network: NetworkFacts, device: int) -> bool:
+    """Whether a device is one that tcpcopy makes, whose addresses are those of -c."""
+    link = network.link(device)
+    return link is not None and link.name.startswith(_OUR_DEVICES)
 
 
 def _ranges(plan: Plan) -> Iterator[Network]:

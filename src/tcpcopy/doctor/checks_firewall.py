@@ -12,10 +12,11 @@ from tcpcopy.doctor.firewall import Hit, Packet
 from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.mapping.addresses import format_address, format_endpoint
-from tcpcopy.report.context import CLASSIC, SOCKET
+from tcpcopy.report.context import CLASSIC, LOCAL, SOCKET
 
 _CHECK = "firewall"
 _EPHEMERAL = 45678
+_LOCAL_DEVICE = "tcpcopy0"  # when not named otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ def _unreadable(network: NetworkFacts) -> list[Finding]:
 
 
 def _probes(plan: Plan, network: NetworkFacts) -> Iterator[_Probe]:
+    if plan.mode == LOCAL:
+        yield from _local_probes(plan)
     if plan.mode not in (SOCKET, CLASSIC):
         yield from _relay_probes(plan, network)
         return
@@ -111,8 +114,8 @@ def _probes(plan: Plan, network: NetworkFacts) -> Iterator[_Probe]:
             }
             if link is not None:
                 packet[firewall.DEVICE_OUT] = link.name
-            if plan.pool is not None:
-                packet[firewall.SOURCE] = plan.pool.only(len(address))[0]
+            if plan.pool is not None and (family := plan.pool.only(len(address))):
+                packet[firewall.SOURCE] = family[0]
             elif plan.mode == SOCKET and route is not None and route.source:
                 packet[firewall.SOURCE] = route.source
             hooks = (firewall.OUTPUT, firewall.POSTROUTING)
@@ -128,6 +131,38 @@ def _probes(plan: Plan, network: NetworkFacts) -> Iterator[_Probe]:
             if plan.mode == SOCKET:
                 yield _answer(protocol, address, port, packet, network)
     yield from _relay_probes(plan, network)
+
+
+def _local_probes(plan: Plan) -> Iterator[_Probe]:
+    """Copies that come in by the device of local mode, and the answers that leave by it."""
+    for address, port in plan.targets:
+        request: dict[str, object] = {
+            firewall.DESTINATION: address,
+            firewall.DESTINATION_PORT: port,
+            firewall.SOURCE_PORT: _EPHEMERAL,
+            firewall.DEVICE_IN: _LOCAL_DEVICE,
+            firewall.STATE: "new",
+        }
+        answer: dict[str, object] = {
+            firewall.SOURCE: address,
+            firewall.SOURCE_PORT: port,
+            firewall.DESTINATION_PORT: _EPHEMERAL,
+            firewall.DEVICE_OUT: _LOCAL_DEVICE,
+            firewall.STATE: "established",
+        }
+        family = plan.pool.only(len(address)) if plan.pool is not None else None
+        if family:
+            request[firewall.SOURCE] = answer[firewall.DESTINATION] = family[0]
+        shown = format_endpoint(address, port)
+        for protocol in plan.protocols:
+            request = {**request, firewall.PROTOCOL: protocol}
+            answer = {**answer, firewall.PROTOCOL: protocol}
+            hooks = (firewall.PREROUTING, firewall.INPUT)
+            what = f"what is sent to the target {shown}"
+            yield _Probe(what, request, hooks, (protocol, "d", address, port), is_forged=True)
+            hooks = (firewall.OUTPUT, firewall.POSTROUTING)
+            what = f"answers of the target {shown}"
+            yield _Probe(what, answer, hooks, (protocol, "s", address, port))
 
 
 def _answer(

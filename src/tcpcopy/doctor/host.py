@@ -49,7 +49,7 @@ _LISTEN: Final = "0A"  # in /proc/net/tcp
 _TIME_ERROR: Final = 5  # adjtimex: the clock is not synchronised
 _TIMEX_BYTES: Final = 256  # struct timex, and room to spare
 _UNLIMITED: Final = 1 << 60  # what stands for no limit in a control group is more
-QUICK_S: Final = 0.15  # for the programs that are asked, at a start
+QUICK_S: Final = 0.2  # for the programs that are asked, at a start
 PATIENT_S: Final = 5.0
 
 
@@ -57,8 +57,9 @@ class HostReader:
     """Reads this host, and the network namespaces that it is called in."""
 
     def __init__(self, *, program_seconds: float = PATIENT_S) -> None:
-        """`program_seconds`: what each program that is asked may take."""
+        """`program_seconds`: what the programs that are asked may take together."""
         self._program_seconds = program_seconds
+        self._until = 0.0  # they have until then, on the monotonic clock
 
     def process(self) -> ProcessFacts:
         """This process and its limits."""
@@ -117,6 +118,7 @@ class HostReader:
 
     def _firewall(self) -> tuple[Firewall | None, str]:
         """The rules of nftables and iptables; None, and why, when they cannot be told."""
+        self._until = time.monotonic() + self._program_seconds
         nft, iptables = _program("nft"), _program("iptables-save")
         if not nft and not iptables:
             if not _has_netfilter():
@@ -150,7 +152,7 @@ class HostReader:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=self._program_seconds,
+                timeout=max(0.01, self._until - time.monotonic()),
                 check=False,
                 start_new_session=True,
             )

@@ -81,3 +81,25 @@ class FailureWatch:
         if now_ns - self._silent_since_ns < SILENCE_NS:
             return None
         return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting)
+
+
+class AnswerWatch:
+    """Intercept's: sessions are announced, and not one answer was ever seen. Told once."""
+
+    __slots__ = ("_is_over", "_since_ns")
+
+    def __init__(self) -> None:
+        self._is_over = False  # an answer was seen, or it was told
+        self._since_ns = -1  # enough sessions were announced; -1: not yet
+
+    def look(self, announced: int, answers: int, now_ns: int) -> bool:
+        """Whether to tell it now, from the totals since the start."""
+        if self._is_over or announced < LEAST:
+            return False
+        if answers:
+            self._is_over = True
+            return False
+        if self._since_ns < 0:
+            self._since_ns = now_ns
+        self._is_over = now_ns - self._since_ns >= SILENCE_NS
+        return self._is_over

@@ -102,7 +102,10 @@ cdef class NativeWriter(RecordWriter):
     @cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t)
     cdef int _tell(self, long long kind, long long number) except -1
     @cython.locals(
-        view=cython.uchar[::1], at=cython.Py_ssize_t, size=cython.Py_ssize_t, offset=cython.Py_ssize_t
+        view=cython.uchar[::1],
+        at=cython.Py_ssize_t,
+        size=cython.Py_ssize_t,
+        offset=cython.Py_ssize_t,
     )
     cpdef int put_frame(self, bytes frame) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept

@@ -7,7 +7,17 @@ from tcpcopy.capture.rtnetlink import Neighbour, Route
 from tcpcopy.doctor.checks_addresses import check_overlap
 from tcpcopy.doctor.finding import Level
 from tcpcopy.report.context import CLASSIC, LOCAL, SOCKET
-from tests.unit.doctor.made import GATEWAY, INTERCEPT, TARGET, address, levels, network, plan, said
+from tests.unit.doctor.made import (
+    GATEWAY,
+    INTERCEPT,
+    TARGET,
+    address,
+    levels,
+    link,
+    network,
+    plan,
+    said,
+)
 
 
 def test_a_range_that_nobody_has() -> None:
@@ -56,3 +66,14 @@ def test_without_a_range() -> None:
     assert found.level is Level.NOTE and "each network" in found.text
     assert check_overlap(plan(SOCKET, ""), network()) == []
     assert check_overlap(plan(SOCKET, "10.0.0.1"), network()) == [], "its own are meant"
+
+
+def test_the_device_of_local_mode_has_the_range_itself() -> None:
+    """While it runs its addresses are there: they are no hosts."""
+    here = network()
+    made = rtnetlink.InterfaceAddress(address("198.18.0.1"), 15, 3)
+    facts = network(links=(*here.links, link(3, "tcpcopy0")), addresses=(*here.addresses, made))
+    found = check_overlap(plan(LOCAL, "198.18.0.0/15"), facts)
+    assert levels(found) == {"overlap": Level.OK}
+    other = network(links=(*here.links, link(3, "wg0")), addresses=(*here.addresses, made))
+    assert levels(check_overlap(plan(LOCAL, "198.18.0.0/15"), other)) == {"overlap": Level.WARNING}

@@ -16,7 +16,7 @@ from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.firewall import Firewall
 from tcpcopy.doctor.iptables import read_save
 from tcpcopy.doctor.plan import InterceptPlan
-from tcpcopy.report.context import CLASSIC, LINK, SOCKET
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET
 from tests.unit.doctor.made import levels, network, plan, said
 
 
@@ -92,6 +92,19 @@ def test_answers_that_are_not_let_in() -> None:
     usual = rules("INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT", "INPUT -j DROP")
     assert levels(check(usual, SOCKET)) == {"firewall": Level.OK}
     assert levels(check(closed)) == {"firewall": Level.OK}, "they go to the assistant"
+
+
+def test_local_mode_comes_in_by_a_device() -> None:
+    """As packets of any client do, by a device that a rule set may not know."""
+    only_eth0 = rules("INPUT -i lo -j ACCEPT", "INPUT -i eth0 -p tcp --dport 8080 -j ACCEPT",
+                      "INPUT -j DROP")  # fmt: skip
+    (found,) = check(only_eth0, LOCAL)
+    assert found.level is Level.FAULT and "--dport 8080 -j ACCEPT" in said([found])
+    assert levels(check(rules("INPUT -p tcp --dport 8080 -j ACCEPT", "INPUT -j DROP"), LOCAL)) == {
+        "firewall": Level.OK
+    }
+    (found,) = check(rules("OUTPUT -d 62.135.200.0/24 -j REJECT"), LOCAL)
+    assert "answers of the target" in found.text
 
 
 def test_the_relay() -> None:

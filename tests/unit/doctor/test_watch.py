@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.doctor.watch import LEAST, PAUSE_NS, SILENCE_NS, Failing, FailureWatch
+from tcpcopy.doctor.watch import LEAST, PAUSE_NS, SILENCE_NS, AnswerWatch, Failing, FailureWatch
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.outcome import OUTCOME_SLOTS, Outcome
 
@@ -111,3 +111,19 @@ def test_silence_must_last() -> None:
     assert watch.look(counts(live=20), 0) is None
     assert watch.look(counts(live=0), SECOND) is None
     assert watch.look(counts(live=20), SILENCE_NS) is None
+
+
+def test_no_answer_ever_comes_to_intercept() -> None:
+    watch = AnswerWatch()
+    assert not watch.look(LEAST - 1, 0, 0)
+    assert not watch.look(LEAST, 0, LATER)
+    assert not watch.look(LEAST, 0, LATER + SILENCE_NS - 1)
+    assert watch.look(LEAST, 0, LATER + SILENCE_NS)
+    assert not watch.look(LEAST, 0, 2 * LATER), "once"
+
+
+def test_answers_come_to_intercept() -> None:
+    watch = AnswerWatch()
+    assert not watch.look(LEAST, 0, 0)
+    assert not watch.look(LEAST, 1, SILENCE_NS)
+    assert not watch.look(1000, 1, LATER)
