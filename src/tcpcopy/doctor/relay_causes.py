@@ -11,7 +11,7 @@ from tcpcopy.relay.classic import RelayFault
 from tcpcopy.report import remedies
 from tcpcopy.report.context import Context
 
-_CHECK: Final = "relay"
+CHECK: Final = "relay"
 _HOP: Final = "relay"
 _SAME_SECRET: Final = (
     "the same file for both: sha256sum FILE must print the same on online and on assistant {};"
@@ -25,11 +25,11 @@ def relay_findings(facts: ProbeFacts, context: Context) -> list[Finding]:
     findings = [_down(relay, context, level) for relay in facts.relays if not relay.is_up]
     for relay in facts.up():
         if relay.is_native:
-            findings.append(Finding(_CHECK, Level.OK, f"intercept {relay.name}: native relay"))
+            findings.append(Finding(CHECK, Level.OK, f"intercept {relay.name}: native relay"))
         else:
             findings.append(
                 Finding(
-                    _CHECK,
+                    CHECK,
                     Level.NOTE,
                     f"intercept {relay.name}: classic relay (a C program, or --relay classic): it"
                     " does not say what it sees, so causes are told less exactly",
@@ -37,7 +37,7 @@ def relay_findings(facts: ProbeFacts, context: Context) -> list[Finding]:
             )
         if relay.report is not None and relay.report.problem:
             text = f"intercept {relay.name} cannot look without its filter: {relay.report.problem}"
-            findings.append(Finding(_CHECK, Level.NOTE, text))
+            findings.append(Finding(CHECK, Level.NOTE, text))
     return findings
 
 
@@ -76,4 +76,4 @@ def _down(relay: RelayFacts, context: Context, level: Level) -> Finding:
         steps = (f"{where}: its log says why (--allow, --max-peers, -c, --tls)",)
     else:
         steps = named(remedies.relay_down(context, [relay.name]))
-    return Finding(_CHECK, level, text, steps, _HOP)
+    return Finding(CHECK, level, text, steps, _HOP)
