@@ -321,6 +321,7 @@ class Copier:
     def _make_sender(self, relay: RelayClient) -> RawSender | LinkSender | TunnelSender:
         config = self.config
         if isinstance(relay, TunnelClient):
+            relay.check_targets(config.transfers.targets())
             return TunnelSender(relay, self._before_send)
         if not config.output_device:
             return RawSender(self._before_send)

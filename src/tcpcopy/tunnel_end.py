@@ -49,6 +49,7 @@ class TunnelEnd:
         self.config = config
         self._namespace = namespace
         self._reported: tuple[int, ...] = ()
+        self._problem = ""  # that keeps a lost device from being made again
         self._said_gone = False
         with inside(namespace):
             self._refuse_overlap()
@@ -85,13 +86,28 @@ class TunnelEnd:
         """Hand answers on; how many."""
         return self.device.drain(router, limit, time.time_ns())
 
-    def look(self) -> None:
-        """Now and then: addresses that came or went, and a device that somebody has removed."""
-        if self.device.failed and not self._said_gone:
+    def reopen(self) -> bool:
+        """Make the device again that somebody has removed; whether it is there."""
+        if not self._said_gone:
             self._said_gone = True
-            _log.error(
-                "device %s is gone: start intercept again", self.device.name or self.config.device
-            )
+            _log.warning("device %s is gone; making it again", self.config.device)
+        try:
+            with inside(self._namespace):
+                self.device.close()
+                self.device = self._make()
+        except (UsageError, OSError) as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _log.error("device %s: %s", self.config.device, error)
+            return False
+        self.injector.set_device(self.device)
+        self._said_gone = False
+        self._problem = ""
+        _log.warning("device %s is back", self.device.name)
+        return True
+
+    def look(self) -> None:
+        """Now and then: this host's addresses, which may come and go."""
         with inside(self._namespace):
             try:
                 self.injector.set_local(rtnetlink.local_addresses())

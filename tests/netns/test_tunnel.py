@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ def peers(scenario: Scenario) -> set[str]:
     return {str(stream.peer[0]) for stream in scenario.target[0].stop()}
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", ["keep-alive", "uploads", "big answers", "client resets"])
 def test_every_stream_arrives(scenario: Scenario, name: str) -> None:
     """The plain scenarios, through a network that lets no forged address pass."""
     words, arguments, streams = LOADS[name]
@@ -74,8 +75,7 @@ def test_default_addresses(scenario: Scenario) -> None:
     (intercept,) = report["relay"]["intercepts"]
     assert (intercept["kind"], intercept["tls"], intercept["dropped"]) == ("native", False, 0)
     assert says(replay, "connected, tunnel")
-    left = scenario.lab.target.run("ip", "-o", "link") + scenario.lab.target.run("ip", "route")
-    assert "tcpcopy-t0" not in left
+    assert not left_behind(scenario.lab)
 
 
 def test_a_range_of_ones_own(scenario: Scenario) -> None:
@@ -105,9 +105,7 @@ def test_clients_keep_their_addresses(scenario: Scenario) -> None:
     network = ipaddress.ip_network(CLIENT_RANGES[0])
     assert all(ipaddress.ip_address(peer) in network for peer in peers(scenario))
     check(scenario, replay, STREAMS)
-    assert "lookup" not in lab.target.run("ip", "rule").replace("lookup local", "").replace(
-        "lookup main", ""
-    ).replace("lookup default", "")
+    assert not left_behind(lab)
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["mapped", "kept"])
@@ -176,6 +174,66 @@ def test_intercept_killed_and_back(scenario: Scenario, keep: bool) -> None:
         scenario.wait_for_target(50, 30)
     check(scenario, replay, 50)
     assert replay.report["relay"]["reconnects"] >= 1
+    assert not left_behind(scenario.lab)
+
+
+def left_behind(lab: Lab) -> str:
+    """What of a device, its routes and rules is on the target."""
+    run = lab.target.run
+    found = run("ip", "-o", "link") + run("ip", "route", "show", "table", "all")
+    found += run("ip", "rule") + run("ip", "-6", "rule")
+    known = ("tcpcopy", "blackhole", "sport")
+    return "".join(line for line in found.splitlines() if any(word in line for word in known))
+
+
+def test_device_removed_by_somebody(scenario: Scenario) -> None:
+    """It is made again, and sessions go on."""
+    scenario.servers()
+    with scenario.replay("tunnel") as replay:
+        load = scenario.start_load("--connections 20 --requests 40 --think-ms 20-60")
+        time.sleep(0.5)
+        scenario.lab.target.ip("link del tcpcopy-t0")
+        time.sleep(1)
+        scenario.load("--connections 20 --seed 4")
+        scenario.finish_load(load)
+        scenario.wait_for_target(40, 20)
+    check(scenario, replay, 40)
+    assert says(replay, "device tcpcopy-t0 is gone; making it again")
+    assert says(replay, "device tcpcopy-t0 is back")
+
+
+def test_intercept_that_stands_still(scenario: Scenario) -> None:
+    """Stopped for a while: what waits is sent then, and every stream is exact."""
+    scenario.servers()
+    with scenario.replay("tunnel") as replay:
+        load = scenario.start_load("--connections 20 --requests 60 --think-ms 20-60")
+        time.sleep(0.5)
+        replay.intercepts[0].send_signal(signal.SIGSTOP)
+        scenario.load("--connections 12 --requests 2 --request-bytes 1000000 --seed 4")
+        time.sleep(2)
+        replay.intercepts[0].send_signal(signal.SIGCONT)
+        scenario.finish_load(load)
+        scenario.wait_for_target(32, 30)
+    check(scenario, replay, 32)
+
+
+def test_device_in_a_container(scenario: Scenario) -> None:
+    """--netns: the device is where the target's server is, tcpcopies connect elsewhere."""
+    lab = scenario.lab
+    scenario.servers()
+    words = ("--netns", lab.target.namespace, "--listen-netns", "host")
+    intercept = scenario.start_tunnel_end(*words, host=lab.assistant)
+    replay = scenario.start_tcpcopy(
+        "-x", f"{PORT}-{lab.target.v4}:{PORT}", "--via", "tunnel", "-s", lab.assistant.v4,
+        "--secret-file", scenario.secret,
+    )  # fmt: skip
+    replay.intercepts = [intercept]
+    scenario.load(LOAD)
+    scenario.wait_for_target(STREAMS)
+    assert "tcpcopy-t0" in left_behind(lab)
+    replay.stop()
+    check(scenario, replay, STREAMS)
+    assert not left_behind(lab)
 
 
 # --- what is refused at the start ----------------------------------------------------------------

@@ -80,6 +80,10 @@ class Injector:
         self.injected = 0
         self.reason = 0
 
+    def set_device(self, device: TunDevice) -> None:
+        """From now on packets go into this one."""
+        self._device = device
+
     def set_local(self, addresses: set[bytes]) -> None:
         """The addresses that this host has now: no client's, and allowed if none were given."""
         if addresses == self._local:
