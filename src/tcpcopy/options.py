@@ -327,7 +327,7 @@ def parse(
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     transport = _transport(words)
-    tunnel = tunnel_options.tunnel_begins(words, targets, transport)
+    tunnel = tunnel_options.tunnel_begins(words, targets)
     return Options(
         transfers=transfers,
         intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
@@ -494,7 +494,7 @@ def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...
     else:
         forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
         names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
-    if transport == "udp":
+    if transport == "udp" and not tunnel_options.is_tunnel(words):
         names |= dict.fromkeys(_TCP_ONLY)
     if transport == "tcp":
         names["flow_timeout"] = None

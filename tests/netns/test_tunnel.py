@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tcpcopy.demo.netns import CLIENT_RANGES, Lab
+from tests.lab.datagrams import differences
 from tests.lab.scenario import PORT, Replay, Scenario
+from tests.netns import test_udp as udp
 from tests.netns.test_native_relay import certificate, secret_file
 from tests.netns.test_replay import LOADS, check
 
@@ -182,7 +184,7 @@ def left_behind(lab: Lab) -> str:
     run = lab.target.run
     found = run("ip", "-o", "link") + run("ip", "route", "show", "table", "all")
     found += run("ip", "rule") + run("ip", "-6", "rule")
-    known = ("tcpcopy", "blackhole", "sport")
+    known = ("tcpcopy-t0", "blackhole", "sport")
     return "".join(line for line in found.splitlines() if any(word in line for word in known))
 
 
@@ -234,6 +236,30 @@ def test_device_in_a_container(scenario: Scenario) -> None:
     replay.stop()
     check(scenario, replay, STREAMS)
     assert not left_behind(lab)
+
+
+@pytest.mark.parametrize("transport", ["udp", "both"])
+def test_udp(scenario: Scenario, transport: str) -> None:
+    """Datagrams of all sizes arrive as they were sent, from mapped addresses."""
+    be_a_cloud(scenario.lab)
+    online = udp.UdpServer(scenario, scenario.lab.online, PORT)
+    target = udp.UdpServer(scenario, scenario.lab.target, PORT)
+    if transport == "both":
+        scenario.servers()
+    with scenario.replay("tunnel", "--transport", transport) as replay:
+        if transport == "both":
+            scenario.load(LOAD)
+        words = "--flows 30 --datagrams 300 --rate 500 --sizes 20,100,1200,9000,60000"
+        udp.load(scenario, words, to=scenario.lab.online.v4, port=PORT)
+        if transport == "both":
+            scenario.wait_for_target(STREAMS)
+        time.sleep(0.5)
+    sent, arrived = online.stop(), target.stop()
+    assert not differences(sent, arrived, 1), replay.output
+    assert all(ipaddress.ip_address(peer.rpartition(":")[0]) in MAPPED for peer in arrived)
+    assert replay.exit_code == 0, replay.output
+    if transport == "both":
+        check(scenario, replay, STREAMS)
 
 
 # --- what is refused at the start ----------------------------------------------------------------
@@ -290,11 +316,6 @@ def test_ends_that_do_not_fit(scenario: Scenario, tmp_path: Path, case: str) -> 
         ("tcpcopy", "--via tunnel -s 10.66.0.3", "--via tunnel: needs a shared secret"),
         ("tcpcopy", "--via tunnel --secret-file {secret}", "--via tunnel: needs -s"),
         ("tcpcopy", "--via air -s 10.66.0.3", "--via air: is no way to the target"),
-        (
-            "tcpcopy",
-            "--via tunnel -s 10.66.0.3 --secret-file {secret} --udp",
-            "--via tunnel: carries TCP only",
-        ),
         (
             "tcpcopy",
             "--via tunnel -s 10.66.0.3 --secret-file {secret} -o eth0",

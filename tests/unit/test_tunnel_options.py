@@ -113,8 +113,7 @@ def test_tcpcopy_with_clients_given(secret: str) -> None:
     ("words", "problem"),
     [
         (("--via", "air"), "--via air: is no way to the target"),
-        (("--udp",), "--via tunnel: carries TCP only, and --transport is udp"),
-        (("--transport", "both"), "--via tunnel: carries TCP only, and --transport is both"),
+        (("--udp", "-o", "eth0"), "-o eth0: sends frames"),
         (("-o", "eth0"), "-o eth0: sends frames"),
         (("--relay", "classic"), "the classic relay has neither secret nor TLS"),
         (("--local",), "--local has the target here"),
@@ -124,6 +123,12 @@ def test_tcpcopy_refuses(secret: str, words: tuple[str, ...], problem: str) -> N
     with pytest.raises(UsageError) as caught:
         begin(secret, *words)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [("--udp",), ("--transport", "both")])
+def test_tcpcopy_of_udp(secret: str, words: tuple[str, ...]) -> None:
+    found = begin(secret, *words)
+    assert found.relay.tunnel and not found.without_effect and found.client_pool is not None
 
 
 @pytest.mark.parametrize(
