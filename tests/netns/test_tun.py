@@ -138,6 +138,30 @@ def test_large_segments_both_ways(tun: TunDevice) -> None:
     assert longest[1] > 1500 and len(longest[0]) == 256
 
 
+def test_answers_that_nobody_reads(tun: TunDevice, on_host: Lab) -> None:
+    """What finds no room in the device's queue is counted by the kernel."""
+    on_host.online.ip(f"link set {tun.name} txqueuelen 10")
+    batch = PacketBatch(tun)
+    for port in range(5000, 5060):
+        syn(batch, port)
+    batch.flush()
+    assert tun.dropped() == 50
+    assert len(take(tun, 10).found) == 10
+
+
+def test_large_segments_are_given_up(tun: TunDevice) -> None:
+    """A kernel that refuses one gets no more of them."""
+    batch = PacketBatch(tun)
+    batch.largest = tun.largest
+    # No version of IP has such a packet, and so the kernel takes it neither whole nor cut.
+    batch.tcp(CLIENT, 5000, LOOPBACK, PORT, 1, 1, flags.ACK, 9, 0, 0, 0, b"", bytes(9000), 0, 9000,
+              1460)  # fmt: skip
+    batch.buffer[0] = 0x15
+    batch.flush()
+    assert sum(tun.errors.values()) == 1
+    assert tun.largest == batch.largest == 0
+
+
 def test_one_packet(tun: TunDevice) -> None:
     """`send` takes a packet as it stands; what is no packet is refused and counted."""
     batch = PacketBatch(tun)

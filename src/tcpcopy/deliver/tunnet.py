@@ -29,10 +29,12 @@ _MARK: Final = 116  # who made a rule or route, as `ip` shows it (FRA_PROTOCOL, 
 _LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBxxBI")  # family, dst_len, src_len, tos, table, action, flags
+_TX_DROPPED = struct.Struct("=56xQ")  # the eighth of struct rtnl_link_stats64
+_GET_LINK = 18
 _NEW_LINK, _NEW_ROUTE, _GET_ROUTE, _NEW_RULE, _DELETE_RULE, _GET_RULE = 16, 24, 26, 32, 33, 34
 _ACKNOWLEDGE, _DUMP, _CREATE, _EXCLUSIVE = 0x004, 0x300, 0x400, 0x200
 _UP: Final = 1
-_IFLA_MTU, _IFLA_AF_SPEC = 4, 26
+_IFLA_MTU, _IFLA_STATS64, _IFLA_AF_SPEC = 4, 23, 26
 _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _DEVCONF_ROUTE_LOCALNET: Final = 26
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_TABLE = 1, 2, 4, 15
@@ -101,6 +103,15 @@ def set_up_link(index: int, *, mtu: int, route_localnet: bool) -> None:
     with contextlib.suppress(OSError):
         _change(_NEW_LINK, 0, _LINK.pack(0, 0, index, 0, 0) + quiet)
     _change(_NEW_LINK, 0, up + attributes)
+
+
+def dropped_by(index: int) -> int:
+    """Packets that a device was to send and had no room for. Raises OSError."""
+    for body in rtnetlink.request(_GET_LINK, 0, _LINK.pack(0, 0, index, 0, 0)):
+        counts = rtnetlink.attributes(body[_LINK.size :]).get(_IFLA_STATS64, b"")
+        if len(counts) >= _TX_DROPPED.size:
+            return int(_TX_DROPPED.unpack_from(counts)[0])
+    return 0
 
 
 def turn_ipv6_on(name: str) -> None:
