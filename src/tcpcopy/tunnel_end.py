@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -61,7 +62,12 @@ class TunnelEnd:
 
     def _make(self) -> TunDevice:
         config = self.config
-        servers = [Server(a, port) for a, port in config.allowed] if not config.clients else []
+        servers = [
+            Server(address, port, protocol)
+            for address, port in config.allowed
+            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+            if not config.clients
+        ]
         networks = config.clients if _has_ipv6() else [n for n in config.clients if n.version == 4]
         return TunDevice(
             config.device,

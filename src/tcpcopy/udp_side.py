@@ -29,6 +29,7 @@ from tcpcopy.report.counters import Snapshot
 
 # At the end of a file, after what went or came last: more answers than one may be on their way.
 _QUIET_NS = 100_000_000
+_LARGEST_PACKET = 65_535
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
@@ -73,6 +74,9 @@ class UdpSide:
         self.sender: RawSender | LinkSender | TunDatagrams | TunnelSender | None = None
         self._local = local
         self._transfers = transfers
+        if local is not None:
+            # Whole datagrams: a later fragment has no port by which its way back could be known.
+            mtu = _LARGEST_PACKET
         self._mtu = mtu
         output: DatagramSockets | PacketOutput
         if config.forges:

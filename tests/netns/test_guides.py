@@ -131,7 +131,7 @@ class Network:
     def host_of(self, address: str) -> Host:
         """The host with a target's address."""
         by_address = {a: r for r, a in ADDRESSES.items()} | MORE_ADDRESSES
-        by_address |= {"fd00::2": "target", "127.0.0.1": "online"}
+        by_address |= {"fd00::2": "target", "127.0.0.1": "online", "::1": "online"}
         host = getattr(self.lab, by_address[address])
         assert isinstance(host, Host)
         return host

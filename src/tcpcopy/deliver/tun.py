@@ -28,11 +28,12 @@ from tcpcopy.deliver.tunnet import (
     Network,
     Server,
     add_route,
-    is_missing_privilege,
+    dropped_by,
     lead_answers,
     remove_leftovers,
     remove_rules,
     set_up_link,
+    turn_ipv6_on,
 )
 from tcpcopy.errors import UsageError
 from tcpcopy.packet.batch import PacketBatch, PacketSink
@@ -41,6 +42,9 @@ from tcpcopy.packet.handler import PacketHandler
 HEADER_BYTES = 10  # struct virtio_net_hdr, before each packet
 SNAPLEN = 256  # bytes read of an answer: its headers, with all options
 _TCP = 6
+_IPV4_BYTES = 4
+# Errors that say nothing about the size of a packet: no memory, device down, device gone.
+_NOT_FOR_SIZE = frozenset((errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EIO, errno.EBADFD))
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
@@ -129,6 +133,10 @@ class TunDevice(PacketSink):
     ) -> None:
         remove_leftovers()
         set_up_link(self.index, mtu=mtu, route_localnet=loopback)
+        if any(network.version == 6 for network in networks) or any(
+            len(server.address) != _IPV4_BYTES for server in servers
+        ):
+            turn_ipv6_on(self.name)
         for network in networks:
             add_route(network, self.index)
         if servers:
@@ -156,6 +164,9 @@ class TunDevice(PacketSink):
             code = -result
             if code == errno.EINTR:
                 continue
+            if batch.sizes[index] and code not in _NOT_FOR_SIZE:
+                self.cuts = False  # TCP sends it again, cut
+                batch.largest = 0
             self.errors[code] = self.errors.get(code, 0) + 1
             if self.failures is not None:
                 self.failures.append((index, code))
@@ -259,6 +270,10 @@ class TunDevice(PacketSink):
         except OSError as error:
             return -(error.errno or errno.EIO)
 
+    def dropped(self) -> int:
+        """Answers that found no room in the device's queue. Raises OSError."""
+        return dropped_by(self.index) if self.fd >= 0 else 0
+
     def close(self) -> None:
         """Remove the device and what leads to it; may be called twice."""
         if self.fd >= 0:
@@ -290,7 +305,11 @@ class TunDatagrams(PacketSink):
 
 
 def _refusal(error: OSError, option: str, name: str) -> UsageError:
-    if is_missing_privilege(error):
+    if error.errno == errno.EACCES and error.filename == _DEVICE:
+        return UsageError(
+            option, None, f"{_DEVICE} may not be opened by this user", f"chmod 666 {_DEVICE}"
+        )
+    if error.errno == errno.EPERM:
         return UsageError(
             option,
             None,
@@ -314,6 +333,13 @@ def _refusal(error: OSError, option: str, name: str) -> UsageError:
     if error.errno == errno.EEXIST:
         return UsageError(
             option, name, "a route or rule that it needs is there already", "see ip route, ip rule"
+        )
+    if error.filename and "ipv6" in str(error.filename):
+        return UsageError(
+            option,
+            name,
+            "IPv6 is turned off for new devices",
+            "sysctl -w net.ipv6.conf.default.disable_ipv6=0",
         )
     return UsageError(
         option, name, f"the device cannot be made ({error.strerror})", "see dmesg of this host"
