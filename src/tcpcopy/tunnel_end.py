@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,17 +63,11 @@ class TunnelEnd:
 
     def _make(self) -> TunDevice:
         config = self.config
-        servers = [
-            Server(address, port, protocol)
-            for address, port in config.allowed
-            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
-            if not config.clients
-        ]
         networks = config.clients if _has_ipv6() else [n for n in config.clients if n.version == 4]
         return TunDevice(
             config.device,
             networks=networks,
-            servers=servers,
+            servers=() if config.clients else servers_of(config.allowed),
             reaches_loopback=any(is_loopback(address) for address, _ in config.allowed),
             option=_TUN,
         )
@@ -157,6 +152,16 @@ class TunnelEnd:
         """Remove the device; may be called twice."""
         with inside(self._namespace):
             self.device.close()
+
+
+def servers_of(allowed: Iterable[tuple[bytes, int]]) -> tuple[Server, ...]:
+    """The servers whose answers have to be led into the device: one for each rule."""
+    found: dict[tuple[int, bytes, int, int], Server] = {}
+    for address, port in allowed:
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            server = Server(address, port, protocol)
+            found.setdefault((len(address), server.source, port, protocol), server)
+    return tuple(found.values())
 
 
 def _has_ipv6() -> bool:

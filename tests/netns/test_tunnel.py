@@ -238,25 +238,39 @@ def test_device_in_a_container(scenario: Scenario) -> None:
     assert not left_behind(lab)
 
 
-@pytest.mark.parametrize("transport", ["udp", "both"])
-def test_udp(scenario: Scenario, transport: str) -> None:
-    """Datagrams of all sizes arrive as they were sent, from mapped addresses."""
+@pytest.mark.parametrize(("transport", "keep"), [("udp", False), ("udp", True), ("both", False)])
+def test_udp(scenario: Scenario, transport: str, keep: bool) -> None:
+    """Datagrams of all sizes arrive as they were sent, and no answer gets to a client."""
     be_a_cloud(scenario.lab)
     online = udp.UdpServer(scenario, scenario.lab.online, PORT)
     target = udp.UdpServer(scenario, scenario.lab.target, PORT)
     if transport == "both":
         scenario.servers()
-    with scenario.replay("tunnel", "--transport", transport) as replay:
+    words = ("-c", "keep") if keep else ()
+    both = ("--tun-clients", "keep", "--tun-allow", "10.66.0.3:8080,10.66.0.99:8080")
+    lab = scenario.lab
+    lab.bridge.nft(
+        "table netdev watch {\n chain arrive {\n"
+        f'  type filter hook ingress device "{lab.target.role}" priority 1;\n'
+        "  ip protocol udp counter\n }\n}\n"
+    )
+    with scenario.replay(
+        "tunnel", "--transport", transport, *words, intercept_arguments=both if keep else ()
+    ) as replay:
         if transport == "both":
             scenario.load(LOAD)
-        words = "--flows 30 --datagrams 300 --rate 500 --sizes 20,100,1200,9000,60000"
-        udp.load(scenario, words, to=scenario.lab.online.v4, port=PORT)
+        load = "--flows 30 --datagrams 300 --rate 500 --sizes 20,100,1200,9000,60000"
+        udp.load(scenario, load, to=scenario.lab.online.v4, port=PORT)
         if transport == "both":
             scenario.wait_for_target(STREAMS)
         time.sleep(0.5)
     sent, arrived = online.stop(), target.stop()
     assert not differences(sent, arrived, 1), replay.output
-    assert all(ipaddress.ip_address(peer.split()[0]) in MAPPED for peer in arrived)
+    assert dropped_by_the_cloud(lab) == 0, "packets of either kind"
+    if keep:
+        assert sent.keys() == arrived.keys()
+    else:
+        assert all(ipaddress.ip_address(peer.split()[0]) in MAPPED for peer in arrived)
     assert replay.exit_code == 0, replay.output
     if transport == "both":
         check(scenario, replay, STREAMS)

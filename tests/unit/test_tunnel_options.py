@@ -11,7 +11,7 @@ from tcpcopy import options
 from tcpcopy.errors import UsageError
 from tcpcopy.intercept_cli import parse
 from tcpcopy.mapping.addresses import parse_address
-from tcpcopy.tunnel_end import DEFAULT_CLIENTS, TunnelConfig
+from tcpcopy.tunnel_end import DEFAULT_CLIENTS, TunnelConfig, servers_of
 from tests.unit.relay.certificates import write_secret
 
 
@@ -154,3 +154,13 @@ def test_intercept_needs_a_secret() -> None:
 def test_options_of_a_tunnel_without_one(word: str) -> None:
     with pytest.raises(UsageError, match="is of no use without --tun"):
         parse([word, "10.0.0.1"])
+
+
+def test_one_rule_for_each_port_of_udp() -> None:
+    """An address of its own is looked at for TCP alone: the rules of UDP would be the same."""
+    v4, other, v6 = (parse_address(text) for text in ("10.0.0.2", "10.0.0.3", "fd00::2"))
+    found = servers_of([(v4, 80), (other, 80), (v4, 81), (v6, 80), (v4, 80)])
+    tcp = [(server.address, server.port) for server in found if server.protocol == 6]
+    udp = [(len(server.address), server.port) for server in found if server.protocol == 17]
+    assert tcp == [(v4, 80), (other, 80), (v4, 81), (v6, 80)]
+    assert udp == [(4, 80), (4, 81), (16, 80)]
