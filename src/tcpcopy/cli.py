@@ -299,6 +299,13 @@ def udp_config(
     return UdpConfig(engine, not options.socket_mode, port_shift)
 
 
+def intercepts_of(options: Options) -> tuple[tuple[str, int], ...]:
+    """Address and port of the intercepts that are connected to: UDP alone needs none."""
+    if not (options.copies_tcp or options.relay.tunnel):
+        return ()
+    return tuple((format_address(i.address), i.port) for i in options.intercepts)
+
+
 def copier_config(
     options: Options, draw: Callable[[int], int] = random.getrandbits, *, open_files: int = 0
 ) -> CopierConfig:
@@ -338,9 +345,7 @@ def copier_config(
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
         promiscuous=options.promiscuous,
-        intercepts=tuple(
-            (format_address(i.address), i.port) for i in options.intercepts if options.copies_tcp
-        ),
+        intercepts=intercepts_of(options),
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,

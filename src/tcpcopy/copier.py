@@ -43,6 +43,7 @@ from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.context import Context as Setup
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
@@ -202,7 +203,8 @@ class Copier:
             gradual=config.gradual,
             local_addresses=config.local_addresses,
             share=config.share,
-            mtu=config.engine.mtu,
+            # Through a tunnel a datagram goes whole, however large.
+            mtu=MAX_PACKET_BYTES if config.relay.tunnel else config.engine.mtu,
             on_bug=_log_bug,
             local=self.local,
         )
@@ -290,10 +292,14 @@ class Copier:
 
     def _open_udp(self, udp: UdpSide) -> None:
         try:
-            udp.open(self.config.output_device)
+            udp.open(self.config.output_device, self._tunnel_sender())
         except PermissionError:
             raise no_privilege() from None
         self.loop.add_udp(udp)
+
+    def _tunnel_sender(self) -> TunnelSender | None:
+        relay = self.relay
+        return TunnelSender(relay, self._before_send) if isinstance(relay, TunnelClient) else None
 
     def _open_classic(self) -> None:
         config = self.config
@@ -330,7 +336,10 @@ class Copier:
     def _make_sender(self, relay: RelayClient) -> RawSender | LinkSender | TunnelSender:
         config = self.config
         if isinstance(relay, TunnelClient):
-            return TunnelSender(relay, self._before_send)
+            relay.check_targets(config.transfers.targets())
+        tunnel = self._tunnel_sender()
+        if tunnel is not None:
+            return tunnel
         if not config.output_device:
             return RawSender(self._before_send)
         return LinkSender(

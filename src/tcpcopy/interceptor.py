@@ -111,6 +111,7 @@ class Interceptor:
         self._closed = False
         self._kernel_dropped = 0
         self._server_place = -1
+        self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
         self._watch = AnswerWatch()
 
@@ -148,7 +149,7 @@ class Interceptor:
                 self.listen()
             self.tunnel = TunnelEnd(tunnel, self.config.capture_namespace)
             self.server.injector = self.tunnel.injector
-            self._waiter.add(self.tunnel.device.fileno())
+            self._tunnel_place = self._waiter.add(self.tunnel.device.fileno())
         except BaseException:
             self.close()
             raise
@@ -238,8 +239,15 @@ class Interceptor:
             if taken == 0 and polled and self._waiter.is_ready(place):
                 ring.check_device()
         if self.tunnel is not None:
-            handed += self.tunnel.drain(self.router, _DRAIN_LIMIT)
+            handed += self._drain_tunnel(self.tunnel)
         self.server.flush()
+        return handed
+
+    def _drain_tunnel(self, tunnel: TunnelEnd) -> int:
+        handed = tunnel.drain(self.router, _DRAIN_LIMIT)
+        if tunnel.device.failed and self._tunnel_place >= 0:
+            self._waiter.remove(self._tunnel_place)  # it would be ready for ever
+            self._tunnel_place = -1
         return handed
 
     def close(self) -> None:
@@ -322,6 +330,8 @@ class Interceptor:
         self.server.run_timers(now_ns)
         if self.tunnel is not None:
             self.tunnel.look()
+            if self._tunnel_place < 0 and self.tunnel.reopen():
+                self._tunnel_place = self._waiter.add(self.tunnel.device.fileno())
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():

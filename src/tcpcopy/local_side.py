@@ -7,6 +7,7 @@ which the server's answers, and nothing else, take the way to the device.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import os
@@ -42,7 +43,7 @@ RANGES: Final = ("198.18.0.0/15", "fd00:7463:7063::/48")  # RFC 2544 (benchmarks
 ALONE: Final = (0, 1)  # for allocators: addresses are shared with no other worker
 _LEAST_BITS: Final = 8  # of each worker's part of a network
 _RESOLVERS: Final = "/etc/resolv.conf"
-_ANOTHER: Final = "give -c another range, whose addresses nobody has, as -c 10.254.0.0/16"
+_ANOTHER: Final = "give -c another range, whose addresses nobody has, as -c {}10.254.0.0/16"
 _ELSEWHERE: Final = {4: "192.0.2.1", 6: "2001:db8::1"}  # RFC 5737, RFC 3849: nobody's
 
 
@@ -72,6 +73,8 @@ class LocalSide:
         self._device: TunDevice | None = None
         self._raw: RawSender | None = None
         self._told = False  # that the device is gone
+        self._told_of_loss = False
+        self._received = 0  # answers when it was last looked at
 
     @property
     def device(self) -> TunDevice:
@@ -114,6 +117,7 @@ class LocalSide:
             targets=targets,
             sources=self._sources,
             resolvers=resolvers(_RESOLVERS),
+            keeps=config.keeps,
         )
         for server in servers:
             if leading_rules(server):
@@ -164,9 +168,22 @@ class LocalSide:
                 )
 
     def look(self) -> None:
-        """Say it, once, when the device is gone; to be called every second."""
+        """Say it, once, when the device is gone or loses answers; to be called every second."""
         device = self._device
-        if device is not None and device.failed and not self._told:
+        if device is None:
+            return
+        if not device.failed and not self._told_of_loss and device.received != self._received:
+            self._received = device.received
+            with contextlib.suppress(OSError):
+                if lost := device.dropped():
+                    self._told_of_loss = True
+                    _log.warning(
+                        "--local: %d answers found no room in the queue of %s and were lost; TCP "
+                        "sends them again, UDP answers are missing in the counts",
+                        lost,
+                        device.name,
+                    )
+        if device.failed and not self._told:
             self._told = True
             _log.error(
                 "--local: the device %s is gone (%s); nothing is answered any more: start again",
@@ -220,12 +237,14 @@ def check_range(
     targets: Iterable[bytes] = (),
     sources: Iterable[bytes] = (),
     resolvers: Iterable[bytes] = (),
+    keeps: bool = False,
 ) -> None:
     """Refuse networks that hold addresses of real hosts, as far as this host knows any.
 
-    `own` are this host's addresses, `known` its routes. Raises: UsageError.
+    `own` are this host's addresses, `known` its routes; `keeps`: -c says so. Raises: UsageError.
     """
     networks = tuple(networks)
+    another = _ANOTHER.format("keep," if keeps else "")
     for addresses, what in (
         (targets, "the target {}"),
         (sources, "the captured address {}"),
@@ -236,7 +255,7 @@ def check_range(
             for network in networks:
                 if ipaddress.ip_address(address) in network:
                     held = what.format(format_address(address))
-                    raise UsageError("-c", network, f"holds {held}", _ANOTHER)
+                    raise UsageError("-c", network, f"holds {held}", another)
     found = overlap(networks, known)
     if found is not None:
         network, route = found
@@ -244,7 +263,7 @@ def check_range(
             "-c",
             network,
             f"this host has a route to {route.network} already{_owner(route)}",
-            _ANOTHER,
+            another,
         )
 
 

@@ -328,7 +328,6 @@ def parse(
     timeout_ns = _given(numbers, "session_timeout")
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
-    tunnel = tunnel_options.tunnel_begins(words, targets, transport)
     return Options(
         transfers=transfers,
         intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
@@ -494,7 +493,7 @@ def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...
     else:
         forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
         names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
-    if transport == "udp":
+    if transport == "udp" and not tunnel_options.is_tunnel(words):
         names |= dict.fromkeys(_TCP_ONLY)
     if transport == "tcp":
         names["flow_timeout"] = None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +51,7 @@ class TunnelEnd:
         self.config = config
         self._namespace = namespace
         self._reported: tuple[int, ...] = ()
+        self._problem = ""  # that keeps a lost device from being made again
         self._said_gone = False
         with inside(namespace):
             self._refuse_overlap()
@@ -60,12 +63,11 @@ class TunnelEnd:
 
     def _make(self) -> TunDevice:
         config = self.config
-        servers = [Server(a, port) for a, port in config.allowed] if not config.clients else []
         networks = config.clients if _has_ipv6() else [n for n in config.clients if n.version == 4]
         return TunDevice(
             config.device,
             networks=networks,
-            servers=servers,
+            servers=() if config.clients else servers_of(config.allowed),
             reaches_loopback=any(is_loopback(address) for address, _ in config.allowed),
             option=_TUN,
         )
@@ -85,13 +87,28 @@ class TunnelEnd:
         """Hand answers on; how many."""
         return self.device.drain(router, limit, time.time_ns())
 
-    def look(self) -> None:
-        """Now and then: addresses that came or went, and a device that somebody has removed."""
-        if self.device.failed and not self._said_gone:
+    def reopen(self) -> bool:
+        """Make the device again that somebody has removed; whether it is there."""
+        if not self._said_gone:
             self._said_gone = True
-            _log.error(
-                "device %s is gone: start intercept again", self.device.name or self.config.device
-            )
+            _log.warning("device %s is gone; making it again", self.config.device)
+        try:
+            with inside(self._namespace):
+                self.device.close()
+                self.device = self._make()
+        except (UsageError, OSError) as error:
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _log.error("device %s: %s", self.config.device, error)
+            return False
+        self.injector.set_device(self.device)
+        self._said_gone = False
+        self._problem = ""
+        _log.warning("device %s is back", self.device.name)
+        return True
+
+    def look(self) -> None:
+        """Now and then: this host's addresses, which may come and go."""
         with inside(self._namespace):
             try:
                 self.injector.set_local(rtnetlink.local_addresses())
@@ -135,6 +152,16 @@ class TunnelEnd:
         """Remove the device; may be called twice."""
         with inside(self._namespace):
             self.device.close()
+
+
+def servers_of(allowed: Iterable[tuple[bytes, int]]) -> tuple[Server, ...]:
+    """The servers whose answers have to be led into the device: one for each rule."""
+    found: dict[tuple[int, bytes, int, int], Server] = {}
+    for address, port in allowed:
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            server = Server(address, port, protocol)
+            found.setdefault((len(address), server.source, port, protocol), server)
+    return tuple(found.values())
 
 
 def _has_ipv6() -> bool:

@@ -44,9 +44,12 @@ VIA: Final = Option(
 )  # fmt: skip
 
 
-def tunnel_begins(
-    words: MutableMapping[str, Word], targets: Sequence[bytes], transport: str
-) -> bool:
+def is_tunnel(words: Mapping[str, Word]) -> bool:
+    """Whether --via says so."""
+    return "via" in words and words["via"].value == "tunnel"
+
+
+def tunnel_begins(words: MutableMapping[str, Word], targets: Sequence[bytes]) -> bool:
     """Whether tcpcopy's packets go through a tunnel; puts in what -c then is. Raises: UsageError.
 
     `targets` are the addresses of the targets.
@@ -64,11 +67,6 @@ def tunnel_begins(
         via.refuse(
             "needs a shared secret: without one anybody could send packets into the target",
             "give --secret-file FILE, the same here and to intercept (see docs/relay.md)",
-        )
-    if transport != "tcp":
-        via.refuse(
-            f"carries TCP only, and --transport is {transport}",
-            "copy UDP by a tcpcopy of its own, without --via",
         )
     if "output_device" in words:
         words["output_device"].refuse("sends frames, and a tunnel has none", "leave it out")

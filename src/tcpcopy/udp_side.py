@@ -14,6 +14,7 @@ from tcpcopy.deliver.datagrams import DatagramSockets
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.tun import TunDatagrams
+from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.engine.answered import AnsweredOutput, DatagramAnswers
 from tcpcopy.engine.datagram import DatagramConfig, DatagramEngine
 from tcpcopy.engine.flow import DatagramCounts
@@ -28,6 +29,7 @@ from tcpcopy.report.counters import Snapshot
 
 # At the end of a file, after what went or came last: more answers than one may be on their way.
 _QUIET_NS = 100_000_000
+_LARGEST_PACKET = 65_535
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
@@ -69,9 +71,12 @@ class UdpSide:
         self.counts = DatagramCounts()
         self.sockets: DatagramSockets | None = None
         self.packets: PacketOutput | None = None
-        self.sender: RawSender | LinkSender | TunDatagrams | None = None
+        self.sender: RawSender | LinkSender | TunDatagrams | TunnelSender | None = None
         self._local = local
         self._transfers = transfers
+        if local is not None:
+            # Whole datagrams: a later fragment has no port by which its way back could be known.
+            mtu = _LARGEST_PACKET
         self._mtu = mtu
         output: DatagramSockets | PacketOutput
         if config.forges:
@@ -110,12 +115,17 @@ class UdpSide:
     def _on_answer(self, leg: object, length: int) -> None:
         self._on_answer_of(leg, length)  # type: ignore[arg-type]
 
-    def open(self, output_device: str) -> None:
-        """Open what sends packets. Raises: UsageError, OSError (PermissionError)."""
+    def open(self, output_device: str, tunnel: TunnelSender | None = None) -> None:
+        """Open what sends packets, unless it is a tunnel that is open already.
+
+        Raises: UsageError, OSError (PermissionError).
+        """
         if self.packets is None:
             return
         if self._local is not None:
             self.sender = self._open_local(self._local)
+        elif tunnel is not None:
+            self.sender = tunnel
         elif output_device:
             self.sender = LinkSender(output_device, self._transfers, None, mtu=self._mtu)
         else:

@@ -5,6 +5,7 @@ The plain scenarios run in local mode in test_replay.py, real servers in test_re
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.lab.recording import recording
 from tests.lab.scenario import LOCAL_PORT, PORT, Scenario, python, wait_until
 from tests.netns.test_replay import check
 from tests.netns.test_udp import UdpServer, check_counts
+from tests.netns.test_workers import workers_of
 
 pytestmark = pytest.mark.netns
 TO_LOCAL = f"{PORT}-127.0.0.1:{LOCAL_PORT}"
@@ -55,6 +57,14 @@ def refused(scenario: Scenario, *arguments: object) -> Iterator[str]:
     assert replay.tcpcopy.wait(10) == 2, replay.output
     assert replay.output.count("\n") == 1, replay.output
     yield replay.output
+
+
+def serve_at(scenario: Scenario, address: str) -> None:
+    """A server on online, and the target on another address and port of that host."""
+    scenario.serve(scenario.lab.online)
+    server = scenario.serve(scenario.lab.online, "--address", address, port=LOCAL_PORT)
+    scenario.online.remove(server)
+    scenario.target.append(server)
 
 
 # What is made and what is left.
@@ -216,12 +226,7 @@ def test_same_port_on_another_address(scenario: Scenario) -> None:
 def test_other_addresses(scenario: Scenario, target: str, clients: str) -> None:
     """The target on ::1, which the kernel takes from lo alone, and on addresses of a device."""
     lab = scenario.lab
-    scenario.one_host = False
-    scenario.serve(lab.online)
-    server = scenario.serve(lab.online, "--address", target.strip("[]"), port=LOCAL_PORT)
-    scenario.online.remove(server)
-    scenario.target.append(server)
-    scenario.one_host = True
+    serve_at(scenario, target.strip("[]"))
     words = ("-c", "keep") if clients == "keep" else ()
     is_v6 = "[" in target
     with scenario.replay("local", *words, transfer=f"{PORT}-{target}:{LOCAL_PORT}") as replay:
@@ -239,13 +244,7 @@ def test_other_addresses(scenario: Scenario, target: str, clients: str) -> None:
 
 def test_v4_clients_of_a_v6_target(scenario: Scenario) -> None:
     """With a range the families need not agree."""
-    lab = scenario.lab
-    scenario.one_host = False
-    scenario.serve(lab.online)
-    server = scenario.serve(lab.online, "--address ::1", port=LOCAL_PORT)
-    scenario.online.remove(server)
-    scenario.target.append(server)
-    scenario.one_host = True
+    serve_at(scenario, "::1")
     with scenario.replay("local", transfer=f"{PORT}-[::1]:{LOCAL_PORT}") as replay:
         scenario.load("--connections 20 --requests 5")
         scenario.wait_for_target(20)
@@ -281,7 +280,35 @@ def test_workers(scenario: Scenario, copies: int) -> None:
     assert state(scenario) == before
 
 
-# UDP. The target is a host of its own, where tcpcopy makes its device: --send-netns.
+def test_a_worker_that_is_killed(scenario: Scenario) -> None:
+    """Its device goes with it; the one that takes its place has a new one, and goes on."""
+    scenario.servers()
+    with scenario.replay("local", "--workers", 2) as replay:
+        scenario.load("--connections 100 --requests 2")
+        scenario.wait_for_target(100)
+        os.kill(workers_of(replay)[0], signal.SIGKILL)
+        assert wait_until(lambda: len(workers_of(replay)) == 3, 10), replay.output
+        time.sleep(0.3)
+        scenario.load("--connections 100 --requests 2 --seed 2")
+        scenario.wait_for_target(200)
+    result = scenario.compare()
+    assert result.clean and result.exact == 200, f"{result}\n{replay.output}"
+
+
+def test_files_without_the_right_to_capture(scenario: Scenario) -> None:
+    """CAP_NET_ADMIN alone is enough for a file and a target on 127.0.0.1."""
+    scenario.servers()
+    with recording(scenario) as path:
+        scenario.load("--connections 20 --requests 3")
+    prefix = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", "--no-new-privs")
+    words = ("-x", TO_LOCAL, "--local", "-i", path)
+    replay = scenario.start_tcpcopy(*words, prefix=prefix)
+    replay.exit_code = replay.tcpcopy.wait(60)
+    scenario.wait_for_target(20, 5)
+    check(scenario, replay, 20)
+
+
+# UDP. Most often the target is a host of its own, where tcpcopy makes its device: --send-netns.
 
 
 def send(scenario: Scenario, words: str) -> None:
@@ -289,6 +316,20 @@ def send(scenario: Scenario, words: str) -> None:
     command = python("tests.lab.datagrams", "send", scenario.lab.online.v4, PORT, *words.split())
     program = scenario.lab.client.start(command, name="udp", env=scenario.environment)
     assert program.wait(60) == 0, program.output()
+
+
+@pytest.mark.parametrize("clients", ["range", "keep"])
+def test_datagrams_to_a_server_on_all_addresses(scenario: Scenario, clients: str) -> None:
+    """It is reached on 127.0.0.1 and answers from another address: the answers are counted."""
+    online = UdpServer(scenario, scenario.lab.online)
+    target = UdpServer(scenario, scenario.lab.online, LOCAL_PORT)
+    words = ("-c", "keep") if clients == "keep" else ()
+    with scenario.replay("local", "--udp", *words) as replay:
+        send(scenario, "--flows 50 --datagrams 1000 --rate 2000 --sizes 0,10,1472,9000,65507")
+        time.sleep(0.3)
+    assert not differences(online.stop(), target.stop()), replay.output
+    assert replay.exit_code == 0, replay.output
+    assert replay.report["udp"]["answers"]["received"] == 1000
 
 
 @pytest.mark.parametrize("clients", ["range", "keep"])
@@ -300,7 +341,7 @@ def test_datagrams(scenario: Scenario, clients: str, copies: int) -> None:
     servers = UdpServer(scenario, lab.online), UdpServer(scenario, lab.target)
     words = ("-c", "keep") if clients == "keep" else ()
     with scenario.replay("local", "--udp", "-n", copies, *words) as replay:
-        send(scenario, "--flows 200 --datagrams 4000 --rate 2500 --sizes 0,10,1472,1473,9000")
+        send(scenario, "--flows 200 --datagrams 4000 --rate 2500 --sizes 0,10,1473,65507")
         time.sleep(0.3)
     online, target = servers[0].stop(), servers[1].stop()
     assert not differences(online, target, copies), replay.output
@@ -368,6 +409,28 @@ def test_without_the_capability(scenario: Scenario) -> None:
     assert replay.tcpcopy.wait(10) == 2
     assert "CAP_NET_ADMIN" in replay.output and replay.output.count("\n") == 1, replay.output
     assert state(scenario) == before
+
+
+def test_rules_that_lead_elsewhere(scenario: Scenario) -> None:
+    """A rule of the host that comes first would lead answers away: refused, not lost."""
+    scenario.lab.online.ip("route add default via 10.66.0.3 table 99", "rule add pref 100 table 99")
+    before = state(scenario)
+    with refused(scenario, "-x", TO_LOCAL, "--local") as line:
+        assert "-c 198.18.0.0/15" in line and "leads it elsewhere" in line
+    with refused(scenario, "-x", TO_LOCAL, "--local", "-c", "keep") as line:
+        assert "elsewhere than to tcpcopy0" in line
+    assert state(scenario) == before
+
+
+def test_ipv6_is_off_for_new_devices(scenario: Scenario) -> None:
+    """As in many containers: the device has it all the same."""
+    lab = scenario.lab
+    serve_at(scenario, "::1")
+    lab.online.sysctl({"net/ipv6/conf/default/disable_ipv6": "1"})
+    with scenario.replay("local", transfer=f"{PORT}-[::1]:{LOCAL_PORT}") as replay:
+        scenario.load("--connections 10 --requests 3")
+        scenario.wait_for_target(10)
+    check(scenario, replay, 10)
 
 
 def test_a_device_of_that_name(scenario: Scenario) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from tcpcopy.demo.netns import CLIENT_RANGES, Lab
+from tests.lab.datagrams import differences
 from tests.lab.scenario import PORT, Replay, Scenario
+from tests.netns import test_udp as udp
 from tests.netns.test_native_relay import certificate, secret_file
 from tests.netns.test_replay import LOADS, check
 
@@ -48,7 +51,7 @@ def peers(scenario: Scenario) -> set[str]:
     return {str(stream.peer[0]) for stream in scenario.target[0].stop()}
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", ["keep-alive", "uploads", "big answers", "client resets"])
 def test_every_stream_arrives(scenario: Scenario, name: str) -> None:
     """The plain scenarios, through a network that lets no forged address pass."""
     words, arguments, streams = LOADS[name]
@@ -74,8 +77,7 @@ def test_default_addresses(scenario: Scenario) -> None:
     (intercept,) = report["relay"]["intercepts"]
     assert (intercept["kind"], intercept["tls"], intercept["dropped"]) == ("native", False, 0)
     assert says(replay, "connected, tunnel")
-    left = scenario.lab.target.run("ip", "-o", "link") + scenario.lab.target.run("ip", "route")
-    assert "tcpcopy-t0" not in left
+    assert not left_behind(scenario.lab)
 
 
 def test_a_range_of_ones_own(scenario: Scenario) -> None:
@@ -105,9 +107,7 @@ def test_clients_keep_their_addresses(scenario: Scenario) -> None:
     network = ipaddress.ip_network(CLIENT_RANGES[0])
     assert all(ipaddress.ip_address(peer) in network for peer in peers(scenario))
     check(scenario, replay, STREAMS)
-    assert "lookup" not in lab.target.run("ip", "rule").replace("lookup local", "").replace(
-        "lookup main", ""
-    ).replace("lookup default", "")
+    assert not left_behind(lab)
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["mapped", "kept"])
@@ -176,6 +176,104 @@ def test_intercept_killed_and_back(scenario: Scenario, keep: bool) -> None:
         scenario.wait_for_target(50, 30)
     check(scenario, replay, 50)
     assert replay.report["relay"]["reconnects"] >= 1
+    assert not left_behind(scenario.lab)
+
+
+def left_behind(lab: Lab) -> str:
+    """What of a device, its routes and rules is on the target."""
+    run = lab.target.run
+    found = run("ip", "-o", "link") + run("ip", "route", "show", "table", "all")
+    found += run("ip", "rule") + run("ip", "-6", "rule")
+    known = ("tcpcopy-t0", "blackhole", "sport")
+    return "".join(line for line in found.splitlines() if any(word in line for word in known))
+
+
+def test_device_removed_by_somebody(scenario: Scenario) -> None:
+    """It is made again, and sessions go on."""
+    scenario.servers()
+    with scenario.replay("tunnel") as replay:
+        load = scenario.start_load("--connections 20 --requests 40 --think-ms 20-60")
+        time.sleep(0.5)
+        scenario.lab.target.ip("link del tcpcopy-t0")
+        time.sleep(1)
+        scenario.load("--connections 20 --seed 4")
+        scenario.finish_load(load)
+        scenario.wait_for_target(40, 20)
+    check(scenario, replay, 40)
+    assert says(replay, "device tcpcopy-t0 is gone; making it again")
+    assert says(replay, "device tcpcopy-t0 is back")
+
+
+def test_intercept_that_stands_still(scenario: Scenario) -> None:
+    """Stopped for a while: what waits is sent then, and every stream is exact."""
+    scenario.servers()
+    with scenario.replay("tunnel") as replay:
+        load = scenario.start_load("--connections 20 --requests 60 --think-ms 20-60")
+        time.sleep(0.5)
+        replay.intercepts[0].send_signal(signal.SIGSTOP)
+        scenario.load("--connections 12 --requests 2 --request-bytes 1000000 --seed 4")
+        time.sleep(2)
+        replay.intercepts[0].send_signal(signal.SIGCONT)
+        scenario.finish_load(load)
+        scenario.wait_for_target(32, 30)
+    check(scenario, replay, 32)
+
+
+def test_device_in_a_container(scenario: Scenario) -> None:
+    """--netns: the device is where the target's server is, tcpcopies connect elsewhere."""
+    lab = scenario.lab
+    scenario.servers()
+    words = ("--netns", lab.target.namespace, "--listen-netns", "host")
+    intercept = scenario.start_tunnel_end(*words, host=lab.assistant)
+    replay = scenario.start_tcpcopy(
+        "-x", f"{PORT}-{lab.target.v4}:{PORT}", "--via", "tunnel", "-s", lab.assistant.v4,
+        "--secret-file", scenario.secret,
+    )  # fmt: skip
+    replay.intercepts = [intercept]
+    scenario.load(LOAD)
+    scenario.wait_for_target(STREAMS)
+    assert "tcpcopy-t0" in left_behind(lab)
+    replay.stop()
+    check(scenario, replay, STREAMS)
+    assert not left_behind(lab)
+
+
+@pytest.mark.parametrize(("transport", "keep"), [("udp", False), ("udp", True), ("both", False)])
+def test_udp(scenario: Scenario, transport: str, keep: bool) -> None:
+    """Datagrams of all sizes arrive as they were sent, and no answer gets to a client."""
+    be_a_cloud(scenario.lab)
+    online = udp.UdpServer(scenario, scenario.lab.online, PORT)
+    target = udp.UdpServer(scenario, scenario.lab.target, PORT)
+    if transport == "both":
+        scenario.servers()
+    words = ("-c", "keep") if keep else ()
+    both = ("--tun-clients", "keep", "--tun-allow", "10.66.0.3:8080,10.66.0.99:8080")
+    lab = scenario.lab
+    lab.bridge.nft(
+        "table netdev watch {\n chain arrive {\n"
+        f'  type filter hook ingress device "{lab.target.role}" priority 1;\n'
+        "  ip protocol udp counter\n }\n}\n"
+    )
+    with scenario.replay(
+        "tunnel", "--transport", transport, *words, intercept_arguments=both if keep else ()
+    ) as replay:
+        if transport == "both":
+            scenario.load(LOAD)
+        load = "--flows 30 --datagrams 300 --rate 500 --sizes 20,100,1200,9000,60000"
+        udp.load(scenario, load, to=scenario.lab.online.v4, port=PORT)
+        if transport == "both":
+            scenario.wait_for_target(STREAMS)
+        time.sleep(0.5)
+    sent, arrived = online.stop(), target.stop()
+    assert not differences(sent, arrived, 1), replay.output
+    assert dropped_by_the_cloud(lab) == 0, "packets of either kind"
+    if keep:
+        assert sent.keys() == arrived.keys()
+    else:
+        assert all(ipaddress.ip_address(peer.split()[0]) in MAPPED for peer in arrived)
+    assert replay.exit_code == 0, replay.output
+    if transport == "both":
+        check(scenario, replay, STREAMS)
 
 
 # --- what is refused at the start ----------------------------------------------------------------
@@ -232,11 +330,6 @@ def test_ends_that_do_not_fit(scenario: Scenario, tmp_path: Path, case: str) -> 
         ("tcpcopy", "--via tunnel -s 10.66.0.3", "--via tunnel: needs a shared secret"),
         ("tcpcopy", "--via tunnel --secret-file {secret}", "--via tunnel: needs -s"),
         ("tcpcopy", "--via air -s 10.66.0.3", "--via air: is no way to the target"),
-        (
-            "tcpcopy",
-            "--via tunnel -s 10.66.0.3 --secret-file {secret} --udp",
-            "--via tunnel: carries TCP only",
-        ),
         (
             "tcpcopy",
             "--via tunnel -s 10.66.0.3 --secret-file {secret} -o eth0",

@@ -28,20 +28,23 @@ PORTS = {80, 8080}
 
 def may_pass(packet: bytes) -> bool:
     """The rules, said once more in another way."""
-    if packet[0] == 0x45 and len(packet) >= 40:
-        source, target, tcp = packet[12:16], packet[16:20], packet[20:]
-        sound = struct.unpack("!H", packet[2:4])[0] == len(packet) and packet[9] == 6
+    if packet[0] == 0x45 and len(packet) >= 28:
+        source, target, tcp, protocol = packet[12:16], packet[16:20], packet[20:], packet[9]
+        sound = struct.unpack("!H", packet[2:4])[0] == len(packet)
         sound = sound and struct.unpack("!H", packet[6:8])[0] & 0x3FFF == 0
-    elif packet[0] >> 4 == 6 and len(packet) >= 60:
-        source, target, tcp = packet[8:24], packet[24:40], packet[40:]
-        sound = struct.unpack("!H", packet[4:6])[0] == len(tcp) and packet[6] == 6
+    elif packet[0] >> 4 == 6 and len(packet) >= 48:
+        source, target, tcp, protocol = packet[8:24], packet[24:40], packet[40:], packet[6]
+        sound = struct.unpack("!H", packet[4:6])[0] == len(tcp)
     else:
         return False
+    if protocol == 6:
+        sound = sound and len(tcp) >= 20 and 20 <= (tcp[12] >> 4) * 4 <= len(tcp)
+    else:
+        sound = sound and protocol == 17 and struct.unpack("!H", tcp[4:6])[0] == len(tcp)
     client = ipaddress.ip_address(source)
     port = struct.unpack("!H", tcp[2:4])[0]
     return (
         sound
-        and 20 <= (tcp[12] >> 4) * 4 <= len(tcp)
         and target in (TARGET, TARGET_V6)
         and port in PORTS
         and any(client in network for network in RANGES)

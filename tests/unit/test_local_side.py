@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,13 @@ def test_a_route_into_the_range_or_around_it(route: str) -> None:
     assert "another range" in caught.value.hint
 
 
+def test_the_mend_keeps_what_was_asked_for() -> None:
+    for keeps, said in ((False, "as -c 10.254.0.0/16"), (True, "as -c keep,10.254.0.0/16")):
+        with pytest.raises(UsageError) as caught:
+            check_range((RANGE,), own=(), known=known("198.18.0.0/16"), keeps=keeps)
+        assert caught.value.hint.endswith(said)
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -56,7 +64,7 @@ def test_a_route_into_the_range_or_around_it(route: str) -> None:
 )
 def test_addresses_of_real_hosts(what: str, said: str) -> None:
     addresses = [parse_address("10.0.0.2"), parse_address("fd00::1"), parse_address("198.18.3.4")]
-    given_addresses = {"own": [], what: addresses}
+    given_addresses: dict[str, Any] = {"own": [], what: addresses}
     with pytest.raises(UsageError) as caught:
         check_range((RANGE, RANGE6), known=known(*ORDINARY), **given_addresses)
     assert caught.value.problem == f"holds {said}"

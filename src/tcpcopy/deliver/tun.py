@@ -28,6 +28,7 @@ from tcpcopy.deliver.tunnet import (
     Network,
     Server,
     add_route,
+    dropped_by,
     lead_answers,
     remove_leftovers,
     remove_rules,
@@ -42,6 +43,8 @@ HEADER_BYTES = 10  # struct virtio_net_hdr, before each packet
 SNAPLEN = 256  # bytes read of an answer: its headers, with all options
 _TCP = 6
 _IPV4_BYTES = 4
+# Errors that say nothing about the size of a packet: no memory, device down, device gone.
+_NOT_FOR_SIZE = frozenset((errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN, errno.EIO, errno.EBADFD))
 _DEVICE = "/dev/net/tun"
 _TUNSETIFF, _TUNSETOFFLOAD = 0x400454CA, 0x400454D0
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
@@ -161,6 +164,9 @@ class TunDevice(PacketSink):
             code = -result
             if code == errno.EINTR:
                 continue
+            if batch.sizes[index] and code not in _NOT_FOR_SIZE:
+                self.cuts = False  # TCP sends it again, cut
+                batch.largest = 0
             self.errors[code] = self.errors.get(code, 0) + 1
             if self.failures is not None:
                 self.failures.append((index, code))
@@ -263,6 +269,10 @@ class TunDevice(PacketSink):
             return os.readv(self.fd, (self.buffer,))
         except OSError as error:
             return -(error.errno or errno.EIO)
+
+    def dropped(self) -> int:
+        """Answers that found no room in the device's queue. Raises OSError."""
+        return dropped_by(self.index) if self.fd >= 0 else 0
 
     def close(self) -> None:
         """Remove the device and what leads to it; may be called twice."""

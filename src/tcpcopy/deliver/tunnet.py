@@ -29,11 +29,13 @@ _MARK: Final = 116  # who made a rule or route, as `ip` shows it (FRA_PROTOCOL, 
 _LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBxxBI")  # family, dst_len, src_len, tos, table, action, flags
+_TX_DROPPED = struct.Struct("=56xQ")  # the eighth of struct rtnl_link_stats64
+_GET_LINK = 18
 _NEW_LINK, _NEW_ROUTE, _DELETE_ROUTE, _GET_ROUTE = 16, 24, 25, 26
 _NEW_RULE, _DELETE_RULE, _GET_RULE = 32, 33, 34
 _ACKNOWLEDGE, _DUMP, _CREATE, _EXCLUSIVE = 0x004, 0x300, 0x400, 0x200
 _UP: Final = 1
-_IFLA_MTU, _IFLA_AF_SPEC = 4, 26
+_IFLA_MTU, _IFLA_STATS64, _IFLA_AF_SPEC = 4, 23, 26
 _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _DEVCONF_ROUTE_LOCALNET: Final = 26
 _RTA_PRIORITY, _BLACKHOLE = 6, 6
@@ -106,6 +108,15 @@ def set_up_link(index: int, *, mtu: int, route_localnet: bool) -> None:
     _change(_NEW_LINK, 0, up + attributes)
 
 
+def dropped_by(index: int) -> int:
+    """Packets that a device was to send and had no room for. Raises OSError."""
+    for body in rtnetlink.request(_GET_LINK, 0, _LINK.pack(0, 0, index, 0, 0)):
+        counts = rtnetlink.attributes(body[_LINK.size :]).get(_IFLA_STATS64, b"")
+        if len(counts) >= _TX_DROPPED.size:
+            return int(_TX_DROPPED.unpack_from(counts)[0])
+    return 0
+
+
 def turn_ipv6_on(name: str) -> None:
     """Let a device have IPv6 where new devices have none. Raises OSError when it cannot be."""
     path = f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6"
@@ -137,6 +148,7 @@ def lead_answers(servers: Iterable[Server], index: int) -> None:
     servers = tuple(servers)
     for length in {len(server.address) for server in servers}:
         family = socket.AF_INET if length == 4 else socket.AF_INET6
+        _remove_nowhere(table)  # of another device that had this index
         _change(_NEW_ROUTE, _CREATE | _EXCLUSIVE, _nowhere(family, table))
         add_route(ipaddress.ip_network("0.0.0.0/0" if length == 4 else "::/0"), index, table)
     for server in servers:

@@ -1,11 +1,11 @@
 """Intercept's end of a tunnel: packets out of the relay into a TUN device, if they may.
 
-Whoever knows the secret may put packets into this host, so each is looked at first: one whole
-TCP segment, for an address and port that are allowed, from an address whose answers lead back
-into the device. What is not is dropped and counted by its reason. Nothing is queued: the device
-takes a packet or not.
+Whoever knows the secret may put packets into this host, so each is looked at first: one whole TCP
+segment or UDP datagram, for an address and port that are allowed, from an address whose answers
+lead back into the device. What is not is dropped and counted by its reason. Nothing is queued: the
+device takes a packet or not.
 
-Source: RFC 791, RFC 8200, RFC 9293 (3.1).
+Source: RFC 768, RFC 791, RFC 8200, RFC 9293 (3.1).
 """
 
 from __future__ import annotations
@@ -80,6 +80,10 @@ class Injector:
         self.injected = 0
         self.reason = 0
 
+    def set_device(self, device: TunDevice) -> None:
+        """From now on packets go into this one."""
+        self._device = device
+
     def set_local(self, addresses: set[bytes]) -> None:
         """The addresses that this host has now: no client's, and allowed if none were given."""
         if addresses == self._local:
@@ -120,7 +124,7 @@ class Injector:
 
     def _check(self, body: Any, at: int, length: int) -> int:
         """0 when the packet at `body[at : at + length]` may pass, else its PacketDrop."""
-        if length < 40:
+        if length < 28:
             return _BROKEN
         version = body[at] >> 4
         if version == 4:
@@ -132,7 +136,7 @@ class Injector:
             protocol = body[at + 9]
             network = 20
         elif version == 6:
-            if length < 60:
+            if length < 48:
                 return _BROKEN
             total = 40 + ((body[at + 4] << 8) | body[at + 5])
             protocol = body[at + 6]
@@ -141,14 +145,20 @@ class Injector:
             return _NOT_IP
         if total != length:
             return _BAD_HEADER
-        if protocol != 6:
-            if version == 6:
-                return _other_protocol(protocol)
-            return _NOT_TCP
         tcp = at + network
-        header = (body[tcp + 12] >> 4) << 2
-        if header < 20 or header > length - network:
-            return _BAD_HEADER
+        if protocol == 6:
+            if length < network + 20:
+                return _BAD_HEADER
+            header = (body[tcp + 12] >> 4) << 2
+            if header < 20 or header > length - network:
+                return _BAD_HEADER
+        elif protocol == 17:
+            if ((body[tcp + 4] << 8) | body[tcp + 5]) != length - network:
+                return _BAD_HEADER
+        elif version == 6:
+            return _other_protocol(protocol)
+        else:
+            return _NOT_TCP
         size = 4 if version == 4 else 16
         target = tcp - size
         port = (body[tcp + 2] << 8) | body[tcp + 3]
@@ -183,7 +193,7 @@ def _is_never(address: bytes) -> bool:
 
 
 def _other_protocol(protocol: int) -> int:
-    """What a header of IPv6 that is not TCP's makes of a packet."""
+    """What a header of IPv6 that is neither TCP's nor UDP's makes of a packet."""
     if protocol == 44:
         return _FRAGMENT
     return _OPTIONS if protocol in (0, 43, 50, 51, 60, 135, 139, 140) else _NOT_TCP

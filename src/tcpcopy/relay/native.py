@@ -107,7 +107,7 @@ class PacketDrop(Described):
     BAD_HEADER = (3, "headers that do not fit its length")
     OPTIONS = (4, "IP options or extension headers")
     FRAGMENT = (5, "a fragment")
-    NOT_TCP = (6, "not TCP")
+    NOT_TCP = (6, "neither TCP nor UDP")
     SOURCE = (7, "from a client address that --tun-clients does not have")
     DESTINATION = (8, "for an address or port that --tun-allow does not have")
     DEVICE = (9, "not taken by the device")

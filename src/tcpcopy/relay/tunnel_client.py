@@ -10,8 +10,11 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Iterable
 from typing import Any
 
+from tcpcopy.errors import UsageError
+from tcpcopy.mapping.addresses import format_endpoint
 from tcpcopy.relay.client import BYTES_OF_ONE, RelayClient, Server
 from tcpcopy.relay.connection import Connection
 from tcpcopy.relay.native import PacketDrop
@@ -31,6 +34,17 @@ class TunnelClient(RelayClient):
         self._by_address = {_packed(server): server for server in self._servers}
         self._told: set[int] = set()  # reasons of PacketDrop that were logged
         self._only = self._servers[0] if len(self._servers) == 1 else None
+
+    def check_targets(self, targets: Iterable[tuple[bytes, int]]) -> None:
+        """Refuse targets that no intercept is on. Raises: UsageError."""
+        for address, port in targets:
+            if self._server_of(address) is None:
+                raise UsageError(
+                    "-x",
+                    format_endpoint(address, port),
+                    "none of the intercepts of -s has the address of this target",
+                    "with several of -s, give each target's own address there",
+                )
 
     def announce(self, mapped: bytes, mapped_port: int, target: bytes, target_port: int) -> int:
         """Queue a session for its target's intercept, ahead of its packets; 1 when it will hear."""

@@ -33,6 +33,23 @@ def changed(packet: bytes, at: int, value: int) -> bytes:
     return packet[:at] + bytes([value]) + packet[at + 1 :]
 
 
+def datagram(payload: bytes) -> bytes:
+    packet = bytearray(request(payload=payload)[:28] + payload)
+    packet[2:4] = len(packet).to_bytes(2, "big")
+    packet[9] = 17
+    packet[24:26] = (8 + len(payload)).to_bytes(2, "big")
+    return bytes(packet)
+
+
+@pytest.mark.parametrize("payload", [b"", b"a question"])
+def test_datagrams_pass_whole(payload: bytes) -> None:
+    device = FakeDevice()
+    made = injector(device)
+    packet = datagram(payload)
+    assert made.inject(body(packet, changed(packet, 25, packet[25] + 1))) == 1
+    assert device.sent == [packet] and made.drops[PacketDrop.BAD_HEADER] == 1
+
+
 def test_sound_packets_reach_the_device_as_they_are() -> None:
     device = FakeDevice()
     made = injector(device)
@@ -45,8 +62,11 @@ def test_sound_packets_reach_the_device_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("packet", "reason"),
     [
-        (request()[:39], PacketDrop.BROKEN),
-        (request_v6()[:59], PacketDrop.BROKEN),
+        (request()[:27], PacketDrop.BROKEN),
+        (request_v6()[:47], PacketDrop.BROKEN),
+        (request()[:39], PacketDrop.BAD_HEADER),
+        (changed(request()[:39], 3, 39), PacketDrop.BAD_HEADER),
+        (changed(request_v6()[:59], 5, 19), PacketDrop.BAD_HEADER),
         (changed(request(), 0, 0x55), PacketDrop.NOT_IP),
         (request() + b"x", PacketDrop.BAD_HEADER),
         (request(payload=b"xyz")[:-1], PacketDrop.BAD_HEADER),
@@ -60,7 +80,8 @@ def test_sound_packets_reach_the_device_as_they_are() -> None:
         (changed(request(), 6, 0x20), PacketDrop.FRAGMENT),
         (changed(request(), 7, 1), PacketDrop.FRAGMENT),
         (changed(request_v6(), 6, 44), PacketDrop.FRAGMENT),
-        (changed(request(), 9, 17), PacketDrop.NOT_TCP),
+        (changed(request(), 9, 17), PacketDrop.BAD_HEADER),
+        (changed(request(), 9, 1), PacketDrop.NOT_TCP),
         (changed(request_v6(), 6, 58), PacketDrop.NOT_TCP),
         (request(source=bytes([10, 0, 0, 8])), PacketDrop.SOURCE),
         (request(source=TARGET), PacketDrop.SOURCE),

@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from tcpcopy.deliver.tunnel import TunnelSender
+from tcpcopy.errors import UsageError
 from tcpcopy.packet.batch import PacketBatch
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import RelayFault
@@ -17,7 +18,7 @@ from tcpcopy.relay.client import RelayClient
 from tcpcopy.relay.injection import Injector
 from tcpcopy.relay.native import PacketDrop, RelayTerms
 from tcpcopy.relay.tunnel_client import TunnelClient
-from tests.unit.relay.packets import SYN
+from tests.unit.relay.packets import SYN, answer
 from tests.unit.relay.test_native_ends import SECOND, Start, start
 from tests.unit.relay.tunnels import CLIENT, TARGET, FakeDevice, request
 
@@ -61,14 +62,14 @@ def test_announcements_go_ahead_and_packets_keep_their_order(start: Start) -> No
     tunnel = Tunnel(start)
     client = tunnel.client(5)
     pair = tunnel.pair
-    announced_at: list[int] = []
-    send = tunnel.device.send
+    answered: dict[int, int] = {}  # port: what became of an answer to the first packet
 
-    def sent(packet: bytes, at: int, end: int) -> int:
-        announced_at.append(pair.router.announced)
-        return send(packet, at, end)
+    def before(packet: bytes) -> None:
+        port = int.from_bytes(packet[20:22], "big")
+        if port not in answered:
+            answered[port] = pair.answer(answer(target=TARGET, client=CLIENT, client_port=port))
 
-    tunnel.device.send = sent  # type: ignore[assignment]
+    tunnel.device.before = before
     for turn in range(20):
         for port in range(1000, 1050):
             if not turn:
@@ -82,6 +83,7 @@ def test_announcements_go_ahead_and_packets_keep_their_order(start: Start) -> No
         by_port.setdefault(int.from_bytes(packet[20:22], "big"), []).append(
             int.from_bytes(packet[24:28], "big")
         )
+    assert set(answered.values()) == {0}, "no session was known when its first packet came"
     assert len(by_port) == 50 and all(order == list(range(20)) for order in by_port.values())
 
 
@@ -234,4 +236,7 @@ def test_several_intercepts_each_get_the_packets_of_their_target() -> None:
     assert client._server_of(ipaddress.ip_address("fd00::2").packed) is second
     assert client.send_packet(request(target=bytes([10, 0, 0, 9]))) == errno.EHOSTUNREACH
     assert client.send_packet(request(target=bytes([10, 0, 0, 2]))) == errno.ENOTCONN
+    client.check_targets([(bytes([10, 0, 0, 2]), 80)])
+    with pytest.raises(UsageError, match=r"-x 10\.0\.0\.9:80: none of the intercepts"):
+        client.check_targets([(bytes([10, 0, 0, 2]), 80), (bytes([10, 0, 0, 9]), 80)])
     client.close()

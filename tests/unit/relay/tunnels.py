@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from tcpcopy.deliver.tun import TunDevice
@@ -20,8 +21,10 @@ class FakeDevice(TunDevice):
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.answer = 0
+        self.before: Callable[[bytes], object] = lambda _: None  # called with each packet
 
     def send(self, packet: Any, start: int, end: int) -> int:
+        self.before(bytes(packet[start:end]))
         if not self.answer:
             self.sent.append(bytes(packet[start:end]))
         return self.answer
