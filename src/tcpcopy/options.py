@@ -327,7 +327,7 @@ def parse(
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     transport = _transport(words)
-    recorded_options.refuse_rate_of_udp(words, transport)
+    tunnel = tunnel_options.tunnel_begins(words, targets)
     return Options(
         transfers=transfers,
         intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
