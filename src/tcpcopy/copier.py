@@ -261,7 +261,9 @@ class Copier:
         # One worker of several is enough: all have the same way.
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
-            self.probe = start_probe(config, config.checks, self.engine, identities, self.local)
+            self.probe = start_probe(
+                config, config.checks, self.engine, identities, self.local, self.relay
+            )
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:
         config = self.config

@@ -14,6 +14,7 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.local_side import LocalConfig, LocalSide
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.transfers import TransferTable
+from tcpcopy.relay.client import RelayClient
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
@@ -74,8 +75,9 @@ def start_probe(
     engine: Engine,
     identities: Identities | None,
     local: LocalSide | None,
+    relay: RelayClient | None,
 ) -> StartProbe:
-    """The probe that runs by itself; `local` is open."""
+    """The probe that runs by itself; `local` and `relay` are open."""
     counts = engine.context.counts
     flow = Flow(*told.transfers.targets()[0], b"", 0)
     if setup.mode == SOCKET and told.local_addresses:
@@ -84,6 +86,7 @@ def start_probe(
         engine.live_identities,
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
         lambda: counts.established,
+        lambda: relay is None or relay.servers_up > 0,
     )
     client, tun_device = example_client(told, len(flow.target)), ""
     run = probe

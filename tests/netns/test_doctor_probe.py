@@ -114,6 +114,23 @@ def test_no_fault_when_all_is_right(
     assert accepted(scenario) == 0
 
 
+def test_a_client_that_is_connected_stands_for_all(scenario: Scenario, probe: Probe) -> None:
+    """Without -c: only a real client's address takes the clients' route."""
+    lab = scenario.lab
+    scenario.servers()
+    lab.classic()
+    scenario.start_intercept()
+    probe.run("-s", lab.assistant.v4)
+    assert not probe.faults(), probe.findings
+    assert "no client is connected" in probe.findings[-1]["text"]
+    load = scenario.start_load("--connections 1 --requests 20 --think-ms 500")
+    time.sleep(0.5)
+    probe.run("-s", lab.assistant.v4)
+    load.stop()
+    assert not probe.faults(), probe.findings
+    assert f"from {lab.client.v4} complete" in probe.findings[-1]["text"]
+
+
 # --- the known mistakes ---------------------------------------------------------------------------
 
 

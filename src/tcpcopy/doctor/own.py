@@ -37,8 +37,10 @@ _REFUSED: Final = (errno.ECONNREFUSED, errno.ECONNRESET)
 class OwnProbe:
     """One ordinary handshake. `flow.mapped` is the address to send from; b"": as routed."""
 
-    def __init__(self, flow: Flow, limit_ns: int) -> None:
+    def __init__(self, flow: Flow, limit_ns: int, *, may_connect: bool = True) -> None:
+        """Nothing is opened yet. `may_connect`: in full, where raw sockets are not allowed."""
         self.flow = flow
+        self.may_connect = may_connect
         self.limit_ns = limit_ns
         self.error = 0
         self.flags = 0  # of the answer that came through
@@ -55,7 +57,7 @@ class OwnProbe:
     # --- one by one: for a probe that does more --------------------------------------------------
 
     def begin(self) -> None:
-        """Open what it takes; what fails is a fact, too."""
+        """Open what it takes; what fails is a fact, too. Raises: PermissionError."""
         flow = self.flow
         try:
             self._source = self._source or own_address(flow.target)
@@ -63,8 +65,12 @@ class OwnProbe:
                 self.half = OwnAttempt(self._source, flow.target, flow.target_port)
                 self._port = self.half.port
             except PermissionError:
+                if not self.may_connect:
+                    raise
                 self.full = connect_in_full(flow.mapped, flow.target, flow.target_port)
         except OSError as error:
+            if isinstance(error, PermissionError) and not self.may_connect:
+                raise
             self._fail(error)
 
     def send(self) -> None:

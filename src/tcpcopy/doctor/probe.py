@@ -62,6 +62,7 @@ class ProbeConfig:
     mtu: int = 1500
     tun_device: str = ""  # of local mode: answers come out of it
     limit_ns: int = DOCTOR_NS
+    may_connect: bool = True  # in full, where raw sockets are not allowed: the server sees that
 
 
 def probe(config: ProbeConfig, output: Output | None = None) -> list[Finding]:
@@ -79,7 +80,7 @@ def probe(config: ProbeConfig, output: Output | None = None) -> list[Finding]:
 def observe(config: ProbeConfig, output: Output | None = None) -> ProbeFacts:
     """Probe, and return what was observed. Raises: PermissionError."""
     if config.context.mode == SOCKET:
-        return OwnProbe(config.flow, config.limit_ns).run()
+        return OwnProbe(config.flow, config.limit_ns, may_connect=config.may_connect).run()
     with ExitStack() as stack:
         if output is None and not config.relay.tunnel:
             try:

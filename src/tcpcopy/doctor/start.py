@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
@@ -54,6 +55,7 @@ class Sessions:
     live: Callable[[], Iterator[tuple[bytes, int, bytes, int]]]  # mapped, port, target, port
     failed: Callable[[], int]  # sessions whose connection failed, until now
     established: Callable[[], int]
+    can_connect: Callable[[], bool] = lambda: True  # the relay is up: else that is said already
 
 
 class StartProbe:
@@ -73,7 +75,7 @@ class StartProbe:
         `client`: an address that the mapped one may be made from; b"": the first session's, which
         is then waited for. `identities` is None in socket mode.
         """
-        self._config = replace(config, limit_ns=START_NS)
+        self._config = replace(config, limit_ns=START_NS, may_connect=False)
         self._identities = identities
         self._sessions = sessions
         self._client = client
@@ -95,7 +97,7 @@ class StartProbe:
                 self._tell()
             return
         self._look_for_failures(now_ns)
-        if self._wanted:
+        if self._wanted and self._sessions.can_connect():
             flow = self._choose(now_ns)
             if flow is not None:
                 self._wanted = False
@@ -169,8 +171,9 @@ class StartProbe:
         except UsageError as error:
             self._found = [Finding("probe", Level.NOTE, f"not tried: {error}")]
         except Exception:
-            self._found = [Finding("probe", Level.NOTE, "the probe failed by an error of its own")]
-            _log.debug("probe", exc_info=True)
+            problem = traceback.format_exc().splitlines()[-1]
+            text = f"the probe failed by an error of its own: {problem}"
+            self._found = [Finding("probe", Level.WARNING, text)]
 
     def _tell(self) -> None:
         """Log what was found: a line, and one for each step that mends it."""
@@ -178,7 +181,7 @@ class StartProbe:
         self._why = ""
         if not serious(found):
             for finding in found:
-                if finding.check == "probe":
+                if finding.check == "probe" and finding.level is Level.OK:
                     _log.info("%scheck: %s", f"{why}, but now " if why else "", finding.text)
             return
         if why:

@@ -167,6 +167,21 @@ def test_an_error_of_its_own_harms_nobody(told: pytest.LogCaptureFixture) -> Non
     assert "error of its own" in told.text
 
 
+def test_a_relay_that_is_down_is_waited_for() -> None:
+    """With -L: that it is down is said by others."""
+    up = False
+    runs = Runs(WELL)
+    sessions = replace(Replay().sessions(), can_connect=lambda: up)
+    probe = StartProbe(config(SOCKET), None, sessions, run=runs)
+    probe.look(SECOND)
+    assert not runs.asked
+    up = True
+    probe.look(2 * SECOND)
+    runs.end(probe)
+    assert len(runs.asked) == 1
+    assert not runs.asked[0].may_connect  # at the start no server is to see anything
+
+
 def test_no_address_of_the_family() -> None:
     """A range of the other family gives none: nothing is probed, nothing is asked again."""
     allocator = Allocator(parse_clients("62.135.200.x"))
