@@ -222,7 +222,7 @@ class RelayServer:
                 connection.told_lost = writer.lost
                 writer.ping(writer.lost)
                 self._send(connection)
-            if self._terms.tunnel:
+            if self._terms.tunnel and not writer.closed:
                 self._tell_of_packets(connection, writer)
         self.peers.look(now_ns)
         if self.desk is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import socket
+import struct
 from typing import cast
 
 import pytest
@@ -240,3 +242,24 @@ def test_several_intercepts_each_get_the_packets_of_their_target() -> None:
     with pytest.raises(UsageError, match=r"-x 10\.0\.0\.9:80: none of the intercepts"):
         client.check_targets([(bytes([10, 0, 0, 2]), 80), (bytes([10, 0, 0, 9]), 80)])
     client.close()
+
+
+def test_connection_that_breaks_while_something_is_told(start: Start) -> None:
+    """The timers find out that a tcpcopy is gone, with more to tell it."""
+    tunnel = Tunnel(start)
+    client = tunnel.client(2)
+    for _ in range(5):
+        client.send_packet(request(source=bytes([10, 9, 9, 9])))
+    tunnel.pair.until(lambda: tunnel.injector.drops[PacketDrop.SOURCE] == 5)
+    tunnel.pair.server.run_timers(tunnel.pair.now())
+    tunnel.pair.until(lambda: client.counts()[tunnel.pair.name].dropped == 5)
+    tunnel.pair.server.run_timers(tunnel.pair.now())
+    for peer in tunnel.pair.server._connections.values():
+        peer.dropped += 1  # a packet of which it has not been told
+        tunnel.pair.server._watch_writing(peer, True)  # as when it reads slowly
+    for _, connection in client._all():
+        assert connection.socket is not None
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client._close_socket(connection)
+    tunnel.pair.server.run_timers(tunnel.pair.now() + 3 * SECOND)
+    assert tunnel.pair.server.connections == 0
