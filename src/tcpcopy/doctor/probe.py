@@ -180,7 +180,8 @@ class _Run:
             self.tap = Tap(compile_filter(flow_expression(self.flow)))
             self.arp = arp_tap() if len(self.flow.target) == 4 else None
         except OSError:
-            pass  # less is seen then
+            if self.config.tun_device:  # its answers are seen by nothing else
+                raise
 
     def _connect(self) -> None:
         """Connect to the intercepts, and let them look."""
