@@ -74,7 +74,9 @@ def probe(config: ProbeConfig, output: Output | None = None) -> list[Finding]:
         return diagnose(observe(config, output), config.context)
     except PermissionError:
         text = "not tried: raw sockets need the capability CAP_NET_RAW, which is missing here"
-        return [Finding(CHECK, Level.NOTE, text)]
+    except OSError as error:
+        text = f"not tried: {error.strerror or error}"
+    return [Finding(CHECK, Level.NOTE, text)]
 
 
 def observe(config: ProbeConfig, output: Output | None = None) -> ProbeFacts:
