@@ -6,7 +6,6 @@ import contextlib
 import errno
 import socket
 import struct
-from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from tcpcopy.capture import rtnetlink
@@ -79,17 +78,6 @@ class _Adapter(PacketSink):
 
     def send_batch(self, batch: PacketBatch) -> None:
         self._output.send_batch(batch)
-
-
-@dataclass(slots=True)
-class Memory:
-    """An output that keeps what it is given: for tests."""
-
-    errors: dict[int, int] = field(default_factory=dict)
-    packets: list[bytes] = field(default_factory=list)
-
-    def send_batch(self, batch: PacketBatch) -> None:
-        self.packets += [batch.packet(index) for index in range(batch.count)]
 
 
 def send_whole(packet: bytes, target: bytes) -> int:
