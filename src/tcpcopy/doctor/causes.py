@@ -270,8 +270,9 @@ def _rejected(facts: ProbeFacts, said_by: str) -> Finding:
 def _not_relayed(facts: ProbeFacts, relay: RelayFacts) -> Finding:
     text = f"intercept on {relay.address} captured the answer, but the relay did not bring it back"
     steps = (
-        f"on assistant {relay.address}: its log says what it did with answers (`unused`); a target"
-        " behind address translation needs --dnat, clients behind one -D",
+        f"on assistant {relay.address}: intercept's log says what it did with answers (`unused`),"
+        " and whether sessions are refused (--max-sessions); a target behind address translation"
+        " needs --dnat, clients behind one -D",
     )
     return Finding(CHECK, Level.FAULT, text, steps, RELAY)
 
