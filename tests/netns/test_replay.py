@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.lab.scenario import ALL_MODES, Replay, Scenario, wait_until
+from tests.lab.scenario import ALL_MODES, Replay, Scenario
 from tests.lab.script import sent
 
 pytestmark = pytest.mark.netns
@@ -115,8 +115,6 @@ def test_ten_thousand_open_at_once(scenario: Scenario, mode: str) -> None:
         load.send_signal(signal.SIGUSR1)
         scenario.finish_load(load, 60)
         scenario.wait_for_target(10000, 60)
-    # On one host the target may have read the last end before online has.
-    wait_until(lambda: scenario.online[0].count() >= 10000, 10)
     check(scenario, replay, 10000)
     assert replay.report["sessions"]["peak"] >= 9000
 
