@@ -22,6 +22,8 @@ from tcpcopy.relay.probing import Flow, Report, Seen, encode_report, read_probe
 _MOST_WATCHES: Final = 4
 _LONGEST_NS: Final = 10_000_000_000
 _MOST_KINDS: Final = 64
+_SECOND_NS: Final = 1_000_000_000
+_MOST_A_SECOND: Final = 32  # PROBEs of all tcpcopies that cost anything
 
 
 def flow_expression(flow: Flow) -> str:
@@ -126,12 +128,20 @@ class ProbeDesk:
         self._namespace = namespace
         self._state = state
         self._watches: dict[tuple[int, Flow], _Watch] = {}
+        self._asked = 0  # in the second that ends then
+        self._second_ends_ns = 0
 
     def answer(self, connection: int, body: bytes, now_ns: int) -> bytes | None:
         """The body of the REPORT; None when it was no PROBE. `connection` tells them apart."""
         asked = read_probe(body)
         if asked is None:
             return None
+        if now_ns >= self._second_ends_ns:
+            self._second_ends_ns = now_ns + _SECOND_NS
+            self._asked = 0
+        self._asked += 1
+        if self._asked > _MOST_A_SECOND:
+            return encode_report(Report(problem="it is asked too often"))
         flow, goes_on = asked
         watch = self._watches.get((connection, flow))
         report = self._state()

@@ -64,13 +64,31 @@ def test_watches_are_bounded_and_let_go() -> None:
     """Ever new flows push out the oldest; what nobody asks about again is closed."""
     before = len(os.listdir("/proc/self/fd"))
     clerk = desk()
-    for port in range(1, 50):
+    for port in range(1, 30):
         flow = Flow(NONE.target, 1, NONE.mapped, port)
         body = clerk.answer(1, encode_probe(flow, watch=True), 0)
         assert body is not None and read_report(body).problem == ""
     assert len(os.listdir("/proc/self/fd")) <= before + 8
     clerk.look(11_000_000_000)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_flood_of_questions_costs_little() -> None:
+    """Above a number a second each is answered, and nothing is done for it."""
+    told = 0
+
+    def state() -> Report:
+        nonlocal told
+        told += 1
+        return Report()
+
+    clerk = ProbeDesk("tcp", (), state)
+    for _ in range(1000):
+        body = clerk.answer(1, encode_probe(NONE, watch=False), 5)
+    assert body is not None and "too often" in read_report(body).problem
+    assert told == 32
+    body = clerk.answer(1, encode_probe(NONE, watch=False), 1_000_000_010)
+    assert body is not None and read_report(body).problem == ""
 
 
 @needs_root
