@@ -342,9 +342,9 @@ class Interceptor:
         self._kernel_dropped = dropped
         announced, answers = self.router.announced, self.router.answers
         if self.config.watches and self._watch.look(announced, answers, now_ns):
-            shown = ",".join(self.config.devices) or "any device"
+            shown = ",".join(self.config.devices) or "any"
             _log.warning(
-                "%d sessions announced, and no answer was seen on %s that passes '%s': on the "
+                "%d sessions announced, and no answer seen on device %s that passes '%s': on the "
                 "target, `ip route get CLIENT` must say that its answers come by this host; here, "
                 "`tcpdump -ni any '%s'` must show them",
                 announced, shown, self.filter_expression, self.filter_expression,

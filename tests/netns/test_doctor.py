@@ -369,7 +369,7 @@ def test_no_answer_comes_to_intercept(scenario: Scenario) -> None:
     )
     replay = scenario.start_tcpcopy(*classic(scenario))
     scenario.load("--connections 30 --requests 1")
-    told = "30 sessions announced, and no answer was seen on any device that passes"
+    told = "30 sessions announced, and no answer seen on device any that passes"
     assert wait_until(lambda: told in intercept.output(), 20), intercept.output()
     replay.stop(timeout=30)
 
