@@ -426,7 +426,7 @@ def test_without_c_the_first_client_is_probed_for(scenario: Scenario) -> None:
     scenario.start_intercept()
     replay = scenario.start_tcpcopy("-x", f"{PORT}-{lab.target.v4}:{PORT}", "-s", lab.assistant.v4)
     load = scenario.start_load("--connections 2 --requests 2 --think-ms 1000")
-    assert wait_for_log(lambda: "check" in replay.output), replay.output
+    assert wait_for_log(lambda: "doctor: " in replay.output), replay.output
     load.stop()
     replay.stop()
 
@@ -438,7 +438,7 @@ def test_counts_stay_exact(scenario: Scenario, mode: str, workers: str) -> None:
     scenario.servers()
     mapped = RANGE if mode == "classic" else ""
     with scenario.replay(mode, "--workers", workers, mapped=mapped) as replay:
-        assert wait_for_log(lambda: "check: " in replay.output), replay.output
+        assert wait_for_log(lambda: "probe: " in replay.output), replay.output
         scenario.load("--connections 20 --requests 2")
         scenario.wait_for_target(20)
     result = scenario.compare()
@@ -455,4 +455,4 @@ def test_no_check_leaves_it_out(scenario: Scenario) -> None:
     replay = scenario.start_tcpcopy("-x", f"{PORT}-{lab.target.v4}:{PORT}", "--no-check")
     time.sleep(2.5)
     replay.stop()
-    assert "check: " not in replay.output
+    assert "doctor: " not in replay.output

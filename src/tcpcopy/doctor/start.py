@@ -182,7 +182,7 @@ class StartProbe:
         if not serious(found):
             for finding in found:
                 if finding.check == "probe" and finding.level is Level.OK:
-                    _log.info("%scheck: %s", f"{why}, but now " if why else "", finding.text)
+                    _log.info("%sprobe: %s", f"{why}, but now " if why else "", finding.text)
             return
         if why:
             _log.warning("%s", why)
