@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcpcopy import process_options, recorded_options
+from tcpcopy import local_options, process_options, recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -21,6 +21,7 @@ from tcpcopy.arguments import (
     read_words,
 )
 from tcpcopy.errors import UsageError
+from tcpcopy.local_side import LocalConfig
 from tcpcopy.mapping.addresses import (
     IPV4_BYTES,
     Resolver,
@@ -82,10 +83,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
            "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
+    *local_options.local_options(_TRAFFIC),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
            "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
-           "socket mode off)",
+           "socket mode off); with --local a range that nobody has, or keep: the clients' own",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -213,6 +215,7 @@ class Options:
     show: str = ""  # "help" or "version": print that and exit; nothing else is set
     transfers: TransferTable = field(default_factory=lambda: TransferTable(()))
     intercepts: tuple[Intercept, ...] = ()  # empty: socket mode
+    local: LocalConfig | None = None  # the target is on this host
     client_pool: AddressPool | None = None
     client_addresses: tuple[str, ...] = ()  # -c as given, for reports
     localhost_replacement: bytes | None = None
@@ -258,6 +261,8 @@ class Options:
 
         What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
         """
+        if self.local is not None:
+            return False
         if self.transport == "udp":
             return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
@@ -320,13 +325,13 @@ def parse(
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
     return Options(
         transfers=transfers,
-        intercepts=intercepts,
-        client_pool=_clients(words.get("clients"), targets),
+        intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
+        local=local_options.local_config(words, transfers, transport),
+        client_pool=None if "local" in words else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),
@@ -480,8 +485,11 @@ def _transport(words: Mapping[str, Word]) -> str:
 
 
 def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
-    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
-    names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
+    if "local" in words:
+        names = dict.fromkeys(local_options.WITHOUT_EFFECT)
+    else:
+        forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+        names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
     if transport == "udp":
         names |= dict.fromkeys(_TCP_ONLY)
     if transport == "tcp":
