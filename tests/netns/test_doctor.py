@@ -107,7 +107,7 @@ def test_nothing_is_wrong(scenario: Scenario) -> None:
 def test_nothing_is_wrong_in_local_mode(scenario: Scenario) -> None:
     """Also while its device has the range of clients; a firewall that does not know it is told."""
     host = scenario.lab.online
-    words = ["--local", "-x", f"{PORT}-127.0.0.1:9090"]
+    words: list[object] = ["--local", "-x", f"{PORT}-127.0.0.1:9090"]
     assert online(scenario, words).serious == set()
     replay = scenario.start_tcpcopy(*words)
     assert online(scenario, words).serious == set()
