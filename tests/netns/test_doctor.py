@@ -106,6 +106,23 @@ def test_nothing_is_wrong(scenario: Scenario) -> None:
     assert "WARNING" not in replay.output, replay.output
 
 
+def test_nothing_is_wrong_in_local_mode(scenario: Scenario) -> None:
+    """Also while its device has the range of clients; a firewall that does not know it is told."""
+    host = scenario.lab.online
+    words: list[object] = ["--local", "-x", f"{PORT}-127.0.0.1:9090"]
+    assert online(scenario, words).serious == set()
+    replay = scenario.start_tcpcopy(*words)
+    assert online(scenario, words).serious == set()
+    replay.stop(timeout=30)
+    assert "check:" not in replay.output, replay.output
+    barred = online(scenario, words, prefix=("setpriv", "--bounding-set=-net_admin"))
+    assert "CAP_NET_ADMIN" in barred.of("privilege", "fault")[0]["text"]
+    wall(host, "inet wall", "type filter hook input priority 0; policy drop", 'iifname "lo" accept')
+    found = online(scenario, words).only("firewall", "fault")
+    mend(host, found)
+    assert online(scenario, words).serious == set()
+
+
 def test_no_privilege(scenario: Scenario) -> None:
     found = online(scenario, socket_mode(scenario), prefix=NO_RIGHTS).only("privilege", "fault")
     assert "CAP_NET_RAW is missing" in found["text"]
