@@ -76,7 +76,7 @@ def intercept_plan_of(config: InterceptConfig) -> InterceptPlan:
         port=config.port,
         buffer_bytes=config.buffer_bytes,
         peer_limit=config.peer_limit,
-        uses_tun=getattr(config, "tunnel", None) is not None,
+        uses_tun=config.tunnel is not None,
         capture_namespace=config.capture_namespace,
         listen_namespace=config.listen_namespace,
     )
