@@ -61,9 +61,9 @@ class Block:
         return []
 
 
-def blocks() -> Iterator[Block]:
+def blocks(guides: tuple[str, ...] = GUIDES) -> Iterator[Block]:
     """Every block of the guides that is typed on hosts."""
-    for guide in GUIDES:
+    for guide in guides:
         text = (ROOT / guide).read_text()
         heading = ""
         for part in re.split(r"^(## [^\n]*\n|```sh\n.*?^```$)", text, flags=re.M | re.S):
@@ -135,9 +135,15 @@ class Network:
         assert isinstance(host, Host)
         return host
 
+    def named(self, role: str) -> Host:
+        """The host that a block calls so."""
+        host = self.lab.bridge if role == CONTAINER_HOST[0] else getattr(self.lab, role)
+        assert isinstance(host, Host)
+        return host
+
     def type(self, role: str, line: str, directory: Path) -> None:
         """Type one line on a host: our commands stay, or return when they are daemons."""
-        host = self.lab.bridge if role == CONTAINER_HOST[0] else getattr(self.lab, role)
+        host = self.named(role)
         command, *words = line.split(maxsplit=1)
         if command not in MODULES:
             host.run("sh", "-c", f"cd {shlex.quote(str(directory))} && {line}")
