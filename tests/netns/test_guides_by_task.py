@@ -6,6 +6,7 @@ For every target: exactly the sessions of the online servers that were copied to
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import subprocess
@@ -35,10 +36,19 @@ from tests.netns.test_guides import (
 
 pytestmark = pytest.mark.netns
 
-GUIDES = ("docs/many-to-one.md", "docs/one-to-several.md")
+GUIDES = ("docs/many-to-one.md", "docs/one-to-several.md", "docs/cloud.md")
 # Further hosts of these guides. 10.0.0.4, elsewhere a second address of the assistant, is one.
 FURTHER = {"online2": ("10.0.0.5", 7), "target2": ("10.0.0.4", 8)}
 BLOCKS = [block for block in blocks(GUIDES) if block.words("tcpcopy")]
+# Hosts that go by another name in one of the guides.
+ALIASES = {"collector": "assistant"}
+# What a cloud lets out of each machine, the further addresses given in its console among it.
+CLOUD_ADDRESSES = {
+    "online": ("10.0.0.1", "10.0.0.11", "10.0.0.12"),
+    "target": ("10.0.0.2",),
+    "assistant": ("10.0.0.3",),
+}
+MIRROR_VNI = 7
 # The same few ports of one client to every online server: what shared targets have to survive.
 PORTS = "20000-20199"
 
@@ -70,8 +80,39 @@ class Field(Network):
         )
         return host
 
+    def become_cloud(self) -> None:
+        """From now on the switch drops IPv4 packets with a foreign source, in silence, and what
+        comes to online is mirrored to 10.0.0.3 in VXLAN, as clouds do.
+        """
+        lines = ["table netdev cloud {"]
+        for role, addresses in CLOUD_ADDRESSES.items():
+            lines += [
+                f" chain from_{role} {{",
+                f'  type filter hook ingress device "{role}" priority 0;',
+                f"  ip saddr != {{ {', '.join(addresses)} }} counter drop",
+                " }",
+            ]
+        self.lab.bridge.nft("\n".join([*lines, "}", ""]))
+        online = self.lab.online
+        online.ip(
+            f"link add mirror type vxlan id {MIRROR_VNI} remote {ADDRESSES['assistant']} "
+            "dstport 4789 nolearning dev eth0",
+            "link set mirror up",
+        )
+        online.nft(
+            'table netdev mirror {\n chain arrive {\n  type filter hook ingress device "eth0" '
+            'priority 0;\n  ip protocol tcp dup to "mirror"\n }\n}\n'
+        )
+
+    def dropped(self) -> int:
+        """Packets of online with a foreign source that the switch has dropped."""
+        chain = ("list", "chain", "netdev", "cloud", "from_online")
+        found = re.search(r"counter packets (\d+)", self.lab.bridge.run("nft", *chain))
+        assert found is not None
+        return int(found[1])
+
     def named(self, role: str) -> Host:
-        return self.further.get(role) or super().named(role)
+        return self.further.get(role) or super().named(ALIASES.get(role, role))
 
     def host_of(self, address: str) -> Host:
         for role, (own, _) in FURTHER.items():
@@ -106,10 +147,11 @@ def copyings(block: Block) -> list[Copying]:
     for role, line in block.commands:
         if line.split()[0] != "tcpcopy":
             continue
-        found = options.parse(shlex.split(line)[1:], devices=lambda: ["lo", "eth0"])
+        found = options.parse(shlex.split(line)[1:], devices=lambda: ["lo", "eth0", "mirror0"])
         assert len({t.source_port for t in found.transfers}) == 1
         own = {**ADDRESSES, **{name: address for name, (address, _) in FURTHER.items()}}
-        result.append(Copying(own[role], found))
+        source = found.transfers[0].source_address
+        result.append(Copying(format_address(source) if source else own[role], found))
     return result
 
 
@@ -178,7 +220,10 @@ def streams_of(copying: list[Copying]) -> int:
 def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
     """Each target has every session of each online server that is copied to it, and no other;
     of a tcpcopy that takes a part, some, and of these everything."""
-    played = play(Field(scenario), block, tmp_path)
+    field = Field(scenario)
+    if block.name.startswith("cloud:"):
+        field.become_cloud()
+    played = play(field, block, tmp_path)
     copying = copyings(block)
     for address, arrived in played.target.items():
         ones = [one for one in copying if goes_to(one, address)]
@@ -194,3 +239,22 @@ def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
         arrived = [stream for streams in played.target.values() for stream in streams]
         result = compare(played.online[parts[0].online], arrived)
         assert result.clean and result.exact == SAMPLED_STREAMS, result
+
+
+def test_cloud_has_no_way_for_forged_addresses(scenario: Scenario, tmp_path: Path) -> None:
+    """Classic mode word for word in the cloud of the tests above: nothing arrives, and the summary
+    says what the guide says."""
+    field = Field(scenario)
+    field.become_cloud()
+    target = scenario.serve(scenario.lab.target, port=8080)
+    scenario.serve(scenario.lab.online, port=80)
+    (block,) = [b for b in blocks(("docs/classic-mode.md",)) if "of your choice" in b.name]
+    for role, line in block.commands:
+        field.type(role, line, tmp_path)
+    scenario.load(f"--connections 5 --source {CLIENT}", to=ADDRESSES["online"], port=80)
+    tcpcopy = field.programs["tcpcopy"]
+    assert wait_until(lambda: field.dropped() >= 5, 10)
+    assert tcpcopy.stop(signal.SIGINT, 30) == 1
+    assert target.stop() == []
+    said = " ".join(tcpcopy.output().split())
+    assert "no answer of 10.0.0.2:8080 reached tcpcopy at all" in said, tcpcopy.output()
