@@ -21,7 +21,7 @@ from tcpcopy.demo.netns import Host
 from tcpcopy.demo.processes import Program
 from tcpcopy.mapping.addresses import format_address
 from tests.lab.compare import Stream, compare
-from tests.lab.scenario import Scenario, Server, wait_until
+from tests.lab.scenario import C_PROGRAMS, RELAY_PORT, Scenario, Server, wait_until
 from tests.netns.test_guides import (
     ADDRESSES,
     CLIENT,
@@ -36,10 +36,18 @@ from tests.netns.test_guides import (
 
 pytestmark = pytest.mark.netns
 
-GUIDES = ("docs/many-to-one.md", "docs/one-to-several.md", "docs/cloud.md")
+MIGRATION = "docs/migrate-from-tcpcopy.md"
+GUIDES = ("docs/many-to-one.md", "docs/one-to-several.md", "docs/cloud.md", MIGRATION)
 # Further hosts of these guides. 10.0.0.4, elsewhere a second address of the assistant, is one.
 FURTHER = {"online2": ("10.0.0.5", 7), "target2": ("10.0.0.4", 8)}
 BLOCKS = [block for block in blocks(GUIDES) if block.words("tcpcopy")]
+# How the migration guide writes the C programs.
+C_COMMANDS = {f"/usr/local/{name}/sbin/{name}": name for name in C_PROGRAMS}
+MIXED = [
+    block
+    for block in blocks((MIGRATION,))
+    if any(line.split()[0] in C_COMMANDS for _, line in block.commands)
+]
 # Hosts that go by another name in one of the guides.
 ALIASES = {"collector": "assistant"}
 # What a cloud lets out of each machine, the further addresses given in its console among it.
@@ -79,6 +87,19 @@ class Field(Network):
             "route add 192.168.7.0/24 dev eth0",
         )
         return host
+
+    def _type_c(self, role: str, words: list[str], directory: Path) -> None:
+        """Start a C program, its log in `directory`, not below the place it was built for."""
+        name = C_COMMANDS[words[0]]
+        log = directory / f"c-{name}.log"
+        command = [str(C_PROGRAMS[name]), *words[1:], "-l", str(log)]
+        program = self.named(role).start(command, name=f"c-{name}")
+        if name == "intercept":
+            program.wait_sockets(RELAY_PORT)
+        else:
+            program.wait_sockets(RELAY_PORT, "01")
+            time.sleep(0.3)  # it says nothing when capture is on
+        self.programs[f"c-{name}"] = program
 
     def become_cloud(self) -> None:
         """From now on the switch drops IPv4 packets with a foreign source, in silence, and what
@@ -121,9 +142,12 @@ class Field(Network):
         return self.lab.online if address == ADDRESSES["online"] else super().host_of(address)
 
     def type(self, role: str, line: str, directory: Path) -> None:
-        """As `Network.type`; every program is kept, also two of one kind."""
-        super().type(role, line, directory)
+        """As `Network.type`; every program is kept, also two of one kind. C programs too."""
         command = line.split(maxsplit=1)[0]
+        if command in C_COMMANDS:
+            self._type_c(role, shlex.split(line), directory)
+            return
+        super().type(role, line, directory)
         if command in MODULES:
             self.started.append((command, self.programs[command]))
 
@@ -258,3 +282,57 @@ def test_cloud_has_no_way_for_forged_addresses(scenario: Scenario, tmp_path: Pat
     assert target.stop() == []
     said = " ".join(tcpcopy.output().split())
     assert "no answer of 10.0.0.2:8080 reached tcpcopy at all" in said, tcpcopy.output()
+
+
+@pytest.mark.parametrize("block", MIXED, ids=[str(number) for number in range(len(MIXED))])
+def test_migration(scenario: Scenario, tmp_path: Path, block: Block, c_programs: object) -> None:
+    """Each step with C programs at one end, or at both: the target gets sessions of online and
+    nothing else; from our tcpcopy all of them, exactly.
+    """
+    field = Field(scenario)
+    online = scenario.serve(scenario.lab.online, port=80)
+    target = scenario.serve(scenario.lab.target, port=8080)
+    for role, line in block.commands:
+        field.type(role, line, tmp_path)
+    words = f"--connections {STREAMS} --requests 4 --source {CLIENT}"
+    scenario.load(words, to=ADDRESSES["online"], port=80)
+    wait_until(lambda: target.count() >= STREAMS, 10)
+    if "tcpcopy" in field.programs:
+        tcpcopy = field.programs["tcpcopy"]
+        assert tcpcopy.stop(signal.SIGINT) == 0, tcpcopy.output()
+        assert "classic relay" in tcpcopy.output()
+    result = compare(online.stop(), target.stop())
+    if "tcpcopy" in field.programs:
+        assert result.clean and result.exact == STREAMS, result
+    else:
+        assert not (result.corrupt or result.extra), result
+        assert result.exact > STREAMS / 2, result
+
+
+def test_intercept_is_replaced_while_tcpcopy_runs(
+    scenario: Scenario, tmp_path: Path, c_programs: object
+) -> None:
+    """Step 3 of the migration guide: the C intercept ends, ours starts with the same options;
+    tcpcopy runs on, the two speak the native relay, and sessions before and after are exact.
+    """
+    field = Field(scenario)
+    online = scenario.serve(scenario.lab.online, port=80)
+    target = scenario.serve(scenario.lab.target, port=8080)
+    step_2 = next(b for b in MIXED if b.words("tcpcopy"))
+    for role, line in step_2.commands:
+        field.type(role, line, tmp_path)
+    load = f"--connections {STREAMS} --requests 4 --source {CLIENT}"
+    scenario.load(load, to=ADDRESSES["online"], port=80)
+    assert wait_until(lambda: target.count() >= STREAMS, 10)
+    field.programs["c-intercept"].stop(signal.SIGTERM)
+    step_3 = next(b for b in blocks((MIGRATION,)) if b.words("tcpcopy") and b.words("intercept"))
+    for role, line in step_3.commands:
+        if line.startswith("intercept"):
+            field.type(role, line, tmp_path)
+    field.programs["intercept"].wait_for("connected, native relay")
+    tcpcopy = field.programs["tcpcopy"]
+    scenario.load(f"{load} --seed 7", to=ADDRESSES["online"], port=80)
+    wait_until(lambda: target.count() >= 2 * STREAMS, 10)
+    assert tcpcopy.stop(signal.SIGINT) == 0, tcpcopy.output()
+    result = compare(online.stop(), target.stop())
+    assert result.clean and result.exact == 2 * STREAMS, result

@@ -101,7 +101,7 @@ def test_command_lines_in_documents_are_understood(
         if name == "tcpcopy":
             options.parse(
                 words,
-                devices=lambda: ["lo", "eth0", "eth1"],
+                devices=lambda: ["lo", "eth0", "eth1", "mirror0"],
                 open_namespace=lambda option, _: own(option),
             )
         else:
@@ -116,6 +116,9 @@ def test_options_named_in_documents_exist(document: Path) -> None:
     # Those of the C programs' configure and of other tools are named with their tool.
     others = set(re.findall(r"configure ((?:--[\w-]+ ?)+)", document.read_text()))
     foreign = {word for words in others for word in words.split()}
+    for table in re.findall(r"^\| \w+: configure \|.*?^$", document.read_text(), re.M | re.S):
+        for cell in re.findall(r"^\| ([^|]*)\|", table, re.M):  # the first of each row
+            foreign |= {word.strip("`") for word in cell.split()}
     named = set(re.findall(r"`(--[a-z][\w-]+)", document.read_text()))
     assert named - known - foreign == set()
 
@@ -129,3 +132,13 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 250
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """Linked there, or on a page of the index that is."""
+    index = "docs/choose-a-mode.md"
+    text = (ROOT / "README.md").read_text()
+    assert index in text
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", text))
+    linked |= set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / index).read_text()))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - linked == set()
