@@ -40,7 +40,6 @@ MIGRATION = "docs/migrate-from-tcpcopy.md"
 GUIDES = ("docs/many-to-one.md", "docs/one-to-several.md", "docs/cloud.md", MIGRATION)
 # Further hosts of these guides. 10.0.0.4, elsewhere a second address of the assistant, is one.
 FURTHER = {"online2": ("10.0.0.5", 7), "target2": ("10.0.0.4", 8)}
-BLOCKS = [block for block in blocks(GUIDES) if block.words("tcpcopy")]
 # How the migration guide writes the C programs.
 C_COMMANDS = {f"/usr/local/{name}/sbin/{name}": name for name in C_PROGRAMS}
 MIXED = [
@@ -48,6 +47,7 @@ MIXED = [
     for block in blocks((MIGRATION,))
     if any(line.split()[0] in C_COMMANDS for _, line in block.commands)
 ]
+BLOCKS = [block for block in blocks(GUIDES) if block.words("tcpcopy") and block not in MIXED]
 # Hosts that go by another name in one of the guides.
 ALIASES = {"collector": "assistant"}
 # What a cloud lets out of each machine, the further addresses given in its console among it.
