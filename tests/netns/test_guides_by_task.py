@@ -284,6 +284,30 @@ def test_cloud_has_no_way_for_forged_addresses(scenario: Scenario, tmp_path: Pat
     assert "no answer of 10.0.0.2:8080 reached tcpcopy at all" in said, tcpcopy.output()
 
 
+@pytest.mark.parametrize("title", ["Every session to both", "Two targets in classic mode"])
+def test_target_that_is_down_does_not_hold_up_the_other(
+    scenario: Scenario, tmp_path: Path, title: str
+) -> None:
+    """One tcpcopy, two targets, nothing listens on one of them: the other has every session."""
+    field = Field(scenario)
+    online = scenario.serve(scenario.lab.online, port=80)
+    target = scenario.serve(scenario.lab.target, port=8080)
+    (block,) = [b for b in blocks(("docs/one-to-several.md",)) if b.name.endswith(title)]
+    for role, line in block.commands:
+        field.type(role, line, tmp_path)
+    words = f"--connections {STREAMS} --requests 4 --source {CLIENT}"
+    scenario.load(words, to=ADDRESSES["online"], port=80)
+    assert wait_until(lambda: target.count() >= STREAMS, 5)
+    tcpcopy = field.programs["tcpcopy"]
+    assert tcpcopy.stop(signal.SIGINT) == 1
+    result = compare(online.stop(), target.stop())
+    assert result.clean and result.exact == STREAMS, result
+    refused = (
+        f"LOSS {STREAMS} sessions refused by the target, others not: 10.0.0.2:8080, 10.0.0.4:8080"
+    )
+    assert refused in " ".join(tcpcopy.output().split()), tcpcopy.output()
+
+
 @pytest.mark.parametrize("block", MIXED, ids=[str(number) for number in range(len(MIXED))])
 def test_migration(scenario: Scenario, tmp_path: Path, block: Block, c_programs: object) -> None:
     """Each step with C programs at one end, or at both: the target gets sessions of online and

@@ -130,6 +130,24 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in local if not (document.parent / target).exists()] == []
 
 
+def slugs(document: Path) -> set[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_anchors_are_headings(document: Path) -> None:
+    links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", document.read_text())
+    places = [(document.parent / page if page else document, anchor) for page, anchor in links]
+    missing = [
+        f"{page.name}#{anchor}"
+        for page, anchor in places
+        if page.suffix == ".md" and anchor not in slugs(page)
+    ]
+    assert missing == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 250
 
