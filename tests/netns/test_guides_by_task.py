@@ -33,6 +33,7 @@ from tests.netns.test_guides import (
     blocks,
     is_sampled,
 )
+from tests.unit.relay import certificates
 
 pytestmark = pytest.mark.netns
 
@@ -241,9 +242,13 @@ def streams_of(copying: list[Copying]) -> int:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.name for block in BLOCKS])
-def test_guide(scenario: Scenario, tmp_path: Path, block: Block) -> None:
+def test_guide(
+    scenario: Scenario, tmp_path: Path, block: Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each target has every session of each online server that is copied to it, and no other;
     of a tcpcopy that takes a part, some, and of these everything."""
+    monkeypatch.chdir(tmp_path)
+    certificates.write_secret(tmp_path)  # a file that a block makes before it names it
     field = Field(scenario)
     if block.name.startswith("cloud:"):
         field.become_cloud()
