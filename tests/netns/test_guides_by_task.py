@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -365,3 +366,15 @@ def test_intercept_is_replaced_while_tcpcopy_runs(
     assert tcpcopy.stop(signal.SIGINT) == 0, tcpcopy.output()
     result = compare(online.stop(), target.stop())
     assert result.clean and result.exact == 2 * STREAMS, result
+
+
+def test_guides_have_blocks_to_run() -> None:
+    """A change of their form would leave nothing to run."""
+    found = Counter(block.name.partition(":")[0] for block in BLOCKS)
+    assert found == {
+        "many-to-one": 3,
+        "one-to-several": 5,
+        "cloud": 3,
+        "migrate-from-tcpcopy": 2,
+    }
+    assert len(MIXED) == 3
