@@ -264,6 +264,10 @@ def test_guide(
             assert not (result.corrupt or result.extra or result.ended_differently), result
         else:
             assert result.clean and result.exact == streams_of(copying) * len(ones), result
+        shown = {stream.peer[0].removeprefix("::ffff:") for stream in arrived}
+        for one in ones:
+            if one.found.socket_mode and one.found.client_addresses:
+                assert shown == set(one.found.client_addresses)
     parts = [one for one in copying if one.found.filter is not None]
     if parts:  # filters that share sessions out: together everything, once
         arrived = [stream for streams in played.target.values() for stream in streams]
