@@ -33,6 +33,7 @@ COMPILED_MODULES = [
     "tcpcopy.deliver.datagrams",
     "tcpcopy.deliver.link",
     "tcpcopy.deliver.raw",
+    "tcpcopy.deliver.tun",
     "tcpcopy.engine.captured",
     "tcpcopy.engine.chunk",
     "tcpcopy.engine.client",

@@ -21,13 +21,14 @@ from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
+from tcpcopy.local_options import check_targets
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
 from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, LINK, SOCKET, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -94,7 +95,12 @@ def check_networks(options: Options) -> None:
     capture, send = options.capture_namespace, options.send_namespace
     sender = None if same(capture, send) else is_local_in(send)
     option_table.check_host(options, is_local_in(capture), sender)
-    if options.recorded is None or not options.socket_mode:
+    if options.local is not None:
+        online_is_here = sender is None and (options.recorded is None or options.recorded.is_live)
+        check_targets(
+            options.local, options.transfers, sender or is_local_in(capture), online_is_here
+        )
+    if options.recorded is None or not (options.socket_mode or options.local is not None):
         with inside(capture):
             check_privilege()
 
@@ -155,6 +161,8 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         _log.warning("capture: %s", warning)
     if options.without_effect:
         why = "classic mode only, which -s turns on" if options.transport == "tcp" else "with UDP"
+        if options.local is not None:
+            why = "with --local"
         _log.warning("no effect: %s (%s)", ", ".join(options.without_effect), why)
     with inside(options.capture_namespace):
         pairs = overlapping(options.devices)
@@ -291,6 +299,7 @@ def copier_config(
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
+        local=options.local,
         relay=options.relay,
         relay_names={format_address(i.address): i.host for i in options.intercepts},
         pool=options.client_pool,
@@ -326,15 +335,19 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         for transfer in options.transfers
     )
     pool = options.client_pool
+    if options.local is not None and not options.local.keeps:
+        pool = options.local.pool
     classic = LINK if options.output_device else CLASSIC
+    forging = classic if options.local is None else LOCAL
     return Context(
-        mode=SOCKET if options.socket_mode else classic,
+        mode=SOCKET if options.socket_mode else forging,
         transfers=transfers,
         intercepts=tuple(
             f"{format_address(intercept.address)}:{intercept.port}"
             for intercept in options.intercepts
         ),
-        client_addresses=options.client_addresses,
+        client_addresses=options.client_addresses or local_ranges(options),
+        local_device=options.local.device.replace("%d", "*") if options.local is not None else "",
         client_pool_size=len(pool) if pool is not None else 0,
         example_client=format_address(pool[0]) if pool is not None and len(pool) else "",
         devices=options.devices,
@@ -354,6 +367,11 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         is_compiled=build_kind() == "compiled",
         transport=options.transport,
     )
+
+
+def local_ranges(options: Options) -> tuple[str, ...]:
+    """The ranges that --local takes by itself; none in other modes."""
+    return tuple(map(str, options.local.networks)) if options.local is not None else ()
 
 
 def pacing_text(options: Options) -> str:
@@ -383,6 +401,8 @@ def _describe(options: Options) -> str:
     mode = "socket mode" if options.socket_mode else "classic mode"
     if options.transport == "udp" and not options.socket_mode:
         mode = "packets with client addresses"
+    if options.local is not None:
+        mode = "local mode"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
     shown = ", ".join(str(transfer) for transfer in options.transfers)

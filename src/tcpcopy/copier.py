@@ -25,6 +25,7 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
+from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
@@ -68,6 +69,7 @@ class CopierConfig:
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
     lonely: bool = False
+    local: LocalConfig | None = None  # local mode
     relay: RelayTerms = field(default_factory=RelayTerms)
     relay_names: Mapping[str, str] = field(default_factory=dict)  # address of -s: name given
     pool: AddressPool | None = None
@@ -100,6 +102,9 @@ class Copier:
         self.config = config
         self.rings = list(rings)
         self.sender: RawSender | LinkSender | None = None
+        self.local: LocalSide | None = None
+        if config.local is not None:
+            self.local = LocalSide(config.local, config.transfers, config.share, config.engine.mtu)
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
         self.player: Player | None = None
@@ -132,19 +137,14 @@ class Copier:
         sampler = None
         if config.percentage < 100 or config.gradual:
             sampler = Sampler(config.percentage, config.gradual, start_ns=time.monotonic_ns())
-        if config.intercepts:
+        if config.intercepts or self.local is not None:
             opener = Opener(
                 config.engine,
                 context,
                 transfers=config.transfers,
-                identities=Allocator(
-                    config.pool,
-                    config.localhost_replacement,
-                    config.factor,
-                    config.copies,
-                    shift=config.port_shift,
-                    share=config.share,
-                ),
+                identities=self._allocator(config.pool)
+                if self.local is None
+                else self.local.identities(self._allocator),
                 sampling=sampler,
                 copies=config.copies,
             )
@@ -169,6 +169,18 @@ class Copier:
                 context.turn_rate = self._rate
         return Engine(config.engine, context, opener, on_bug=_log_bug)
 
+    def _allocator(self, pool: AddressPool | None) -> Allocator:
+        config = self.config
+        return Allocator(
+            pool,
+            config.localhost_replacement,
+            config.factor,
+            config.copies,
+            shift=config.port_shift,
+            # In local mode each worker has addresses of its own.
+            share=config.share if self.local is None else ALONE,
+        )
+
     def _make_udp(self) -> UdpSide | None:
         config = self.config
         if config.udp is None:
@@ -185,6 +197,7 @@ class Copier:
             share=config.share,
             mtu=config.engine.mtu,
             on_bug=_log_bug,
+            local=self.local,
         )
 
     def _on_transport(self, client: KernelClient) -> None:
@@ -204,7 +217,12 @@ class Copier:
         program = filter_program(config) if not self.rings else b""
         if config.recorded is not None:
             self.player = self.loop.player = self._open_recorded(config.recorded)
-        if config.intercepts:
+        if self.local is not None:
+            self.local.open()
+            self._batch.sink = self.local.sender
+            self._batch.largest = self.local.largest
+            self.loop.add_tun(self.local.device)
+        elif config.intercepts:
             self._open_classic()
         elif self.transport is not None:
             self.loop.add_transport(self.transport)
@@ -244,7 +262,7 @@ class Copier:
                 self.udp.engine,
                 self.loop.handler,
                 fast=recorded.fast,
-                hears_answers=self.udp.sockets is not None,
+                hears_answers=self.udp.hears_answers,
             )
         feed = open_feed((port for _, port in sources), expression)
         player = Player(
@@ -328,6 +346,8 @@ class Copier:
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
+        if self.local is not None:
+            self.local.look()
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
@@ -409,6 +429,8 @@ class Copier:
             self.transport.close_all()
         if self.sender is not None:
             self.sender.close()
+        if self.local is not None:
+            self.local.close()
         if self.udp is not None:
             self.udp.close()
 
@@ -445,6 +467,8 @@ class Copier:
         )
         if self.sender is not None:
             snapshot.send_errors = dict(self.sender.errors)
+        if self.local is not None:
+            snapshot.send_errors = dict(self.local.errors)
         if self.transport is not None:
             snapshot.send_errors = dict(self.transport.errors)
         for ring in self.rings:

@@ -2,6 +2,7 @@ import cython
 
 from tcpcopy.capture.backlog cimport Backlog
 from tcpcopy.capture.ring cimport Ring
+from tcpcopy.deliver.tun cimport TunDevice
 from tcpcopy.engine.engine cimport Engine
 from tcpcopy.packet.batch cimport PacketBatch
 from tcpcopy.packet.handler cimport PacketHandler
@@ -31,6 +32,8 @@ cdef class Loop:
     cdef public object relay
     cdef public list rings
     cdef public object transport
+    cdef public TunDevice tun
+    cdef public Py_ssize_t tun_place
     cdef public object udp
     cdef public Waiter waiter
 
@@ -53,6 +56,10 @@ cdef class Loop:
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )
     cdef Py_ssize_t _take_answers(self, object relay, long long now_ns) except -1
+    @cython.locals(
+        timestamp_ns=cython.longlong, answers=PacketHandler, taken=cython.Py_ssize_t
+    )
+    cdef Py_ssize_t _take_local_answers(self, TunDevice tun, long long now_ns) except -1
     @cython.locals(
         backlog=Backlog,
         handled=cython.Py_ssize_t,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tcpcopy.capture.backlog import Backlog
 from tcpcopy.capture.ring import Ring
+from tcpcopy.deliver.tun import TunDevice
 from tcpcopy.engine.engine import Engine
 from tcpcopy.packet.batch import PacketBatch
 from tcpcopy.packet.handler import PacketHandler
@@ -51,6 +52,8 @@ class Loop:
         "relay",  # None: none
         "rings",
         "transport",  # of socket mode, else None
+        "tun",  # brings answers in local mode, else None
+        "tun_place",  # in `waiter`; -1: not waited for
         "udp",  # the UDP half, None: none
         "waiter",
     )
@@ -77,6 +80,8 @@ class Loop:
         self.relay: RelayClient | None = None
         self.rings: list[Ring] = []
         self.transport: SocketTransport | None = None
+        self.tun: TunDevice | None = None
+        self.tun_place = -1
         self.udp: UdpSide | None = None
         self.waiter = Waiter()
 
@@ -91,6 +96,11 @@ class Loop:
         """Serve its sockets."""
         self.transport = transport
         self.waiter.add(transport.fileno())
+
+    def add_tun(self, tun: TunDevice) -> None:
+        """Take answers from it."""
+        self.tun = tun
+        self.tun_place = self.waiter.add(tun.fileno())
 
     def add_udp(self, udp: UdpSide) -> None:
         """Drive it as well; packets come to it by `handler`."""
@@ -158,6 +168,8 @@ class Loop:
         relay: Any = self.relay
         if relay is not None:
             handled += self._take_answers(relay, now_ns)
+        if self.tun is not None:
+            handled += self._take_local_answers(self.tun, now_ns)
         handled += self._capture()
         if self.transport is not None:
             handled += self.transport.service(now_ns)
@@ -216,6 +228,16 @@ class Loop:
             records = relay.service(now_ns, timestamp_ns)
             total += records
         return total
+
+    def _take_local_answers(self, tun: TunDevice, now_ns: int) -> int:
+        """Take what came out of the device."""
+        timestamp_ns = now_ns + self.engine.clock_offset_ns
+        answers: PacketHandler = self.engine.answers
+        taken = tun.drain(answers, _RELAY_LIMIT, timestamp_ns)
+        if tun.failed and self.tun_place >= 0:
+            self.waiter.remove(self.tun_place)  # it would be ready for ever
+            self.tun_place = -1
+        return taken
 
     def _capture(self) -> int:
         """Take captured packets; what one turn should not work on is moved to the backlog."""

@@ -6,13 +6,12 @@ The table feeds the parser, `--help` and the documentation.
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tcpcopy import recorded_options
+from tcpcopy import local_options, recorded_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -24,6 +23,7 @@ from tcpcopy.arguments import (
     refuse_same_files,
 )
 from tcpcopy.errors import UsageError
+from tcpcopy.local_side import LocalConfig
 from tcpcopy.mapping.addresses import (
     IPV4_BYTES,
     Resolver,
@@ -42,6 +42,7 @@ from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.recorded.player import RecordedConfig
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay_options import relay_options, relay_terms
+from tcpcopy.worker_options import MAX_WORKERS, workers
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -50,8 +51,6 @@ _MONTH_SECONDS: Final = 30 * 86400
 _KEEPALIVE_MORE_NS: Final = 120 * NS_PER_SECOND  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
-_MAX_WORKERS: Final = 64
-_WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
@@ -87,10 +86,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "the assistant hosts where intercept runs, as host[:port]; without it tcpcopy connects "
            "to the target itself (socket mode); with UDP alone nothing has to run there",
            "HOST,...", repeats=True),
+    *local_options.local_options(_TRAFFIC),
     Option("clients", "-c", "--client-addresses", _TRAFFIC,
            "client addresses shown to the target: addresses, a network as 62.135.200.x or in CIDR; "
            "in socket mode addresses of this host to connect from (with UDP alone, -c turns "
-           "socket mode off)",
+           "socket mode off); with --local a range that nobody has, or keep: the clients' own",
            "ADDRESS,...", repeats=True),
     Option("localhost", "-H", "--localhost-address", _TRAFFIC,
            "address shown to the target for clients on 127.0.0.0/8 and ::1", "ADDRESS"),
@@ -169,7 +169,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "given",
         "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
     Option("workers", "", "--workers", _PROCESS,
-           f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
+           f"processes that share the work, 1 to {MAX_WORKERS} (default 1); auto: as many as "
            "there are CPUs; they share -m and -B, too", "NUM|auto"),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
@@ -217,6 +217,7 @@ class Options:
     show: str = ""  # "help" or "version": print that and exit; nothing else is set
     transfers: TransferTable = field(default_factory=lambda: TransferTable(()))
     intercepts: tuple[Intercept, ...] = ()  # empty: socket mode
+    local: LocalConfig | None = None  # the target is on this host
     client_pool: AddressPool | None = None
     client_addresses: tuple[str, ...] = ()  # -c as given, for reports
     localhost_replacement: bytes | None = None
@@ -261,6 +262,8 @@ class Options:
 
         What turns it off is -s; with UDP alone, which needs no intercept, -c and -o as well.
         """
+        if self.local is not None:
+            return False
         if self.transport == "udp":
             return not (self.intercepts or self.client_pool is not None or self.output_device)
         return not self.intercepts
@@ -322,14 +325,14 @@ def parse(
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
-    intercepts = _intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve)
     transport = _transport(words)
     recorded_options.refuse_rate_of_udp(words, transport)
     refuse_same_files(words, ("log", "json", "pid_file"))
     return Options(
         transfers=transfers,
-        intercepts=intercepts,
-        client_pool=_clients(words.get("clients"), targets),
+        intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
+        local=local_options.local_config(words, transfers, transport),
+        client_pool=None if "local" in words else _clients(words.get("clients"), targets),
         client_addresses=_items(words.get("clients")),
         localhost_replacement=_localhost(words.get("localhost"), targets),
         copies=_given(numbers, "copies"),
@@ -352,7 +355,7 @@ def parse(
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         relay=_relay(words, transfers, transport),
-        workers=_workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
+        workers=workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
         pid_file=file_to_write(words.get("pid_file")),
@@ -484,8 +487,11 @@ def _transport(words: Mapping[str, Word]) -> str:
 
 
 def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
-    forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
-    names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
+    if "local" in words:
+        names = dict.fromkeys(local_options.WITHOUT_EFFECT)
+    else:
+        forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
+        names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
     if transport == "udp":
         names |= dict.fromkeys(_TCP_ONLY)
     if transport == "tcp":
@@ -549,32 +555,6 @@ def _places(
         "promiscuous": _promiscuous(words, captured),
         "output_device": output_device,
     }
-
-
-def _workers(word: Word | None, memory_bytes: int, recorded: RecordedConfig | None) -> int:
-    if word is None:
-        return 1
-    if recorded is not None and word.value not in ("auto", "1"):
-        word.refuse("files are replayed by one process", "leave it out")
-    if word.value == "auto":
-        if recorded is not None:
-            return 1
-        wanted = len(os.sched_getaffinity(0))
-        return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
-    hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"
-    text = word.value
-    if not (text.isascii() and text.isdigit()):
-        word.refuse("is neither a whole number nor auto", hint)
-    if len(text) > 10 or not 1 <= int(text) <= _MAX_WORKERS:
-        word.refuse("is out of range", hint)
-    workers = int(text)
-    if workers > 1 and memory_bytes < workers * _WORKER_BYTES:
-        least = workers * _WORKER_BYTES // MIB
-        word.refuse(
-            f"workers share {memory_bytes // MIB} MiB of memory (-m), which is too little",
-            f"give -m {least}, or fewer workers",
-        )
-    return workers
 
 
 def _output_device(words: Mapping[str, Word], devices: Callable[[], Iterable[str]]) -> str:

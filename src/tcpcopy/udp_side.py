@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from tcpcopy.deliver.datagrams import DatagramSockets
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
+from tcpcopy.deliver.tun import TunDatagrams
+from tcpcopy.engine.answered import AnsweredOutput, DatagramAnswers
 from tcpcopy.engine.datagram import DatagramConfig, DatagramEngine
 from tcpcopy.engine.flow import DatagramCounts
 from tcpcopy.engine.forged import LEAST_CAPACITY, PacketOutput
+from tcpcopy.local_side import ALONE, LocalSide
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.sampling import Sampler
@@ -25,6 +28,7 @@ from tcpcopy.report.counters import Snapshot
 
 # At the end of a file, after what went or came last: more answers than one may be on their way.
 _QUIET_NS = 100_000_000
+_LARGEST_PACKET = 65_535
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 
 
@@ -60,28 +64,40 @@ class UdpSide:
         share: tuple[int, int],
         mtu: int,
         on_bug: Callable[[str], object],
+        local: LocalSide | None = None,
     ) -> None:
         """Nothing is opened yet."""
         self.counts = DatagramCounts()
         self.sockets: DatagramSockets | None = None
         self.packets: PacketOutput | None = None
-        self.sender: RawSender | LinkSender | None = None
+        self.sender: RawSender | LinkSender | TunDatagrams | None = None
+        self._local = local
         self._transfers = transfers
+        if local is not None:
+            # Whole datagrams: a later fragment has no port by which its way back could be known.
+            mtu = _LARGEST_PACKET
         self._mtu = mtu
         output: DatagramSockets | PacketOutput
         if config.forges:
-            identities = Allocator(
-                pool,
-                localhost_replacement,
-                factor,
-                config.engine.copies,
-                # A client that speaks again after a silence is to look the same.
-                0,
-                shift=config.port_shift,
-                share=share,
-            )
+
+            def allocator(pool: AddressPool | None) -> Allocator:
+                return Allocator(
+                    pool,
+                    localhost_replacement,
+                    factor,
+                    config.engine.copies,
+                    # A client that speaks again after a silence is to look the same.
+                    0,
+                    shift=config.port_shift,
+                    share=share if local is None else ALONE,
+                )
+
             batch = PacketBatch(_NoSink(), LEAST_CAPACITY, mtu)
-            output = self.packets = PacketOutput(batch, self.counts, identities, mtu)
+            if local is None:
+                self.packets = PacketOutput(batch, self.counts, allocator(pool), mtu)
+            else:
+                self.packets = AnsweredOutput(batch, self.counts, local.identities(allocator), mtu)
+            output = self.packets
         else:
             output = self.sockets = DatagramSockets(self.counts, self._on_answer, local_addresses)
         self._output = output
@@ -102,12 +118,25 @@ class UdpSide:
         """Open what sends packets. Raises: UsageError, OSError (PermissionError)."""
         if self.packets is None:
             return
-        if output_device:
+        if self._local is not None:
+            self.sender = self._open_local(self._local)
+        elif output_device:
             self.sender = LinkSender(output_device, self._transfers, None, mtu=self._mtu)
         else:
             self.sender = RawSender()
         self.sender.failures = self.packets.failures
         self.packets.batch.sink = self.sender
+
+    def _open_local(self, local: LocalSide) -> RawSender | TunDatagrams:
+        assert isinstance(self.packets, AnsweredOutput)
+        answers = DatagramAnswers(self.packets, self.counts, self.engine.answered)
+        local.device.others = answers
+        return TunDatagrams(local.device) if local.sends_by_device else RawSender()
+
+    @property
+    def hears_answers(self) -> bool:
+        """Whether what the target answers comes here."""
+        return self.sockets is not None or self._local is not None
 
     def fileno(self) -> int:
         """What polls readable when the target has answered; -1: nothing does."""

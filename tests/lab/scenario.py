@@ -28,7 +28,9 @@ from tests.lab.compare import Comparison, Stream, compare, load
 ROOT = Path(__file__).resolve().parents[2]
 PORT = 8080
 RELAY_PORT = 36524
+LOCAL_PORT = 8081  # of the target on 127.0.0.1 of the online host
 MODES = ("socket", "classic")
+ALL_MODES = (*MODES, "local")
 
 # The C programs, for the tests that put one of them on the other end of the relay.
 C_PROGRAMS = {
@@ -132,8 +134,16 @@ class Replay:
 class Scenario:
     """Servers, load and replay in one lab; what was started is ended with the lab."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, one_host: bool = False) -> None:
+        """`one_host`: the target is a server on 127.0.0.1 of the online host (local mode).
+
+        That host checks where packets come from, as strictly as it can.
+        """
         self.lab = lab
+        self.one_host = one_host
+        if one_host:
+            names = ("all", "default", "lo", "eth0")
+            lab.online.sysctl({f"net/ipv4/conf/{name}/rp_filter": "1" for name in names})
         self.environment = environment()
         self.online: list[Server] = []
         self.target: list[Server] = []
@@ -148,10 +158,15 @@ class Scenario:
     def serve(self, host: Host, *arguments: object, port: int = PORT) -> Server:
         """Start a framed server (`server._parser` has its options) on `host`."""
         records = self._path(f"{host.role}.jsonl")
+        where = host
+        if self.one_host and host is self.lab.target:
+            where = self.lab.online
+            port = LOCAL_PORT
+            arguments = (*arguments, "--address 127.0.0.1")
         command = python(
             "tests.lab.server", "--port", port, "--records", records, *_words(arguments)
         )
-        program = host.start(command, name="server", env=self.environment)
+        program = where.start(command, name="server", env=self.environment)
         program.wait_for(r"^ready")
         server = Server(program, records)
         (self.online if host is self.lab.online else self.target).append(server)
@@ -253,7 +268,8 @@ class Scenario:
     ) -> Iterator[Replay]:
         """Replay online's traffic to the target within the `with` block; stop at its end.
 
-        `mode` is "socket" or "classic". `mapped`: in classic mode, give `-c` this network.
+        `mode` is "socket", "classic" or "local", the latter with the device on the target where
+        that is a host of its own. `mapped`: except in socket mode, give `-c` this network.
         `transfer`: instead of the usual `-x`. Programs in C where asked for. `host` and `prefix`:
         as `start_tcpcopy` has them.
         """
@@ -265,6 +281,14 @@ class Scenario:
             command += ["-s", self.lab.assistant.v4]
             if mapped:  # the C program knows no other way to name a network
                 command += ["-c", mapped.replace(".0/24", ".x") if c_tcpcopy else mapped]
+        elif mode == "local":
+            command.append("--local")
+            if self.one_host:
+                command[1] = transfer or f"{PORT}-127.0.0.1:{LOCAL_PORT}"
+            else:
+                command += ["--send-netns", self.lab.target.namespace]
+            if mapped:
+                command += ["-c", mapped]
         elif mode != "socket":
             raise ValueError(f"no such mode: {mode}")
         replay = self.start_tcpcopy(*command, *arguments, c=c_tcpcopy, host=host, prefix=prefix)
@@ -286,6 +310,14 @@ class Scenario:
 
     def compare(self, *, copies: int = 1) -> Comparison:
         """Stop the servers and compare all that was recorded at online and at the target."""
+        if self.one_host:  # where the target may have read the last end before online has
+            seen = [-1, 0]
+
+            def is_quiet() -> bool:
+                seen.append(sum(server.count() for server in self.online))
+                return seen[-1] == seen[-2]
+
+            wait_until(is_quiet, 10, 0.2)
         online = [stream for server in self.online for stream in server.stop()]
         target = [stream for server in self.target for stream in server.stop()]
         return compare(online, target, copies=copies)

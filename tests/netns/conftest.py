@@ -48,9 +48,11 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 @pytest.fixture
-def scenario(lab: Lab) -> Scenario:
-    """Servers, load, replay and comparison in `lab`."""
-    return Scenario(lab)
+def scenario(lab: Lab, request: pytest.FixtureRequest) -> Scenario:
+    """Servers, load, replay and comparison in `lab`; in the mode `local` on one host."""
+    callspec = getattr(request.node, "callspec", None)
+    mode = callspec.params.get("mode") if callspec is not None else ""
+    return Scenario(lab, one_host=mode == "local")
 
 
 @pytest.fixture

@@ -19,14 +19,18 @@ from tests.lab.real.memcached import Memcached, client_command
 from tests.lab.real.nginx import MEBIBYTE, Nginx, wrk_script
 from tests.lab.real.redis import Redis
 from tests.lab.real.service import RealServers, check_report, find_program, real_servers
-from tests.lab.scenario import MODES, PORT, Scenario
+from tests.lab.scenario import ALL_MODES, PORT, Scenario
 
-pytestmark = [pytest.mark.netns, pytest.mark.parametrize("mode", MODES)]
+pytestmark = [pytest.mark.netns, pytest.mark.parametrize("mode", ALL_MODES)]
 
 
 @pytest.fixture
 def real(scenario: Scenario) -> Iterator[RealServers]:
-    """Pairs of real servers in `lab`."""
+    """Pairs of real servers in `lab`, each on a host of its own: both want the same port."""
+    if scenario.one_host:  # the device of local mode is then on the target
+        scenario.one_host = False
+        names = ("all", "default", "lo", "eth0")
+        scenario.lab.target.sysctl({f"net/ipv4/conf/{name}/rp_filter": "1" for name in names})
     with real_servers(scenario) as real:
         yield real
 

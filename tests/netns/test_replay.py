@@ -1,7 +1,7 @@
 """Replay on whole hosts: what online's application read, the target's application reads.
 
-Each scenario runs in socket mode and in classic mode, with the framed server that records a hash
-of every stream.
+Each scenario runs in each mode, with the framed server that records a hash of every stream. In
+local mode the target is a second server of the online host.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.lab.scenario import Replay, Scenario
+from tests.lab.scenario import ALL_MODES, Replay, Scenario
 from tests.lab.script import sent
 
 pytestmark = pytest.mark.netns
@@ -50,7 +50,7 @@ def check(scenario: Scenario, replay: Replay, streams: int, *, copies: int = 1) 
     assert report["sessions"]["replayed"] == streams * copies, report["sessions"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("name", LOADS)
 def test_every_stream_arrives(scenario: Scenario, mode: str, name: str) -> None:
     """The plain scenarios, on a network without faults."""
@@ -62,7 +62,7 @@ def test_every_stream_arrives(scenario: Scenario, mode: str, name: str) -> None:
     check(scenario, replay, streams)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_connections_without_a_byte(scenario: Scenario, mode: str) -> None:
     """A client that connects and closes is replayed as just that."""
     scenario.servers()
@@ -73,7 +73,7 @@ def test_connections_without_a_byte(scenario: Scenario, mode: str) -> None:
     assert replay.report["sessions"]["replayed"] == 10
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_short_connections_at_full_speed(scenario: Scenario, mode: str) -> None:
     """20,000 connections of one request each, as fast as the client can."""
     scenario.servers()
@@ -83,7 +83,7 @@ def test_short_connections_at_full_speed(scenario: Scenario, mode: str) -> None:
     check(scenario, replay, 20000)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("greeting", [False, True], ids=["client first", "server first"])
 def test_pure_acknowledgements_are_captured_where_they_matter(
     scenario: Scenario, mode: str, greeting: bool
@@ -102,7 +102,7 @@ def test_pure_acknowledgements_are_captured_where_they_matter(
     assert (captured >= 1600 * 6) if greeting else (captured <= 100 * 12 + 1500 * 5)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_ten_thousand_open_at_once(scenario: Scenario, mode: str) -> None:
     """10,000 connections opened, held, and used while all are open."""
     scenario.servers()
@@ -119,7 +119,7 @@ def test_ten_thousand_open_at_once(scenario: Scenario, mode: str) -> None:
     assert replay.report["sessions"]["peak"] >= 9000
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_picked_up_in_mid_stream(scenario: Scenario, mode: str) -> None:
     """Connections opened before tcpcopy starts: all requests from then on arrive."""
     words = "--connections 20 --requests 6 --pause-after 2"
@@ -136,7 +136,7 @@ def test_picked_up_in_mid_stream(scenario: Scenario, mode: str) -> None:
     assert replay.exit_code == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_full_sessions_only(scenario: Scenario, mode: str) -> None:
     """-O: what began before the capture is left out and counted so."""
     scenario.servers()
@@ -151,7 +151,7 @@ def test_full_sessions_only(scenario: Scenario, mode: str) -> None:
     assert replay.report["sessions"]["outcomes"]["skipped_partial"] == 5
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_target_slower_than_online(scenario: Scenario, mode: str) -> None:
     """A target that takes 50 ms longer for each answer gets every request, after its answer."""
     scenario.servers(target=("--delay-ms 50",))
@@ -163,7 +163,7 @@ def test_target_slower_than_online(scenario: Scenario, mode: str) -> None:
     check(scenario, replay, 50)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("extra", [-150, 37, 5000])
 def test_target_answers_more_or_less(scenario: Scenario, mode: str, extra: int) -> None:
     """Answers of another length at a slower target: still one request after one answer."""
@@ -176,7 +176,7 @@ def test_target_answers_more_or_less(scenario: Scenario, mode: str, extra: int) 
     check(scenario, replay, 20)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_pacing_keeps_think_times(scenario: Scenario, mode: str) -> None:
     """Gaps between a connection's requests: p50 within 0.5 ms of online's, p99 within 5 ms."""
     scenario.servers("--kernel-times")

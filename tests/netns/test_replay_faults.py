@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.lab.scenario import Scenario
-from tests.netns.test_replay import MODES, check
+from tests.lab.scenario import ALL_MODES, Scenario
+from tests.netns.test_replay import check
 
 pytestmark = pytest.mark.netns
 LOAD = "--connections 100 --requests 5 --request-bytes 50-3000 --answer-bytes 100-8000"
@@ -67,7 +67,7 @@ def test_colliding_ports(scenario: Scenario) -> None:
     check(scenario, replay, 400)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("end", ["rst", "server"])
 def test_port_used_again_at_once(scenario: Scenario, mode: str, end: str) -> None:
     """A client that uses its port again while the replay of the old connection still runs."""
@@ -83,7 +83,7 @@ def test_port_used_again_at_once(scenario: Scenario, mode: str, end: str) -> Non
     check(scenario, replay, opened)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_copies(scenario: Scenario, mode: str) -> None:
     """-n 3: three times the sessions, none lost."""
     scenario.servers()
@@ -93,7 +93,7 @@ def test_copies(scenario: Scenario, mode: str) -> None:
     check(scenario, replay, 200, copies=3)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_percentage(scenario: Scenario, mode: str) -> None:
     """-r 30: about 30 % of the sessions, the others counted as left out."""
     scenario.servers()
@@ -110,7 +110,7 @@ def test_percentage(scenario: Scenario, mode: str) -> None:
 # Targets that misbehave.
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_target_refuses_then_comes_up(scenario: Scenario, mode: str) -> None:
     """A target that is down at first: refused, and said so; sessions after that are exact."""
     scenario.serve(scenario.lab.online)
@@ -129,7 +129,7 @@ def test_target_refuses_then_comes_up(scenario: Scenario, mode: str) -> None:
     assert "refused by the target" in replay.output
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_target_restarted(scenario: Scenario, mode: str) -> None:
     """The target's server dies in the middle: each session has one true outcome, new ones go."""
     _, target = scenario.servers()
@@ -146,7 +146,7 @@ def test_target_restarted(scenario: Scenario, mode: str) -> None:
     assert outcomes["reset"] + outcomes["closed_early"] + outcomes["refused"] == 20, outcomes
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize(
     ("misbehaviour", "expected"),
     [("--reset-after 2", {"reset"}), ("--close-early 150", {"closed_early", "reset"})],
@@ -164,7 +164,7 @@ def test_target_ends_connections(
     assert replay.exit_code == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_target_never_answers(scenario: Scenario, mode: str) -> None:
     """-t bounds the wait; the outcome is a time-out."""
     scenario.servers(target=("--never-answer",))

@@ -249,3 +249,9 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 def _index(attributes: dict[int, bytes], kind: int) -> int:
     raw = attributes.get(kind, b"")
     return int(struct.unpack("=i", raw)[0]) if len(raw) == 4 else 0
+
+
+# For the modules that change something: the same framing, other messages.
+attribute = _attribute
+attributes = _attributes
+request = _request

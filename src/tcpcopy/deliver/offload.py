@@ -50,13 +50,18 @@ def _segments(device: str) -> bool:
     return value[1] != 0
 
 
-def cutting_header(is_v4: bool, header_bytes: int, segment_size: int) -> bytes:
-    """Return the header before a frame to be cut: `header_bytes` are its IP and TCP headers."""
+def cutting_header(
+    is_v4: bool, header_bytes: int, segment_size: int, link_bytes: int = _ETHERNET_BYTES
+) -> bytes:
+    """Return the header before a frame to be cut: `header_bytes` are its IP and TCP headers.
+
+    `link_bytes`: what stands before these.
+    """
     return _HEADER.pack(
         _NEEDS_CHECKSUM,
         _TCP_IPV4 if is_v4 else _TCP_IPV6,
-        _ETHERNET_BYTES + header_bytes,
+        link_bytes + header_bytes,
         segment_size,
-        _ETHERNET_BYTES + (20 if is_v4 else 40),
+        link_bytes + (20 if is_v4 else 40),
         _CHECKSUM_AT,
     )

@@ -194,9 +194,12 @@ class FlowTable:
         if self._of_answers:
             if session.answer_addresses != key.addresses or session.answer_ports != key.ports:
                 return False
-            if key.wide is None or session.captured_wide is None:  # both are of one family
-                return key.wide is None and session.captured_wide is None
+            if key.wide is None and session.captured_wide is None:
+                return True
+            # IPv6 on one side at least, and not always on both: -c may be of the target's family.
             client: TcpClient = session.replayed  # type: ignore[assignment]
+            if key.wide is None:
+                return len(client.address) == 4
             return key.wide == client.target_address + client.address + number_bytes(key.ports)
         if session.captured_addresses != key.addresses or session.captured_ports != key.ports:
             return False

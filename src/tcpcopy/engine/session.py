@@ -291,7 +291,8 @@ class Session(PacedHalf):
 
     def mapped_client(self) -> tuple[bytes, int]:
         """Address and port as the target sees them; only where they were handed out to it."""
-        if self.captured_wide is None:
+        target: Any = self.target
+        if self.captured_wide is None and len(target.target_address) == 4:
             return (self.answer_addresses & _MASK).to_bytes(4, "big"), self.mapped_port
         half: Any = self.replayed
         return half.address, self.mapped_port

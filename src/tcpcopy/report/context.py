@@ -38,6 +38,7 @@ class Context:
     client_pool_size: int = 0  # addresses in -c; 0: the clients' own
     ports_per_address: int = 64512  # that a mapped address has to give
     example_client: str = ""  # an address that the target sees as a client
+    local_device: str = ""  # of --local; tcpcopy* when it is the first that is free
     devices: tuple[str, ...] = ()  # -i; empty: all
     files: tuple[str, ...] = ()  # -i, when it names files
     passes: int = 1  # -T
@@ -54,6 +55,11 @@ class Context:
     version: str = ""
     is_compiled: bool = False
     transport: str = "tcp"  # tcp, udp or both
+
+    @property
+    def hears_answers(self) -> bool:
+        """Whether answers to UDP datagrams come to tcpcopy."""
+        return self.mode in (SOCKET, LOCAL)
 
     @property
     def needs_intercept(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcpcopy.report import remedies, udp
-from tcpcopy.report.context import SOCKET, Context
+from tcpcopy.report.context import LOCAL, SOCKET, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.text import byte_size, number, plural
@@ -211,6 +211,8 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
         text = f"{who} without an answer to the connect: {where} cannot be reached"
         if context.mode == SOCKET:
             return text, remedies.reach_socket(context)
+        if context.mode == LOCAL:
+            return text, remedies.handshake_local(context)
         return text, (*remedies.listening(context), *remedies.overload(context))
     if snapshot.has_connected or snapshot.answers_received:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"

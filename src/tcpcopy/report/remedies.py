@@ -65,6 +65,21 @@ def reach_socket(context: Context) -> tuple[str, ...]:
     )
 
 
+def handshake_local(context: Context) -> tuple[str, ...]:
+    """For a server of this host that does not answer through the device."""
+    transfer = first_transfer(context)
+    device = context.local_device or "tcpcopy*"
+    return (
+        f"on this host: ss -ltn 'sport = :{transfer.target_port}' must show a server listening on"
+        f" {transfer.target_address} or on all addresses{others(context)}; one whose queue"
+        " (Recv-Q) is full takes no more",
+        f"on this host: the firewall must let packets in from the devices {device}: nft list"
+        f" ruleset; for example nft insert rule inet filter input iifname '{device}' accept",
+        f"while it runs: tcpdump -ni {device.replace('*', '0')} shows the connects, and whether the"
+        " server answers them",
+    )
+
+
 def handshake_classic(context: Context) -> tuple[str, ...]:
     """For classic mode without a single answer: every hop of the handshake, in its order."""
     transfer = first_transfer(context)
@@ -188,6 +203,8 @@ def send_error(number: int, context: Context) -> str:
         errno.ENFILE: "too many open files on this host: sysctl -w fs.file-max=2097152",
         errno.EINVAL: "the kernel refuses the packets as built; please report it with the log",
         errno.ENETDOWN: "the output device is down: ip link set dev DEVICE up",
+        errno.EIO: "the device of --local is down: start tcpcopy again, which makes a new one",
+        errno.EBADFD: "the device of --local is gone: start tcpcopy again, which makes a new one",
         errno.ENODEV: "the output device is gone: ip link",
         errno.ENOMEM: "the kernel has no memory for the packets: replay less (-r)",
     }

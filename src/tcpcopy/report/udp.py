@@ -106,7 +106,7 @@ def rows(snapshot: Snapshot, context: Context) -> list[tuple[str, str]]:
     if snapshot.udp_joined:
         text = f"{number(snapshot.udp_joined)} put together from {number(snapshot.udp_fragments)}"
         found.append(("fragments", f"{text} fragments"))
-    if context.mode == SOCKET:
+    if context.hears_answers:
         found.append((
             "UDP answers",
             f"{plural(snapshot.udp_answers, 'datagram')}, {byte_size(snapshot.udp_answer_bytes)},"
@@ -156,7 +156,7 @@ def findings(snapshot: Snapshot, context: Context) -> Iterable[Found]:
             ("capture on all devices (no -i), with a larger buffer (-B); ip -s link and nstat -az"
              " IpReasmFails show whether this host missed them, too",),
         )  # fmt: skip
-    if context.mode == SOCKET and snapshot.udp_datagrams_sent and not snapshot.udp_answers:
+    if context.hears_answers and snapshot.udp_datagrams_sent and not snapshot.udp_answers:
         yield (
             "udp_no_answers", _WARNING, snapshot.udp_datagrams_sent,
             f"no answer to any of {plural(snapshot.udp_datagrams_sent, 'datagram')}: UDP does not"
