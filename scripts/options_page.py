@@ -31,6 +31,7 @@ _TCPCOPY = """\
 ## tcpcopy
 
     tcpcopy -x TRANSFER,... [-s HOST,...] [options]
+    tcpcopy doctor OPTIONS... [--help]
     tcpcopy inspect FILE... [--help]
     tcpcopy demo [--help]
 
@@ -45,6 +46,7 @@ _INTERCEPT = """\
 ## intercept
 
     intercept [-i DEVICE,...] [-F FILTER] [options]
+    intercept doctor OPTIONS... [--help]
 
 Runs on the assistant host of classic mode: picks up the target's answers to mapped clients,
 which a route on the target sends there, and gives their headers to the tcpcopies that connect.

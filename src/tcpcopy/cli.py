@@ -14,10 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tcpcopy import doctor_cli
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.doctor.alarm import Alarm
+from tcpcopy.doctor.checkup import check_tcpcopy
+from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.host import QUICK_S, HostReader
+from tcpcopy.doctor_plan import plan_of, running_plan_of
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
@@ -68,6 +74,8 @@ def main(argv: list[str] | None = None) -> int:
         from tcpcopy.inspect_cli import main as inspect_main
 
         return inspect_main(arguments[1:])
+    if arguments[:1] == ["doctor"]:
+        return doctor_cli.run("tcpcopy", arguments[1:], examine)
     try:
         os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
         options = option_table.parse(arguments)
@@ -82,8 +90,30 @@ def main(argv: list[str] | None = None) -> int:
     return run_command("tcpcopy", options.daemon, lambda startup: _run(options, startup))
 
 
-def check_networks(options: Options) -> None:
-    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError."""
+def examine(arguments: Sequence[str]) -> list[Finding]:
+    """What `tcpcopy doctor` finds for the options of a run. Raises: UsageError."""
+    os.environ.setdefault("RES_OPTIONS", _RESOLVER_OPTIONS)
+    options = option_table.parse(arguments)
+    if options.show:
+        raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
+    check_networks(options, privileged=False)
+    setup = report_context(options)
+    plan = plan_of(options, copier_config(options), setup.mode, setup.client_addresses)
+    return check_tcpcopy(plan)
+
+
+def check_again(options: Options) -> list[Finding]:
+    """What is wrong with this host for a tcpcopy that runs. Raises: UsageError."""
+    setup = report_context(options)
+    plan = running_plan_of(options, setup.mode, setup.client_addresses)
+    return check_tcpcopy(plan, HostReader(program_seconds=QUICK_S), is_running=True)
+
+
+def check_networks(options: Options, *, privileged: bool = True) -> None:
+    """Refuse what does not fit the networks that are captured and sent from. Raises: UsageError.
+
+    `privileged`: the right to capture is looked for, too.
+    """
 
     def is_local_in(namespace: Namespace | None) -> Callable[[bytes], bool]:
         def is_local(address: bytes) -> bool:
@@ -100,7 +130,9 @@ def check_networks(options: Options) -> None:
         check_targets(
             options.local, options.transfers, sender or is_local_in(capture), online_is_here
         )
-    if options.recorded is None or not (options.socket_mode or options.local is not None):
+    if privileged and (
+        options.recorded is None or not (options.socket_mode or options.local is not None)
+    ):
         with inside(capture):
             check_privilege()
 
@@ -129,6 +161,8 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
+        if options.check:
+            doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
         if startup is not None:
             startup.ready()
@@ -186,10 +220,16 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
         reporters.append(reporter)
         log.wipe_before(reporter.clear)
 
+    alarm = None
+    if options.check:
+        alarm = Alarm(report_context(options), lambda: check_again(options))
+
     def tick(now_ns: int) -> None:
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
+        if alarm is not None and alarm.is_due(now_ns) and not signals.requested():
+            alarm.look(copier.snapshot(), now_ns)
 
     copier.run(signals.fileno(), signals.requested, tick)
     if signals.requested():

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from tcpcopy import doctor_cli
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -20,8 +21,13 @@ from tcpcopy.arguments import (
     read_words,
     refuse_same_files,
 )
+from tcpcopy.doctor.checkup import check_intercept
+from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.host import QUICK_S, HostReader
+from tcpcopy.doctor_plan import intercept_plan_of
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
+from tcpcopy.process_options import no_check_option
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
 from tcpcopy.relay.peers import Network
 from tcpcopy.relay_options import relay_options, relay_terms
@@ -105,6 +111,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     *END_OPTIONS,
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
+    no_check_option(_PROCESS, "intercept"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -115,7 +122,8 @@ _PARSER: Final = make_parser(
     "intercept",
     OPTIONS,
     usage="intercept [-i DEVICE,...] [-F FILTER] [options]\n"
-    "       intercept --tun --secret-file FILE [options]",
+    "       intercept --tun --secret-file FILE [options]\n"
+    "       intercept doctor OPTIONS... [--help]",
     description=(
         "Runs on the assistant host: picks up the target's answers to mapped clients, which a\n"
         "route on the target sends here, and gives their headers to the tcpcopies that connect.\n"
@@ -135,6 +143,7 @@ class InterceptOptions:
     config: InterceptConfig
     log_file: str | None = None  # absolute, as is the other
     pid_file: str | None = None
+    check: bool = True  # whether the host is checked at the start
     daemon: bool = False
     show: str = ""  # "help" or "version": print that and exit
 
@@ -176,19 +185,24 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
         tunnel=tunnel,
+        watches="no_check" not in words,
     )
     return InterceptOptions(
         config,
         log_file=file_to_write(words.get("log")),
         pid_file=file_to_write(words.get("pid_file")),
+        check="no_check" not in words,
         daemon="daemon" in words,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `intercept`; returns the exit code: 0 after a stop signal, 2 for bad usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["doctor"]:
+        return doctor_cli.run("intercept", arguments[1:], examine)
     try:
-        options = parse(sys.argv[1:] if argv is None else argv)
+        options = parse(arguments)
     except UsageError as error:
         say(f"intercept: {error}\n", sys.stderr)
         return 2
@@ -197,6 +211,19 @@ def main(argv: list[str] | None = None) -> int:
         say(help_text() if is_help else f"{version_line('intercept')}\n", sys.stdout)
         return 0
     return run_command("intercept", options.daemon, lambda startup: _run(options, startup))
+
+
+def examine(arguments: Sequence[str]) -> list[Finding]:
+    """What `intercept doctor` finds for the options of a run. Raises: UsageError."""
+    options = parse(arguments)
+    if options.show:
+        raise UsageError("doctor", None, f"--{options.show} is of no use", "leave it out")
+    return check_intercept(intercept_plan_of(options.config))
+
+
+def _check_again(config: InterceptConfig) -> list[Finding]:
+    reader = HostReader(program_seconds=QUICK_S)
+    return check_intercept(intercept_plan_of(config), reader, is_running=True)
 
 
 def help_text() -> str:
@@ -218,6 +245,10 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
         open_log(options.log_file, daemon=options.daemon, program="intercept")
+        if options.check:
+            doctor_cli.check_at_start(
+                "intercept", lambda: _check_again(options.config), options.log_file
+            )
         interceptor.log_start()
         if startup is not None:
             startup.ready()

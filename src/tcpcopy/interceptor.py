@@ -11,12 +11,12 @@ import logging
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from tcpcopy.capture import devices
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
+from tcpcopy.doctor.watch import AnswerWatch
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.native import RelayMode, RelayTerms
@@ -69,6 +69,7 @@ class InterceptConfig:
     peer_session_limit: int = 524_288  # of one of them
     buffer_bytes: int = 16 << 20  # of each capture ring
     tunnel: TunnelConfig | None = None  # a TUN device instead of rings
+    watches: bool = True  # tells when no answer ever comes
 
 
 class Interceptor:
@@ -107,6 +108,7 @@ class Interceptor:
         self._server_place = -1
         self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
+        self._watch = AnswerWatch()
 
     @property
     def filter_expression(self) -> str:
@@ -189,7 +191,6 @@ class Interceptor:
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
-            _warn_of_forwarding()
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
@@ -315,6 +316,15 @@ class Interceptor:
         if dropped > self._kernel_dropped and not self._kernel_dropped:
             _log.warning("the kernel drops answers: narrow -F, or raise -B")
         self._kernel_dropped = dropped
+        announced, answers = self.router.announced, self.router.answers
+        if self.config.watches and self._watch.look(announced, answers, now_ns):
+            shown = ",".join(self.config.devices) or "any"
+            _log.warning(
+                "%d sessions announced, and no answer seen on device %s that passes '%s': on the "
+                "target, `ip route get CLIENT` must say that its answers come by this host; here, "
+                "`tcpdump -ni any '%s'` must show them",
+                announced, shown, self.filter_expression, self.filter_expression,
+            )  # fmt: skip
 
 
 def cut_to_headers(program: bytes) -> bytes:
@@ -328,16 +338,3 @@ def cut_to_headers(program: bytes) -> bytes:
             k = min(k, _FILTER_BYTES)
         cut.append(_INSTRUCTION.pack(code, jump_true, jump_false, k))
     return b"".join(cut)
-
-
-def _warn_of_forwarding() -> None:
-    try:
-        forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
-    except OSError:
-        return
-    if forwarding != "0":
-        _log.warning(
-            "net.ipv4.ip_forward is %s: this host passes the answers on to the real clients; "
-            "set it to 0 (`sysctl -w net.ipv4.ip_forward=0`)",
-            forwarding,
-        )

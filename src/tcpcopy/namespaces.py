@@ -1,6 +1,7 @@
 """Network namespaces of other containers: found by name, path or process id, entered and left.
 
-Entering is for the calling thread alone, so both programs, which have one thread, move as a whole.
+Entering is for the calling thread alone: both programs replay in one thread, and a thread that
+checks something elsewhere comes and goes by itself.
 What a process has opened stays in the namespace it was opened in: rings go on to capture there, and
 are bound there again after their device was made anew, wherever the process has gone since.
 
@@ -22,7 +23,7 @@ from tcpcopy.errors import UsageError
 HOST: Final = "host"  # the namespace that the command was started in
 _FOLDER: Final = "/run/netns"  # of the names that `ip netns` gives
 _PID_PREFIX: Final = "pid:"
-_OWN: Final = "/proc/self/ns/net"
+_OWN: Final = "/proc/thread-self/ns/net"
 _CLONE_NEWNET: Final = 0x40000000
 _NS_GET_NSTYPE: Final = 0xB703
 _MOST_PID: Final = 1 << 22  # PID_MAX_LIMIT of Linux
@@ -97,12 +98,12 @@ class Namespace:
 
 
 def own(option: str) -> Namespace:
-    """The namespace that this process is in now. Raises: UsageError."""
+    """The namespace that this thread is in now. Raises: UsageError."""
     return Namespace(option, _OWN)
 
 
 def same(one: Namespace | None, other: Namespace | None) -> bool:
-    """Whether both are one namespace; None is the one that this process is in."""
+    """Whether both are one namespace; None is the one that this thread is in."""
     if one is other:
         return True  # also where there is no /proc to ask
     return _identity(one) == _identity(other)

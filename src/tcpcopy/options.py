@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tcpcopy import local_options, recorded_options, tunnel_options
+from tcpcopy import local_options, process_options, recorded_options, tunnel_options
 from tcpcopy.arguments import (
     Option,
     Word,
-    file_to_write,
     make_parser,
     namespaces,
     number,
     read_words,
-    refuse_same_files,
 )
 from tcpcopy.errors import UsageError
 from tcpcopy.local_side import LocalConfig
@@ -42,7 +40,6 @@ from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.recorded.player import RecordedConfig
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay_options import relay_options, relay_terms
-from tcpcopy.worker_options import MAX_WORKERS, workers
 
 NS_PER_SECOND: Final = 1_000_000_000
 NS_PER_MS: Final = 1_000_000
@@ -169,13 +166,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "certificates, in PEM form, by which intercept's is checked; those of this host when not "
         "given",
         "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
-    Option("workers", "", "--workers", _PROCESS,
-           f"processes that share the work, 1 to {MAX_WORKERS} (default 1); auto: as many as "
-           "there are CPUs; they share -m and -B, too", "NUM|auto"),
+    process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
+    process_options.no_check_option(_PROCESS, "tcpcopy"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -194,6 +190,8 @@ _EXAMPLES: Final = """examples:
       the same through raw packets, with answers routed to intercept on 192.168.0.3
   tcpcopy --udp -x 53-192.168.0.2:53
       copy the datagrams that clients send to port 53
+  tcpcopy doctor -x 80-192.168.0.2:8080
+      say whether this host has what that command needs, and what mends it
   tcpcopy inspect traffic.pcap
       say what is in a capture file, and which -x would fit
   tcpcopy -i traffic.pcap -x 80-127.0.0.1:8080
@@ -252,6 +250,7 @@ class Options:
     json_file: str | None = None
     pid_file: str | None = None
     status: bool = True  # whether a terminal gets a live status
+    check: bool = True  # whether the host is checked at the start
     daemon: bool = False
     transport: str = "tcp"  # one of TRANSPORTS
     flow_timeout_ns: int = 30 * NS_PER_SECOND  # UDP
@@ -295,6 +294,7 @@ def _parser() -> argparse.ArgumentParser:
         "tcpcopy",
         OPTIONS,
         usage="tcpcopy -x TRANSFER,... [-s HOST,...] [options]\n"
+        "       tcpcopy doctor OPTIONS... [--help]\n"
         "       tcpcopy inspect FILE... [--help]\n       tcpcopy demo [--help]",
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
@@ -342,6 +342,7 @@ def parse(
         full_sessions_only="full_sessions_only" in words,
         rate=recorded_options.rate(words, places["recorded"] is not None),
         **places,
+        **process_options.files(words),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),
@@ -355,11 +356,9 @@ def parse(
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
         relay=replace(_relay(words, transfers, transport), tunnel=tunnel),
-        workers=workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
-        log_file=file_to_write(words.get("log")),
-        json_file=file_to_write(words.get("json")),
-        pid_file=file_to_write(words.get("pid_file")),
+        workers=process_options.workers(words, _given(numbers, "memory"), places["recorded"]),
         status="no_status" not in words,
+        check="no_check" not in words,
         daemon="daemon" in words,
         transport=transport,
         flow_timeout_ns=_given(numbers, "flow_timeout"),
@@ -544,7 +543,6 @@ def _places(
     open_namespace: Callable[[str, str], Namespace],
 ) -> dict[str, Any]:
     """Namespaces, and the devices or files in them. Host names are looked up where it started."""
-    refuse_same_files(words, ("log", "json", "pid_file"))
     capture, send = namespaces(words, "send_netns", open_namespace)
     with inside(capture):
         captured, files = recorded_options.inputs(words.get("device"), devices())

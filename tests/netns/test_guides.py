@@ -11,7 +11,6 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +34,7 @@ GUIDES = (
     "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/relay.md",
     "docs/containers.md", "docs/copy-udp-traffic.md", "docs/one-machine.md",
     "docs/two-machines.md",
+    "docs/check-the-set-up.md",
 )  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
 # The machine that containers run on: the switch, and online is a container there.
@@ -53,23 +53,33 @@ class Block:
 
     name: str
     commands: list[tuple[str, str]] = field(default_factory=list)
+    output: list[str] = field(default_factory=list)  # lines of the text block that follows
 
     def words(self, command: str) -> list[str]:
-        """The words behind `command` where it is typed; [] when it is not."""
+        """The words behind `command` where it is typed to run; [] when it is not."""
         for _, line in self.commands:
-            if line.split()[0] == command:
+            if line.split()[0] == command and not is_doctor(line):
                 return shlex.split(line)[1:]
         return []
 
 
-def blocks(guides: tuple[str, ...] = GUIDES) -> Iterator[Block]:
+def is_doctor(line: str) -> bool:
+    """Whether a line only checks a host."""
+    return line.split()[1:2] == ["doctor"]
+
+
+def blocks(guides: tuple[str, ...] = GUIDES) -> list[Block]:
     """Every block of the guides that is typed on hosts."""
+    all_found = []
     for guide in guides:
         text = (ROOT / guide).read_text()
         heading = ""
-        for part in re.split(r"^(## [^\n]*\n|```sh\n.*?^```$)", text, flags=re.M | re.S):
+        found = None
+        for part in re.split(r"^(## [^\n]*\n|```\w+\n.*?^```$)", text, flags=re.M | re.S):
             if part.startswith("## "):
                 heading = part[3:].strip()
+            elif part.startswith("```text\n") and found is not None:
+                found.output = part.splitlines()[1:-1]
             elif part.startswith("```sh\n# on"):
                 found = Block(f"{Path(guide).stem}: {heading}")
                 host = ""
@@ -78,7 +88,8 @@ def blocks(guides: tuple[str, ...] = GUIDES) -> Iterator[Block]:
                         host = match[1]
                     elif line.strip() and not line.startswith("#"):
                         found.commands.append((host, line))
-                yield found
+                all_found.append(found)
+    return all_found
 
 
 def copies_tcp(block: Block) -> bool:
@@ -95,6 +106,7 @@ WITH_TCPCOPY = [block for block in blocks() if block.words("tcpcopy")]
 REPLAYING = [block for block in WITH_TCPCOPY if block.words("tcpdump")]
 COPYING = [block for block in WITH_TCPCOPY if block not in REPLAYING]
 COPYING_TCP = [block for block in COPYING if copies_tcp(block)]
+CHECKING = [b for b in blocks() if all(is_doctor(line) for _, line in b.commands) and b.commands]
 COPYING_UDP = [block for block in COPYING if copies_udp(block)]
 # Where the guides only say "the laptop", it is a host that is reached from nowhere.
 ROLES = {role: role for role in ADDRESSES} | {"laptop": "target"}
@@ -142,12 +154,25 @@ class Network:
         assert isinstance(host, Host)
         return host
 
+    def check(self, role: str, line: str) -> tuple[int, str]:
+        """Type a line that checks a host; its exit code and what it prints."""
+        command, *words = shlex.split(line)
+        host = getattr(self.lab, role)
+        program = host.start(
+            python(MODULES[command], *words), name="doctor", env=self.scenario.environment
+        )
+        return program.wait(20), program.output()
+
     def type(self, role: str, line: str, directory: Path) -> None:
         """Type one line on a host: our commands stay, or return when they are daemons."""
         host = self.named(role)
         command, *words = line.split(maxsplit=1)
         if command not in MODULES:
             host.run("sh", "-c", f"cd {shlex.quote(str(directory))} && {line}")
+            return
+        if is_doctor(line):
+            code, text = self.check(role, line)
+            assert code == 0, text
             return
         ours = shlex.join(python(MODULES[command]))
         shell = f"cd {shlex.quote(str(directory))} && exec {ours} {' '.join(words)}"
@@ -286,6 +311,19 @@ def test_guide_of_udp(scenario: Scenario, tmp_path: Path, block: Block) -> None:
         assert arrived.keys() == sent.keys()
 
 
+@pytest.mark.parametrize("block", CHECKING, ids=[block.name for block in CHECKING])
+def test_guide_that_only_checks(scenario: Scenario, block: Block) -> None:
+    """It says what the guide shows, and its exit code tells whether there is a fault."""
+    network = Network(scenario)
+    scenario.serve(scenario.lab.online, port=80)
+    scenario.serve(scenario.lab.target, port=8080)
+    assert block.output, "the guide shows what it says"
+    for role, line in block.commands:
+        code, text = network.check(role, line)
+        assert code == any(line.startswith("fault") for line in block.output), text
+        assert [line for line in block.output if line not in text.splitlines()] == []
+
+
 def stop_daemons(network: Network, directory: Path) -> None:
     """As the guides say."""
     stops = [block for block in blocks() if not block.words("tcpcopy") and block.words("kill")]
@@ -304,6 +342,7 @@ def test_guides_have_blocks_to_run() -> None:
     """A change of their form would leave nothing to run."""
     assert len(COPYING) >= 15
     assert {block.name.partition(":")[0] for block in COPYING} == {Path(g).stem for g in GUIDES}
+    assert len(CHECKING) >= 2
     for block in blocks():
         roles = {role for role, _ in block.commands}
         assert roles <= {*ROLES, CONTAINER_HOST[0]}, block

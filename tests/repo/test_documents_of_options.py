@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.options_page import PAGE, page
-from tcpcopy import inspect_cli, intercept_cli, options
+from tcpcopy import doctor_cli, inspect_cli, intercept_cli, options
 from tcpcopy.namespaces import own
 from tcpcopy.report.outcome import Outcome
 from tcpcopy.report.schema import FIELDS
@@ -83,9 +84,9 @@ def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
             words = shlex.split(line, comments=True)
             for name in TABLES:
                 if name in words and words[-1] != name:
-                    if words[words.index(name) + 1] in ("demo", "inspect"):
-                        break
-                    yield name, words[words.index(name) + 1 :]
+                    given = words[words.index(name) + 1 :]
+                    if given[0] not in ("demo", "inspect"):
+                        yield name, given[1:] if given[0] == "doctor" else given
                     break
 
 
@@ -113,6 +114,7 @@ def test_options_named_in_documents_exist(document: Path) -> None:
     """No long option is named in a guide that neither command has."""
     known = {option.long for table in TABLES.values() for option in table}
     known |= set(re.findall(r"--[a-z-]+", inspect_cli.help_text()))
+    known |= set(re.findall(r"--[a-z-]+", doctor_cli.help_text("tcpcopy")))
     # Those of the C programs' configure and of other tools are named with their tool.
     others = set(re.findall(r"configure ((?:--[\w-]+ ?)+)", document.read_text()))
     foreign = {word for words in others for word in words.split()}
@@ -121,6 +123,21 @@ def test_options_named_in_documents_exist(document: Path) -> None:
             foreign |= {word.strip("`") for word in cell.split()}
     named = set(re.findall(r"`(--[a-z][\w-]+)", document.read_text()))
     assert named - known - foreign == set()
+
+
+def test_every_check_is_in_the_table_of_its_guide() -> None:
+    """And nothing else is: the names that the modules of checks give to findings."""
+    named = set()
+    for path in sorted((ROOT / "src" / "tcpcopy" / "doctor").glob("checks_*.py")):
+        module = importlib.import_module(f"tcpcopy.doctor.{path.stem}")
+        for first in re.findall(r'\bFinding\(\s*(_[A-Z_]+|"\w+"|check)', path.read_text()):
+            named.add(getattr(module, first) if first.startswith("_") else first.strip('"'))
+        named |= {
+            getattr(module, name) for name in ("_ROUTE", "_RELAY_ROUTE") if name in vars(module)
+        }
+    text = (ROOT / "docs" / "check-the-set-up.md").read_text()
+    rows = set(re.findall(r"^\| `([a-z_]+)` \|", text, re.M))
+    assert rows - {"ok", "note", "warning", "fault"} == named - {"check"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

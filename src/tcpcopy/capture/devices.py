@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tcpcopy.capture import rtnetlink
 from tcpcopy.errors import UsageError
 
-_ALL_DEVICES = "any"
+ANY_DEVICE = "any"
 
 
 def check_devices(names: Sequence[str]) -> list[str]:
@@ -19,7 +19,7 @@ def check_devices(names: Sequence[str]) -> list[str]:
     Raises UsageError, naming the devices there are, when one does not exist.
     """
     wanted = list(dict.fromkeys(name.strip() for name in names if name.strip()))
-    if not wanted or _ALL_DEVICES in wanted:
+    if not wanted or ANY_DEVICE in wanted:
         return []
     existing = [name for _, name in socket.if_nameindex()]
     for name in wanted:

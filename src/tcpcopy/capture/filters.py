@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cypcap
 
@@ -138,6 +138,19 @@ def compile_filter(expression: str, option: str = "-F") -> bytes:
         problem = "needs a loop, which the kernel does not run in a filter"
         raise UsageError(option, shown, problem, "leave out `protochain`")
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+
+
+def matcher(expression: str) -> Callable[[bytes], bool]:
+    """Return what tells whether a pcap expression that compiles lets an IP packet through."""
+    # Not optimized, which may take libpcap seconds; a packet or two is all that it judges.
+    program = cypcap.compile(
+        cypcap.DatalinkType.RAW, _WHOLE_PACKET, expression, False, cypcap.NETMASK_UNKNOWN
+    )
+
+    def matches(packet: bytes) -> bool:
+        return bool(program.offline_filter(cypcap.Pkthdr(0.0, len(packet), len(packet)), packet))
+
+    return matches
 
 
 def accept_stacked_tags(program: bytes) -> bytes:

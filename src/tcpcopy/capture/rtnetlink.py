@@ -34,8 +34,12 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_VIA = 1, 4, 5, 18
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NTF_USE = 0x01
+_IFF_LOWER_UP = 0x10000
+_RTA_PREFSRC, _RTA_METRICS = 7, 8
+_RTAX_MTU = 2
 _ROUTE_IS_LOCAL = 2
 _BUFFER_BYTES = 1 << 16
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,28 @@ class Link:
     mtu: int = 0
     gso_bytes: int = 0  # largest frame that it cuts into segments, if it cuts any
     gso_segments: int = 0  # the most segments of one frame
+    has_carrier: bool = True  # its other end is there
+
+
+@dataclass(frozen=True, slots=True)
+class InterfaceAddress:
+    """An address of a device, with the network it is in."""
+
+    address: bytes  # 4 or 16 bytes
+    prefix: int  # bits
+    device: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How packets for an address leave this host; what the kernel refuses has an `error`."""
+
+    error: int = 0  # errno: ENETUNREACH none, EHOSTUNREACH unreachable, EACCES, EINVAL blackhole
+    is_local: bool = False  # they stay here
+    gateway: bytes = b""  # of either family; b"": reached directly
+    device: int = 0  # index
+    source: bytes = b""  # the address they are sent from by default
+    mtu: int = 0  # of the route; 0: the device's
 
 
 # States of a neighbour (NUD_*).
@@ -66,6 +92,8 @@ class Neighbour:
 
     state: int  # NUD_*; 0: nothing
     address: bytes  # its link-layer address; b"" when there is none
+    destination: bytes = b""  # its IP address, where many are listed
+    device: int = 0
 
 
 def links() -> list[Link]:
@@ -104,6 +132,7 @@ def _link(body: bytes) -> Link:
         _index(attributes, _IFLA_MTU),
         _index(attributes, _IFLA_GSO_BYTES),
         _index(attributes, _IFLA_GSO_SEGMENTS),
+        bool(flags & _IFF_LOWER_UP),
     )
 
 
@@ -129,7 +158,7 @@ def delivers_locally(address: bytes) -> bool:
         for body in _request(_GET_ROUTE, 0, _route_to(address)):
             return int(_ROUTE.unpack_from(body)[7]) == _ROUTE_IS_LOCAL
     except OSError as error:
-        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+        if error.errno in _NO_ROUTE:
             return False  # no route, or one that refuses
         raise
     return False
@@ -152,6 +181,53 @@ def next_hop(address: bytes, device: int) -> bytes:
             return attributes[_RTA_VIA][2:]  # its family comes first
         return attributes.get(_RTA_GATEWAY, address)
     raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+
+
+def interface_addresses() -> list[InterfaceAddress]:
+    """Return the addresses of the devices here and their networks. Raises OSError."""
+    found = []
+    for body in _request(_GET_ADDRESS, _DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        _, prefix, _, _, index = _ADDRESS.unpack_from(body)
+        attributes = _attributes(body[_ADDRESS.size :])
+        address = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS, b"")
+        if len(address) in (4, 16):
+            found.append(InterfaceAddress(address, prefix, index))
+    return found
+
+
+def route(address: bytes) -> Route:
+    """Return how packets for an address leave this host.
+
+    Raises ValueError for what is no address, OSError when the kernel does not answer.
+    """
+    try:
+        for body in _request(_GET_ROUTE, 0, _route_to(address)):
+            found = _attributes(body[_ROUTE.size :])
+            metrics = _attributes(found.get(_RTA_METRICS, b""))
+            return Route(
+                is_local=int(_ROUTE.unpack_from(body)[7]) == _ROUTE_IS_LOCAL,
+                gateway=found[_RTA_VIA][2:] if _RTA_VIA in found else found.get(_RTA_GATEWAY, b""),
+                device=_index(found, _RTA_OIF),
+                source=found.get(_RTA_PREFSRC, b""),
+                mtu=_index(metrics, _RTAX_MTU),
+            )
+    except OSError as error:
+        if error.errno not in _NO_ROUTE:
+            raise
+        return Route(error=error.errno or errno.ENETUNREACH)
+    return Route(error=errno.ENETUNREACH)
+
+
+def neighbours() -> list[Neighbour]:
+    """Return the hosts that the kernel knows on its devices. Raises OSError."""
+    found = []
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for body in _request(_GET_NEIGHBOUR, _DUMP, _NEIGHBOUR.pack(family, 0, 0, 0, 0)):
+            _, device, state, _, _ = _NEIGHBOUR.unpack_from(body)
+            attributes = _attributes(body[_NEIGHBOUR.size :])
+            mac = attributes.get(_NDA_LLADDR, b"")
+            found.append(Neighbour(state, mac, attributes.get(_NDA_DST, b""), device))
+    return found
 
 
 def neighbour(address: bytes, device: int) -> Neighbour:

@@ -1,0 +1,105 @@
+"""When many sessions fail in the same way: tells once, and again when it changes or comes back.
+
+Pure: counts and times are passed in, an outcome to explain comes out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tcpcopy.report.counters import Snapshot
+from tcpcopy.report.outcome import OUTCOME_SLOTS, Outcome
+
+_SECOND_NS: Final = 1_000_000_000
+LEAST: Final = 20  # sessions, before anything is said of them
+SHARE_PERCENT: Final = 80  # of them that ended alike
+SILENCE_NS: Final = 10 * _SECOND_NS  # without any answer, before that is said
+PAUSE_NS: Final = 60 * _SECOND_NS  # between two words
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """What is to be explained."""
+
+    outcome: Outcome
+    count: int  # sessions that ended so, or wait in vain
+    of: int  # sessions looked at
+
+
+class FailureWatch:
+    """Looks at the sessions that ended since it last had enough of them. Not thread-safe.
+
+    With nothing answered at all sessions do not end for minutes: what waits in vain counts, too.
+    """
+
+    __slots__ = ("_before", "_quiet_until_ns", "_silent_since_ns", "_told")
+
+    def __init__(self) -> None:
+        self._before = [0] * OUTCOME_SLOTS  # outcomes when last judged
+        self._told: Outcome | None = None  # None: all is well, or nothing was said yet
+        self._quiet_until_ns = 0  # nothing is said before
+        self._silent_since_ns = -1  # enough sessions wait and nothing was ever answered; -1: no
+
+    def look(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
+        """What is to be explained now, if anything; call every few seconds.
+
+        `now_ns` is of any monotonic clock.
+        """
+        found = self._ended_alike(snapshot) or self._silence(snapshot, now_ns)
+        if found is None or found.outcome == self._told or now_ns < self._quiet_until_ns:
+            return None
+        self._told = found.outcome
+        self._quiet_until_ns = now_ns + PAUSE_NS
+        return found
+
+    def _ended_alike(self, snapshot: Snapshot) -> Failing | None:
+        ended = {
+            outcome: snapshot.outcomes[outcome] - self._before[outcome]
+            for outcome in Outcome
+            if not outcome.is_skip
+        }
+        total = sum(ended.values())
+        if total < LEAST:
+            return None
+        self._before = list(snapshot.outcomes)
+        outcome = max(ended, key=lambda one: ended[one])
+        if outcome.is_loss and ended[outcome] * 100 >= total * SHARE_PERCENT:
+            return Failing(outcome, ended[outcome], total)
+        self._told = None  # well again: the next time is news
+        return None
+
+    def _silence(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
+        waiting = snapshot.sessions_live
+        answered = snapshot.has_connected or snapshot.answers_received
+        otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
+        if answered or waiting < LEAST or otherwise:
+            self._silent_since_ns = -1
+            return None
+        if self._silent_since_ns < 0:
+            self._silent_since_ns = now_ns
+        if now_ns - self._silent_since_ns < SILENCE_NS:
+            return None
+        return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting)
+
+
+class AnswerWatch:
+    """Intercept's: sessions are announced, and not one answer was ever seen. Told once."""
+
+    __slots__ = ("_is_over", "_since_ns")
+
+    def __init__(self) -> None:
+        self._is_over = False  # an answer was seen, or it was told
+        self._since_ns = -1  # enough sessions were announced; -1: not yet
+
+    def look(self, announced: int, answers: int, now_ns: int) -> bool:
+        """Whether to tell it now, from the totals since the start."""
+        if self._is_over or announced < LEAST:
+            return False
+        if answers:
+            self._is_over = True
+            return False
+        if self._since_ns < 0:
+            self._since_ns = now_ns
+        self._is_over = now_ns - self._since_ns >= SILENCE_NS
+        return self._is_over

@@ -1,0 +1,67 @@
+"""Options about the process: its files, `--workers`, `--no-check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tcpcopy.arguments import Option, Word, file_to_write, refuse_same_files
+
+MIB: Final = 1 << 20
+_MAX_WORKERS: Final = 64
+_WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
+
+
+def workers_option(group: str) -> Option:
+    """`--workers` under a heading."""
+    return Option("workers", "", "--workers", group,
+           f"processes that share the work, 1 to {_MAX_WORKERS} (default 1); auto: as many as "
+           "there are CPUs; they share -m and -B, too", "NUM|auto")  # fmt: skip
+
+
+def no_check_option(group: str, program: str) -> Option:
+    """`--no-check` of a program under a heading."""
+    return Option("no_check", "", "--no-check", group,
+                  f"do not check this host at the start; `{program} doctor` checks it, and "
+                  "more")  # fmt: skip
+
+
+def files(words: Mapping[str, Word]) -> dict[str, Any]:
+    """The files that are written, as absolute paths. Raises: UsageError."""
+    names = ("log", "json", "pid_file")
+    refuse_same_files(words, names)
+    log, report, pid = (file_to_write(words.get(name)) for name in names)
+    return {"log_file": log, "json_file": report, "pid_file": pid}
+
+
+def workers(words: Mapping[str, Word], memory_bytes: int, recorded: object | None) -> int:
+    """How many processes `--workers` asks for; files (`recorded`) are replayed by one.
+
+    Raises: UsageError.
+    """
+    word = words.get("workers")
+    is_recorded = recorded is not None
+    if word is None:
+        return 1
+    if is_recorded and word.value not in ("auto", "1"):
+        word.refuse("files are replayed by one process", "leave it out")
+    if word.value == "auto":
+        if is_recorded:
+            return 1
+        wanted = len(os.sched_getaffinity(0))
+        return max(1, min(wanted, _MAX_WORKERS, memory_bytes // _WORKER_BYTES))
+    hint = f"give a whole number from 1 to {_MAX_WORKERS}, or auto"
+    text = word.value
+    if not (text.isascii() and text.isdigit()):
+        word.refuse("is neither a whole number nor auto", hint)
+    if len(text) > 10 or not 1 <= int(text) <= _MAX_WORKERS:
+        word.refuse("is out of range", hint)
+    count = int(text)
+    if count > 1 and memory_bytes < count * _WORKER_BYTES:
+        least = count * _WORKER_BYTES // MIB
+        word.refuse(
+            f"workers share {memory_bytes // MIB} MiB of memory (-m), which is too little",
+            f"give -m {least}, or fewer workers",
+        )
+    return count
