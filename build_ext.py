@@ -68,6 +68,7 @@ COMPILED_MODULES = [
     "tcpcopy.recorded.pcapng",
     "tcpcopy.recorded.records",
     "tcpcopy.recorded.stream",
+    "tcpcopy.relay.injection",
     "tcpcopy.relay.native_records",
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",

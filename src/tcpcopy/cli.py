@@ -28,7 +28,7 @@ from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
-from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, Context, TransferInfo
+from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
 from tcpcopy.supervisor import (
     PidFile,
@@ -254,6 +254,13 @@ def udp_config(
     return UdpConfig(engine, not options.socket_mode, port_shift)
 
 
+def intercepts_of(options: Options) -> tuple[tuple[str, int], ...]:
+    """Address and port of the intercepts that are connected to: UDP alone needs none."""
+    if not (options.copies_tcp or options.relay.tunnel):
+        return ()
+    return tuple((format_address(i.address), i.port) for i in options.intercepts)
+
+
 def copier_config(
     options: Options, draw: Callable[[int], int] = random.getrandbits, *, open_files: int = 0
 ) -> CopierConfig:
@@ -293,9 +300,7 @@ def copier_config(
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
         promiscuous=options.promiscuous,
-        intercepts=tuple(
-            (format_address(i.address), i.port) for i in options.intercepts if options.copies_tcp
-        ),
+        intercepts=intercepts_of(options),
         output_device=options.output_device,
         relay_connections=options.relay_connections,
         lonely=options.lonely,
@@ -338,6 +343,8 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
     if options.local is not None and not options.local.keeps:
         pool = options.local.pool
     classic = LINK if options.output_device else CLASSIC
+    if options.relay.tunnel:
+        classic = TUNNEL
     forging = classic if options.local is None else LOCAL
     return Context(
         mode=SOCKET if options.socket_mode else forging,
@@ -405,6 +412,8 @@ def _describe(options: Options) -> str:
         mode = "local mode"
     if options.output_device:
         mode += f", frames sent on {options.output_device}"
+    if options.relay.tunnel:
+        mode = "tunnel mode"
     shown = ", ".join(str(transfer) for transfer in options.transfers)
     devices = ", ".join(options.devices) or "all devices"
     if options.recorded is not None:

@@ -19,6 +19,7 @@ from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
+from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
@@ -40,6 +41,8 @@ from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
 from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
+from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
@@ -101,7 +104,7 @@ class Copier:
         """Nothing is opened yet. `rings`: opened already, to capture from instead of own ones."""
         self.config = config
         self.rings = list(rings)
-        self.sender: RawSender | LinkSender | None = None
+        self.sender: RawSender | LinkSender | TunnelSender | None = None
         self.local: LocalSide | None = None
         if config.local is not None:
             self.local = LocalSide(config.local, config.transfers, config.share, config.engine.mtu)
@@ -195,7 +198,8 @@ class Copier:
             gradual=config.gradual,
             local_addresses=config.local_addresses,
             share=config.share,
-            mtu=config.engine.mtu,
+            # Through a tunnel a datagram goes whole, however large.
+            mtu=MAX_PACKET_BYTES if config.relay.tunnel else config.engine.mtu,
             on_bug=_log_bug,
             local=self.local,
         )
@@ -279,20 +283,19 @@ class Copier:
 
     def _open_udp(self, udp: UdpSide) -> None:
         try:
-            udp.open(self.config.output_device)
+            udp.open(self.config.output_device, self._tunnel_sender())
         except PermissionError:
             raise no_privilege() from None
         self.loop.add_udp(udp)
 
+    def _tunnel_sender(self) -> TunnelSender | None:
+        relay = self.relay
+        return TunnelSender(relay, self._before_send) if isinstance(relay, TunnelClient) else None
+
     def _open_classic(self) -> None:
         config = self.config
-        try:
-            sender = self._make_sender()
-        except PermissionError:
-            raise no_privilege() from None
-        self.sender = sender
-        self._batch.sink = sender
-        relay = RelayClient(
+        client = TunnelClient if config.relay.tunnel else RelayClient
+        relay = client(
             config.intercepts,
             self.engine.answers,
             connections_per_server=config.relay_connections,
@@ -301,6 +304,10 @@ class Copier:
             names=config.relay_names,
         )
         self.relay = relay
+        try:
+            self.sender = self._batch.sink = self._make_sender(relay)
+        except PermissionError:
+            raise no_privilege() from None
         self._opener.announcer = relay
         unreachable = relay.connect_all(time.monotonic_ns())
         if unreachable and not config.lonely:
@@ -317,8 +324,13 @@ class Copier:
         terms = self.config.relay
         return replace(terms, mode=RelayMode.NATIVE) if self._needs_ipv6() else terms
 
-    def _make_sender(self) -> RawSender | LinkSender:
+    def _make_sender(self, relay: RelayClient) -> RawSender | LinkSender | TunnelSender:
         config = self.config
+        if isinstance(relay, TunnelClient):
+            relay.check_targets(config.transfers.targets())
+        tunnel = self._tunnel_sender()
+        if tunnel is not None:
+            return tunnel
         if not config.output_device:
             return RawSender(self._before_send)
         return LinkSender(

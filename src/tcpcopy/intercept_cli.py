@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tcpcopy.arguments import (
@@ -36,6 +36,7 @@ from tcpcopy.supervisor import (
     starting,
     stop_signals,
 )
+from tcpcopy.tunnel_options import END_OPTIONS, tunnel_end
 from tcpcopy.version import version_line
 
 _log = logging.getLogger("tcpcopy.intercept")
@@ -101,6 +102,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "certificates, in PEM form, one of which each tcpcopy's own must be signed by; none is "
         "asked for when not given",
         "the certificate shown to tcpcopy, in PEM form"),
+    *END_OPTIONS,
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
@@ -112,10 +114,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
 _PARSER: Final = make_parser(
     "intercept",
     OPTIONS,
-    usage="intercept [-i DEVICE,...] [-F FILTER] [options]",
+    usage="intercept [-i DEVICE,...] [-F FILTER] [options]\n"
+    "       intercept --tun --secret-file FILE [options]",
     description=(
         "Runs on the assistant host: picks up the target's answers to mapped clients, which a\n"
-        "route on the target sends here, and gives their headers to the tcpcopies that connect."
+        "route on the target sends here, and gives their headers to the tcpcopies that connect.\n"
+        "With --tun it runs on the target itself, and takes their packets in as well."
     ),
     epilog="""example:
   intercept -i eth0 -F 'tcp and src port 8080'
@@ -148,6 +152,8 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
     }
     replaced, original = _address_pair(words.get("replaced"))
     refuse_same_files(words, ("log", "pid_file"))
+    tunnel = tunnel_end(words)
+    relay = relay_terms(words, is_server=True)
     capture, listen = namespaces(words, "listen_netns")
     config = InterceptConfig(
         capture_namespace=capture,
@@ -164,11 +170,12 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         original_address=original,
         ignore_target="dnat" in words,
         protected="protected" in words,
-        relay=relay_terms(words, is_server=True),
+        relay=replace(relay, tunnel=True) if tunnel is not None else relay,
         allowed=_networks(words.get("allow")),
         peer_limit=numbers["max_peers"],
         peer_session_limit=numbers["max_sessions"] or numbers["sessions"],
         buffer_bytes=numbers["buffer"],
+        tunnel=tunnel,
     )
     return InterceptOptions(
         config,

@@ -24,6 +24,7 @@ from tcpcopy.relay.peers import Network, Peers
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
 from tcpcopy.report.outcome import Drop
+from tcpcopy.tunnel_end import TunnelConfig, TunnelEnd
 from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 _log = logging.getLogger("tcpcopy.intercept")
@@ -67,6 +68,7 @@ class InterceptConfig:
     peer_limit: int = 64  # tcpcopy hosts
     peer_session_limit: int = 524_288  # of one of them
     buffer_bytes: int = 16 << 20  # of each capture ring
+    tunnel: TunnelConfig | None = None  # a TUN device instead of rings
 
 
 class Interceptor:
@@ -97,11 +99,13 @@ class Interceptor:
             ),
         )
         self.rings: list[Ring] = []
+        self.tunnel: TunnelEnd | None = None
         self._places: list[int] = []  # of the rings, with the waiter
         self._waiter = Waiter()
         self._closed = False
         self._kernel_dropped = 0
         self._server_place = -1
+        self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
 
     @property
@@ -114,6 +118,9 @@ class Interceptor:
     def open(self) -> None:
         """Listen and start to capture. Raises: UsageError, with nothing left open."""
         config = self.config
+        if config.tunnel is not None:
+            self._open_tunnel(config.tunnel)
+            return
         try:
             compile_filter(self.filter_expression)  # complains of what was typed, not of the below
             family = "ip" if config.relay.mode is RelayMode.CLASSIC else "(ip or ip6)"
@@ -125,6 +132,17 @@ class Interceptor:
                 self.listen()
             with inside(config.capture_namespace):
                 self._open_rings(names or [None], program)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_tunnel(self, tunnel: TunnelConfig) -> None:
+        try:
+            with inside(self.config.listen_namespace):
+                self.listen()
+            self.tunnel = TunnelEnd(tunnel, self.config.capture_namespace)
+            self.server.injector = self.tunnel.injector
+            self._tunnel_place = self._waiter.add(self.tunnel.device.fileno())
         except BaseException:
             self.close()
             raise
@@ -159,10 +177,15 @@ class Interceptor:
         """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
         config = self.config
         shown = ",".join(config.devices) or "all devices"
-        _log.info("capturing '%s' on %s", self.filter_expression, shown)
-        if not config.filter:
+        if self.tunnel is not None:
+            self.tunnel.log_start()
+        else:
+            _log.info("capturing '%s' on %s", self.filter_expression, shown)
+        if not config.filter and self.tunnel is None:
             _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
         _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
+        if self.tunnel is not None:
+            return
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
@@ -205,13 +228,24 @@ class Interceptor:
             handed += taken
             if taken == 0 and polled and self._waiter.is_ready(place):
                 ring.check_device()
+        if self.tunnel is not None:
+            handed += self._drain_tunnel(self.tunnel)
         self.server.flush()
+        return handed
+
+    def _drain_tunnel(self, tunnel: TunnelEnd) -> int:
+        handed = tunnel.drain(self.router, _DRAIN_LIMIT)
+        if tunnel.device.failed and self._tunnel_place >= 0:
+            self._waiter.remove(self._tunnel_place)  # it would be ready for ever
+            self._tunnel_place = -1
         return handed
 
     def close(self) -> None:
         """Close everything; may be called twice."""
         for ring in self.rings:
             ring.close()
+        if self.tunnel is not None:
+            self.tunnel.close()
         if not self._closed:
             self._closed = True
             self.server.close()
@@ -223,6 +257,8 @@ class Interceptor:
 
     def report(self) -> None:
         """Log the counts, unless nothing has changed since the last time."""
+        if self.tunnel is not None:
+            self.tunnel.report()
         router, server = self.router, self.server
         dropped = self.kernel_dropped()
         lost = server.lost_records()
@@ -267,6 +303,10 @@ class Interceptor:
     def _housekeeping(self, now_ns: int) -> None:
         self.router.sweep(now_ns)
         self.server.run_timers(now_ns)
+        if self.tunnel is not None:
+            self.tunnel.look()
+            if self._tunnel_place < 0 and self.tunnel.reopen():
+                self._tunnel_place = self._waiter.add(self.tunnel.device.fileno())
         for ring in self.rings:
             ring.check_device()
             if ring.failed is not None and ring.rebind():

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tcpcopy import local_options, recorded_options
+from tcpcopy import local_options, recorded_options, tunnel_options
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -157,6 +157,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("session_pool", "-U", "--session-pool", _REPLAY,
            "accepted for old command lines, without effect", "NUM", 1, 63),
     *recorded_options.OPTIONS,
+    tunnel_options.VIA,
     Option("relay_port", "-p", "--relay-port", _RELAY,
            "port of the intercepts that -s gives without one", "NUM", 1, 65535, 36524),
     Option("relay_connections", "-C", "--relay-connections", _RELAY,
@@ -326,8 +327,7 @@ def parse(
     targets = [address for address, _ in transfers.targets()]
     timeout_ns = _given(numbers, "session_timeout")
     transport = _transport(words)
-    recorded_options.refuse_rate_of_udp(words, transport)
-    refuse_same_files(words, ("log", "json", "pid_file"))
+    tunnel = tunnel_options.tunnel_begins(words, targets)
     return Options(
         transfers=transfers,
         intercepts=_intercepts(words.get("intercept"), _given(numbers, "relay_port"), resolve),
@@ -354,7 +354,7 @@ def parse(
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
-        relay=_relay(words, transfers, transport),
+        relay=replace(_relay(words, transfers, transport), tunnel=tunnel),
         workers=workers(words.get("workers"), _given(numbers, "memory"), places["recorded"]),
         log_file=file_to_write(words.get("log")),
         json_file=file_to_write(words.get("json")),
@@ -477,13 +477,15 @@ def _promiscuous(words: Mapping[str, Word], captured: tuple[str, ...]) -> bool:
 
 def _transport(words: Mapping[str, Word]) -> str:
     word = words.get("transport")
-    if word is None:
-        return "udp" if "udp" in words else "tcp"
-    if word.value not in TRANSPORTS:
-        word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
-    if "udp" in words and word.value != "udp":
-        word.refuse("contradicts --udp", "give one of them")
-    return word.value
+    transport = "udp" if "udp" in words else "tcp"
+    if word is not None:
+        if word.value not in TRANSPORTS:
+            word.refuse("is not a transport", f"give one of {', '.join(TRANSPORTS)}")
+        if "udp" in words and word.value != "udp":
+            word.refuse("contradicts --udp", "give one of them")
+        transport = word.value
+    recorded_options.refuse_rate_of_udp(words, transport)
+    return transport
 
 
 def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...]:
@@ -492,7 +494,7 @@ def _without_effect(words: Mapping[str, Word], transport: str) -> tuple[str, ...
     else:
         forges = ("intercept",) if transport != "udp" else ("intercept", "clients", "output_device")
         names = {} if any(name in words for name in forges) else dict.fromkeys(_CLASSIC_ONLY)
-    if transport == "udp":
+    if transport == "udp" and not tunnel_options.is_tunnel(words):
         names |= dict.fromkeys(_TCP_ONLY)
     if transport == "tcp":
         names["flow_timeout"] = None
@@ -542,6 +544,7 @@ def _places(
     open_namespace: Callable[[str, str], Namespace],
 ) -> dict[str, Any]:
     """Namespaces, and the devices or files in them. Host names are looked up where it started."""
+    refuse_same_files(words, ("log", "json", "pid_file"))
     capture, send = namespaces(words, "send_netns", open_namespace)
     with inside(capture):
         captured, files = recorded_options.inputs(words.get("device"), devices())

@@ -14,6 +14,7 @@ from tcpcopy.deliver.datagrams import DatagramSockets
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.tun import TunDatagrams
+from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.engine.answered import AnsweredOutput, DatagramAnswers
 from tcpcopy.engine.datagram import DatagramConfig, DatagramEngine
 from tcpcopy.engine.flow import DatagramCounts
@@ -70,7 +71,7 @@ class UdpSide:
         self.counts = DatagramCounts()
         self.sockets: DatagramSockets | None = None
         self.packets: PacketOutput | None = None
-        self.sender: RawSender | LinkSender | TunDatagrams | None = None
+        self.sender: RawSender | LinkSender | TunDatagrams | TunnelSender | None = None
         self._local = local
         self._transfers = transfers
         if local is not None:
@@ -114,12 +115,17 @@ class UdpSide:
     def _on_answer(self, leg: object, length: int) -> None:
         self._on_answer_of(leg, length)  # type: ignore[arg-type]
 
-    def open(self, output_device: str) -> None:
-        """Open what sends packets. Raises: UsageError, OSError (PermissionError)."""
+    def open(self, output_device: str, tunnel: TunnelSender | None = None) -> None:
+        """Open what sends packets, unless it is a tunnel that is open already.
+
+        Raises: UsageError, OSError (PermissionError).
+        """
         if self.packets is None:
             return
         if self._local is not None:
             self.sender = self._open_local(self._local)
+        elif tunnel is not None:
+            self.sender = tunnel
         elif output_device:
             self.sender = LinkSender(output_device, self._transfers, None, mtu=self._mtu)
         else:

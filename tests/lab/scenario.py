@@ -30,7 +30,7 @@ PORT = 8080
 RELAY_PORT = 36524
 LOCAL_PORT = 8081  # of the target on 127.0.0.1 of the online host
 MODES = ("socket", "classic")
-ALL_MODES = (*MODES, "local")
+ALL_MODES = (*MODES, "local", "tunnel")
 
 # The C programs, for the tests that put one of them on the other end of the relay.
 C_PROGRAMS = {
@@ -225,6 +225,25 @@ class Scenario:
         program.wait_sockets(RELAY_PORT)
         return program
 
+    @property
+    def secret(self) -> Path:
+        """A file with a secret."""
+        path = self.lab.directory / "secret"
+        if not path.exists():
+            path.touch(0o600)
+            path.write_text("what both of them know\n")
+        return path
+
+    def start_tunnel_end(self, *arguments: object, host: Host | None = None) -> Program:
+        """Start intercept on the target, ready to be connected to."""
+        command = python("tcpcopy.intercept_cli", "--tun", *arguments)
+        if "--secret-file" not in command:
+            command += ["--secret-file", str(self.secret)]
+        where = host or self.lab.target
+        program = where.start(list(map(str, command)), name="intercept", env=self.environment)
+        program.wait_sockets(RELAY_PORT)
+        return program
+
     def start_tcpcopy(
         self,
         *arguments: object,
@@ -268,8 +287,8 @@ class Scenario:
     ) -> Iterator[Replay]:
         """Replay online's traffic to the target within the `with` block; stop at its end.
 
-        `mode` is "socket", "classic" or "local", the latter with the device on the target where
-        that is a host of its own. `mapped`: except in socket mode, give `-c` this network.
+        `mode` is "socket", "classic", "tunnel" or "local", the latter with the device on the target
+        where that is a host of its own. `mapped`: except in socket mode, give `-c` this network.
         `transfer`: instead of the usual `-x`. Programs in C where asked for. `host` and `prefix`:
         as `start_tcpcopy` has them.
         """
@@ -281,6 +300,12 @@ class Scenario:
             command += ["-s", self.lab.assistant.v4]
             if mapped:  # the C program knows no other way to name a network
                 command += ["-c", mapped.replace(".0/24", ".x") if c_tcpcopy else mapped]
+        elif mode == "tunnel":
+            intercepts.append(self.start_tunnel_end(*intercept_arguments))
+            command += ["--via", "tunnel", "-s", self.lab.target.v4]
+            command += ["--secret-file", self.secret]
+            if mapped:
+                command += ["-c", mapped]
         elif mode == "local":
             command.append("--local")
             if self.one_host:

@@ -34,6 +34,7 @@ MODULES = {"tcpcopy": "tcpcopy.cli", "intercept": "tcpcopy.intercept_cli"}
 GUIDES = (
     "README.md", "docs/copy-to-a-test-server.md", "docs/classic-mode.md", "docs/relay.md",
     "docs/containers.md", "docs/copy-udp-traffic.md", "docs/one-machine.md",
+    "docs/two-machines.md",
 )  # fmt: skip
 ADDRESSES = {"online": "10.0.0.1", "target": "10.0.0.2", "assistant": "10.0.0.3"}
 # The machine that containers run on: the switch, and online is a container there.

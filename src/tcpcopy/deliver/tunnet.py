@@ -31,12 +31,15 @@ _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBxxBI")  # family, dst_len, src_len, tos, table, action, flags
 _TX_DROPPED = struct.Struct("=56xQ")  # the eighth of struct rtnl_link_stats64
 _GET_LINK = 18
-_NEW_LINK, _NEW_ROUTE, _GET_ROUTE, _NEW_RULE, _DELETE_RULE, _GET_RULE = 16, 24, 26, 32, 33, 34
+_NEW_LINK, _NEW_ROUTE, _DELETE_ROUTE, _GET_ROUTE = 16, 24, 25, 26
+_NEW_RULE, _DELETE_RULE, _GET_RULE = 32, 33, 34
 _ACKNOWLEDGE, _DUMP, _CREATE, _EXCLUSIVE = 0x004, 0x300, 0x400, 0x200
 _UP: Final = 1
 _IFLA_MTU, _IFLA_STATS64, _IFLA_AF_SPEC = 4, 23, 26
 _IFLA_INET_CONF, _IFLA_INET6_ADDR_GEN_MODE = 1, 8
 _DEVCONF_ROUTE_LOCALNET: Final = 26
+_RTA_PRIORITY, _BLACKHOLE = 6, 6
+_LAST: Final = 0x7FFFFFFF  # the metric of a route behind all others
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_TABLE = 1, 2, 4, 15
 _RTA_IP_PROTO, _RTA_SPORT = 27, 28
 _FRA_SRC, _FRA_PRIORITY, _FRA_TABLE = 2, 6, 15
@@ -144,9 +147,28 @@ def lead_answers(servers: Iterable[Server], index: int) -> None:
     table = TABLE_BASE + index
     servers = tuple(servers)
     for length in {len(server.address) for server in servers}:
+        family = socket.AF_INET if length == 4 else socket.AF_INET6
+        _remove_nowhere(table)  # of another device that had this index
+        _change(_NEW_ROUTE, _CREATE | _EXCLUSIVE, _nowhere(family, table))
         add_route(ipaddress.ip_network("0.0.0.0/0" if length == 4 else "::/0"), index, table)
     for server in servers:
         _change(_NEW_RULE, _CREATE | _EXCLUSIVE, _rule(server, table))
+
+
+def _nowhere(family: int, table: int) -> bytes:
+    """A route for when the device is gone and the rules are not, as after a kill.
+
+    What is sent then must not get to those who have the clients' addresses.
+    """
+    header = _ROUTE.pack(family, 0, 0, 0, 0, _MARK, 0, _BLACKHOLE, 0)
+    attributes = rtnetlink.attribute(_RTA_TABLE, struct.pack("=I", table))
+    return header + attributes + rtnetlink.attribute(_RTA_PRIORITY, struct.pack("=I", _LAST))
+
+
+def _remove_nowhere(table: int) -> None:
+    for family in _FAMILIES:
+        with contextlib.suppress(OSError):  # there was none
+            _change(_DELETE_ROUTE, 0, _nowhere(family, table))
 
 
 def _rule(server: Server, table: int) -> bytes:
@@ -171,6 +193,7 @@ def remove_rules(index: int) -> None:
             if table == TABLE_BASE + index:
                 with contextlib.suppress(OSError):
                     _change(_DELETE_RULE, 0, body)
+        _remove_nowhere(TABLE_BASE + index)
 
 
 def remove_leftovers() -> int:
@@ -183,6 +206,7 @@ def remove_leftovers() -> int:
     for table, body in _own_rules():
         if table - TABLE_BASE not in present:
             _change(_DELETE_RULE, 0, body)
+            _remove_nowhere(table)
             removed += 1
     return removed
 

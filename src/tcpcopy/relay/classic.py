@@ -85,6 +85,9 @@ class RelayFault(Described):
     TLS = (11, "the TLS handshake failed")
     SILENT = (12, "nothing was heard of it for too long")
     NOT_ADMITTED = (13, "not admitted")
+    NO_TUNNEL = (14, "it wants a tunnel (--via tunnel), and this intercept has none (--tun)")
+    TUNNEL_ONLY = (15, "it wants no tunnel (--via tunnel), and this intercept is for one (--tun)")
+    CREDIT = (16, "packets that there was no credit for")
 
 
 def encode_version(version: int = VERSION) -> bytes:

@@ -44,7 +44,7 @@ _SETTLED_NS = 1_000 * _MS
 _CHUNK = 512  # sessions announced again in one go
 _LOOK_NS = 500 * _MS  # native connections are looked at so often
 _REMOVALS = 4096  # bytes of them are sent at the latest; until then they wait for company
-_BYTES_OF_ONE = max(MESSAGE_BYTES, native.MESSAGE_V6_BYTES)
+BYTES_OF_ONE = max(MESSAGE_BYTES, native.MESSAGE_V6_BYTES)
 
 #: A live session: mapped address and port, target address and port.
 LiveSession = tuple[bytes, int, bytes, int]
@@ -58,7 +58,7 @@ class Unreachable(NamedTuple):
     refused: bool = False  # it is there, and what is spoken or shared does not fit
 
 
-class _Server:
+class Server:
     """One intercept of `-s`."""
 
     __slots__ = (
@@ -121,15 +121,15 @@ class RelayClient:
         self._layout = layout
         self._live_sessions = live_sessions
         self._poll = select.epoll()
-        self._queue_bytes = max(queue_bytes, 2 * _BYTES_OF_ONE)
+        self._queue_bytes = max(queue_bytes, 2 * BYTES_OF_ONE)
         names = names or {}
         self._servers = [
-            _Server(host, port, connections_per_server, names.get(host, host))
+            Server(host, port, connections_per_server, names.get(host, host))
             for host, port in servers
         ]
         self._terms = terms or RelayTerms()
-        self._by_fd: dict[int, tuple[_Server, Connection]] = {}
-        self._unsent: list[tuple[_Server, Connection]] = []  # the kernel may take more of these
+        self._by_fd: dict[int, tuple[Server, Connection]] = {}
+        self._unsent: list[tuple[Server, Connection]] = []  # the kernel may take more of these
         self._deadline_ns: int | None = None
         self._resuming = False  # a server has live sessions to be announced again
         self.faults = [0] * len(RelayFault)  # connections given up, by RelayFault
@@ -194,7 +194,7 @@ class RelayClient:
                 connection = server.next_up()
                 if connection is None:
                     break
-                if connection.queued_bytes + _BYTES_OF_ONE <= self._queue_bytes:
+                if connection.queued_bytes + BYTES_OF_ONE <= self._queue_bytes:
                     told += self._queue(server, connection, session)
                     break
             else:
@@ -286,6 +286,9 @@ class RelayClient:
                 records=counts.records,
                 malformed=counts.malformed,
                 lost=counts.lost,
+                dropped=counts.dropped,
+                native=counts.native,
+                encrypted=counts.encrypted,
                 connects=counts.connects,
                 reconnects=counts.reconnects,
             )
@@ -293,25 +296,25 @@ class RelayClient:
 
     # --- announcements ------------------------------------------------------------------------
 
-    def _all(self) -> Iterator[tuple[_Server, Connection]]:
+    def _all(self) -> Iterator[tuple[Server, Connection]]:
         return ((server, c) for server in self._servers for c in server.connections)
 
-    def _queue(self, server: _Server, connection: Connection, session: LiveSession) -> int:
+    def _queue(self, server: Server, connection: Connection, session: LiveSession) -> int:
         self._mark(server, connection)
         return int(connection.queue(MessageType.ADD, session))
 
-    def _mark(self, server: _Server, connection: Connection) -> None:
+    def _mark(self, server: Server, connection: Connection) -> None:
         """It has something that is to go with the next flush."""
         if not connection.marked:
             connection.marked = True
             self._unsent.append((server, connection))
 
-    def _resume(self, server: _Server) -> None:
+    def _resume(self, server: Server) -> None:
         """Start to announce all live sessions again."""
         server.resumed = iter(self._live_sessions())
         self._resuming = True
 
-    def _announce_again(self, server: _Server) -> None:
+    def _announce_again(self, server: Server) -> None:
         """The next few of the live sessions, as long as there is room for new ones beside them."""
         sessions = server.resumed
         assert sessions is not None
@@ -327,7 +330,7 @@ class RelayClient:
                 return
             self._queue(server, connection, session)
 
-    def _with_room(self, server: _Server) -> Connection | None:
+    def _with_room(self, server: Server) -> Connection | None:
         """The next connection that is up and whose queue is not half full."""
         for _ in server.connections:
             connection = server.next_up()
@@ -338,7 +341,7 @@ class RelayClient:
     # --- coming up ----------------------------------------------------------------------------
 
     def _connect(
-        self, server: _Server, connection: Connection, now_ns: int, timeout_ns: int
+        self, server: Server, connection: Connection, now_ns: int, timeout_ns: int
     ) -> None:
         attempt = socket.socket(server.family, socket.SOCK_STREAM)
         try:
@@ -375,7 +378,7 @@ class RelayClient:
             self._send(server, connection, now_ns)
         return records
 
-    def _come_up(self, server: _Server, connection: Connection, events: int, now_ns: int) -> int:
+    def _come_up(self, server: Server, connection: Connection, events: int, now_ns: int) -> int:
         """The next step of a connection on its way: TCP, TLS, relay handshake, up."""
         attempt = connection.socket
         assert attempt is not None
@@ -404,7 +407,7 @@ class RelayClient:
             server.is_native = server.is_native or connection.handshake.heard_native
         return self._conclude(server, connection, now_ns)
 
-    def _fail(self, server: _Server, connection: Connection, now_ns: int, error: OSError) -> None:
+    def _fail(self, server: Server, connection: Connection, now_ns: int, error: OSError) -> None:
         """The connection broke on its way up."""
         problem = problem_of(error)
         if connection.tls_pending:
@@ -417,7 +420,7 @@ class RelayClient:
             server.refused = True
         self._lose(server, connection, now_ns, problem)
 
-    def _conclude(self, server: _Server, connection: Connection, now_ns: int) -> int:
+    def _conclude(self, server: Server, connection: Connection, now_ns: int) -> int:
         """Go on with what the handshake came to, if it has come to something."""
         handshake = connection.handshake
         assert handshake is not None
@@ -432,6 +435,8 @@ class RelayClient:
         others_up = any(other.up for other in server.connections)
         counts = server.counts
         counts.connects += 1
+        counts.native += handshake.kind == Kind.NATIVE
+        counts.encrypted += connection.has_tls
         server.refused = False
         if connection.retry_ns > _LAST_RETRY_NS:
             connection.retry_ns = _LAST_RETRY_NS
@@ -452,7 +457,7 @@ class RelayClient:
     # --- while it is up -----------------------------------------------------------------------
 
     def _receive(
-        self, server: _Server, connection: Connection, now_ns: int, timestamp_ns: int
+        self, server: Server, connection: Connection, now_ns: int, timestamp_ns: int
     ) -> int:
         decoder = connection.decoder
         assert decoder is not None
@@ -481,11 +486,15 @@ class RelayClient:
             problem = os.strerror(-state)
         if problem:
             self._lose(server, connection, now_ns, problem)
-        elif connection.grant():
+        elif connection.grant() | connection.take_credit():
             self._mark(server, connection)
+        self._heard(server, connection)
         return handed
 
-    def _send(self, server: _Server, connection: Connection, now_ns: int) -> None:
+    def _heard(self, server: Server, connection: Connection) -> None:
+        """Something was read: a tunnel has more to look at."""
+
+    def _send(self, server: Server, connection: Connection, now_ns: int) -> None:
         try:
             wanted = connection.write()
         except OSError as error:
@@ -501,7 +510,7 @@ class RelayClient:
             assert connection.socket is not None
             self._poll.modify(connection.socket.fileno(), mask)
 
-    def _keep_alive(self, server: _Server, connection: Connection, now_ns: int) -> None:
+    def _keep_alive(self, server: Server, connection: Connection, now_ns: int) -> None:
         """Removals do not wait for ever, and a native intercept is heard of or given up."""
         if connection.kind != Kind.NATIVE:
             return
@@ -529,7 +538,7 @@ class RelayClient:
                 self._lose(server, connection, now_ns, "no answer")
         self._set_deadline(now_ns)
 
-    def _lose(self, server: _Server, connection: Connection, now_ns: int, problem: str) -> None:
+    def _lose(self, server: Server, connection: Connection, now_ns: int, problem: str) -> None:
         """The connection, or the attempt at one, has failed."""
         was_up = connection.up
         self._close_socket(connection)

@@ -16,12 +16,15 @@ from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, encode_mes
 from tcpcopy.relay.handshake import ClientHandshake, Kind
 from tcpcopy.relay.native import FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeDecoder
+from tcpcopy.relay.packet_queue import PacketQueue
 from tcpcopy.relay.records import RecordDecoder
 from tcpcopy.relay.sockets import WOULD_BLOCK
 
 _READS = 32  # of a TLS record at most each: then other connections have their turn
 # Credit is given again when so much of it has been used.
 _GRANT_BYTES = native.WINDOW_BYTES // 8
+# Packets are moved to what is sent so far: what else is said must not wait long for its turn.
+_AHEAD_BYTES = 65536
 
 
 class Connection:
@@ -38,7 +41,9 @@ class Connection:
         "marked",  # the owner's mark: it has something to send
         "name",  # host for the TLS certificate
         "next_attempt_ns",  # of a connection that is down
+        "has_tls",
         "out",  # bytes to send, as they are; the first message or frame may be sent in part
+        "packets",  # PacketQueue of a tunnel, once up; else None
         "problem",  # why the last attempt failed
         "queued_v4",  # native: messages not put into frames yet
         "queued_v6",
@@ -47,7 +52,9 @@ class Connection:
         "since_ns",  # up since
         "socket",  # None: down
         "tls_pending",  # the TLS handshake is not over
-        "told_lost",  # of the decoder, as counted already
+        "told_dropped",  # of the decoder, as counted already
+        "told_lost",  # the same
+        "tunnel",  # it is to be one
         "up",
         "waits_to_write",
         "was_up",  # it has been up before
@@ -64,7 +71,9 @@ class Connection:
         self.marked = False
         self.name = name
         self.next_attempt_ns = 0
+        self.has_tls = False
         self.out = bytearray()
+        self.packets: PacketQueue | None = None
         self.problem = ""
         self.queued_v4 = bytearray()
         self.queued_v6 = bytearray()
@@ -73,14 +82,16 @@ class Connection:
         self.since_ns = 0
         self.socket: socket.socket | ssl.SSLSocket | None = None
         self.tls_pending = False
+        self.told_dropped = 0
         self.told_lost = 0
+        self.tunnel = False
         self.up = False
         self.waits_to_write = False
         self.was_up = False
 
     @property
     def queued_bytes(self) -> int:
-        """What waits to be sent."""
+        """What waits to be sent, packets of a tunnel left out as long as they wait for credit."""
         return len(self.out) + len(self.queued_v4) + len(self.queued_v6)
 
     def due_ns(self) -> int:
@@ -99,7 +110,7 @@ class Connection:
         self.socket = context.wrap_socket(
             self.socket, server_hostname=self.name, do_handshake_on_connect=False
         )
-        self.tls_pending = True
+        self.tls_pending = self.has_tls = True
 
     def shake_tls(self) -> bool:
         """Go on with the TLS handshake; whether it is over. Raises: OSError."""
@@ -114,6 +125,7 @@ class Connection:
     def open_relay(self, terms: RelayTerms) -> None:
         """Say what this end speaks. Raises: OSError."""
         self.handshake = ClientHandshake(terms, os.urandom(native.NONCE_BYTES))
+        self.tunnel = terms.tunnel
         self.out = bytearray(self.handshake.opening())
         self.write()
 
@@ -138,13 +150,16 @@ class Connection:
         self.up = True
         self.since_ns = self.heard_ns = self.said_ns = now_ns
         self.problem = ""
-        self.told_lost = 0
+        self.told_dropped = self.told_lost = 0
+        self.packets = PacketQueue() if self.tunnel else None
         self.granted = native.WINDOW_BYTES
         if self.kind == Kind.NATIVE:
             self.decoder = NativeDecoder(handler)
         else:
             self.decoder = RecordDecoder(handler, layout)
-        return self.decoder.feed(handshake.rest, 0)
+        handed = self.decoder.feed(handshake.rest, 0)
+        self.take_credit()
+        return handed
 
     def close(self) -> None:
         """Close the socket; what was queued is lost."""
@@ -155,6 +170,7 @@ class Connection:
         self.handshake = None
         self.kind = Kind.UNDECIDED
         self.out = bytearray()
+        self.packets = None
         self.queued_v4 = bytearray()
         self.queued_v6 = bytearray()
         self.tls_pending = False
@@ -190,13 +206,25 @@ class Connection:
             for piece in native.frames(FrameType.SESSIONS_V6, messages, native.MESSAGE_V6_BYTES):
                 self.out += piece
             self.queued_v6 = bytearray()
+        self._add_packets()
         try:
             while self.out:
                 count = self.socket.send(self.out)
                 del self.out[:count]
+                if self.packets is not None and len(self.out) < _AHEAD_BYTES:
+                    self._add_packets()
         except WOULD_BLOCK:
             pass
         return bool(self.out)
+
+    def _add_packets(self) -> None:
+        """Move frames of packets to what is sent next, as far as credit goes."""
+        queue = self.packets
+        while queue is not None and len(self.out) < _AHEAD_BYTES:
+            data = queue.take()
+            if not data:
+                break
+            self.out += data
 
     def read(self, timestamp_ns: int) -> int:
         """Take the answers that came; 0 at the end of the stream, else 1, or a negative errno.
@@ -228,6 +256,25 @@ class Connection:
         more = decoder.told_lost - self.told_lost
         self.told_lost = decoder.told_lost
         return max(more, 0)
+
+    def take_credit(self) -> bool:
+        """Take the credit that came for packets; whether some of them can go now."""
+        decoder, queue = self.decoder, self.packets
+        if queue is None or not isinstance(decoder, NativeDecoder):
+            return False
+        more = decoder.packet_credit > queue.allowed
+        queue.grant(decoder.packet_credit)
+        return more and queue.packets > 0
+
+    def take_dropped(self) -> tuple[int, int]:
+        """Packets that intercept says it has not injected since the last call, and a reason."""
+        decoder = self.decoder
+        if not isinstance(decoder, NativeDecoder):
+            return 0, 0
+        reason, packets = divmod(decoder.told_dropped, 1 << 48)
+        more = packets - self.told_dropped
+        self.told_dropped = packets
+        return max(more, 0), reason
 
     def grant(self) -> bool:
         """Give credit for what was taken; whether there is something to send."""

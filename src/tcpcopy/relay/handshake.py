@@ -143,6 +143,10 @@ class ClientHandshake(_Handshake):
                 RelayFault.SECRET_MISSING, "it has no secret, and this tcpcopy has (--secret-file)"
             )
             return b""
+        if self._terms.tunnel != hello[2]:
+            fault = RelayFault.NO_TUNNEL if self._terms.tunnel else RelayFault.TUNNEL_ONLY
+            self._fail(fault, _REFUSALS[fault])
+            return b""
         self._joined = True
         self._said = native.OPENING + native.frame(FrameType.HELLO, body)
         answer = native.join(
@@ -151,6 +155,7 @@ class ClientHandshake(_Handshake):
             self._said,
             payload_bytes=self._payload_bytes,
             window=native.WINDOW_BYTES,
+            tunnel=self._terms.tunnel,
         )
         self._said += answer
         return answer
@@ -185,6 +190,9 @@ class ClientHandshake(_Handshake):
 _REFUSALS = {
     RelayFault.SECRET_MISSING: "it wants a secret (--secret-file)",
     RelayFault.SECRET_WRONG: "the secret is wrong: --secret-file differs from intercept's",
+    RelayFault.NO_TUNNEL: "it has no tunnel: run intercept --tun on the target, or leave out"
+    " --via tunnel",
+    RelayFault.TUNNEL_ONLY: "it runs with --tun: give --via tunnel",
 }
 
 
@@ -219,7 +227,7 @@ class ServerHandshake(_Handshake):
         if native.is_opening(opening) and self._terms.mode is not RelayMode.CLASSIC:
             self._held = self._held[MESSAGE_BYTES:]
             self._greeted = True
-            hello = native.hello(self._nonce, bool(self._terms.secret))
+            hello = native.hello(self._nonce, bool(self._terms.secret), self._terms.tunnel)
             self._said = opening + hello
             return hello + (self._take_join() if self._held else b"")
         if self._terms.native_only:
@@ -245,6 +253,8 @@ class ServerHandshake(_Handshake):
             join.proof, self._terms.secret, b"tcpcopy", self._said + join.head
         ):
             self.fault = RelayFault.SECRET_WRONG
+        elif self._terms.tunnel != join.tunnel:
+            self.fault = RelayFault.NO_TUNNEL if join.tunnel else RelayFault.TUNNEL_ONLY
         if self.fault:
             return native.refused(self.fault)
         self.payload_bytes = min(join.payload_bytes, native.MAX_PAYLOAD_BYTES)

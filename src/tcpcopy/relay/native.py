@@ -11,6 +11,7 @@ integers are big-endian. docs/design.md ("Native relay") has the layout of each 
     JOIN: credit, payload, nonce, proof   ->
                                           <-    WELCOME: proof      (or REFUSED: reason, text)
     SESSIONS_*, CREDIT, PING              <->   ANSWERS, PING
+    PACKETS (through a tunnel)            <->   CREDIT, DROPPED
 
 The proofs are HMAC-SHA256 under the shared secret over everything said before, under a name for
 each end, so that neither can be used as the other's; each end has put a nonce of its own in.
@@ -27,6 +28,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from tcpcopy.relay.classic import MESSAGE_BYTES, RelayFault
+from tcpcopy.report.described import Described
 
 if TYPE_CHECKING:
     import ssl
@@ -47,6 +49,9 @@ PROOF_BYTES: Final = 32
 #: Bytes of answers that may be under way to a tcpcopy which does not read.
 WINDOW_BYTES: Final = 4 << 20
 MAX_PAYLOAD_BYTES: Final = 128
+#: Bytes of PACKETS that intercept lets a tcpcopy have under way, and the most of one frame.
+PACKET_WINDOW_BYTES: Final = 4 << 20
+MAX_PACKETS_BYTES: Final = 65535
 
 #: Target, mapped address, target port, mapped port, type (MessageType).
 MESSAGE_V6: Final = struct.Struct("!16s16sHHH")
@@ -60,6 +65,7 @@ _HELLO: Final = struct.Struct("!HBx32s")
 _JOIN: Final = struct.Struct("!HBBQ32s")
 _CREDIT: Final = struct.Struct("!Q")
 _HAS_SECRET: Final = 1
+_TUNNEL: Final = 2  # HELLO: packets are taken; JOIN: they are sent
 _MAX_TEXT: Final = 300
 _MOST_CREDIT: Final = 1 << 62  # what a counter holds
 
@@ -84,6 +90,22 @@ class FrameType(IntEnum):
     ANSWERS = 0x87
     CREDIT = 0x88
     PING = 0x89
+    PACKETS = 0x8A  # whole IP packets for intercept to inject, each behind its length (u16)
+    DROPPED = 0x8B  # from intercept: packets that it did not inject
+
+
+class PacketDrop(Described):
+    """Why intercept did not inject a packet that came through a tunnel."""
+
+    BROKEN = (1, "not whole")
+    NOT_IP = (2, "neither IPv4 nor IPv6")
+    BAD_HEADER = (3, "headers that do not fit its length")
+    OPTIONS = (4, "IP options or extension headers")
+    FRAGMENT = (5, "a fragment")
+    NOT_TCP = (6, "neither TCP nor UDP")
+    SOURCE = (7, "from a client address that --tun-clients does not have")
+    DESTINATION = (8, "for an address or port that --tun-allow does not have")
+    DEVICE = (9, "not taken by the device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +115,13 @@ class RelayTerms:
     mode: RelayMode = RelayMode.AUTO
     secret: bytes = b""  # "": none
     tls: ssl.SSLContext | None = None
+    tunnel: bool = False  # packets travel in it, from tcpcopy to intercept's device
 
     @property
     def native_only(self) -> bool:
-        """Whether a classic peer is refused: secret and TLS are nothing that it could have."""
-        return self.mode is RelayMode.NATIVE or bool(self.secret) or self.tls is not None
+        """Whether a classic peer is refused: it could have no secret, no TLS and no tunnel."""
+        needs_it = bool(self.secret) or self.tls is not None or self.tunnel
+        return self.mode is RelayMode.NATIVE or needs_it
 
 
 def frame(kind: FrameType, body: bytes | bytearray | memoryview = b"") -> bytes:
@@ -123,22 +147,34 @@ def is_opening(message: bytes) -> bool:
     return bool(client == bytes(4) and port == 0 and version >= OPENING_VERSION and mark == _MARK)
 
 
-def hello(nonce: bytes, has_secret: bool) -> bytes:
+def _flags(has_secret: bool, tunnel: bool) -> int:
+    return (_HAS_SECRET if has_secret else 0) | (_TUNNEL if tunnel else 0)
+
+
+def hello(nonce: bytes, has_secret: bool, tunnel: bool = False) -> bytes:
     """Intercept's first frame."""
-    return frame(FrameType.HELLO, _HELLO.pack(PROTOCOL, _HAS_SECRET * has_secret, nonce))
+    return frame(FrameType.HELLO, _HELLO.pack(PROTOCOL, _flags(has_secret, tunnel), nonce))
 
 
-def read_hello(body: bytes) -> tuple[int, bool] | None:
-    """Protocol version and whether intercept has a secret; None when it is no HELLO."""
+def read_hello(body: bytes) -> tuple[int, bool, bool] | None:
+    """Protocol version, whether intercept has a secret, and a tunnel; None when it is no HELLO."""
     if len(body) != _HELLO.size:
         return None
     version, flags, _ = _HELLO.unpack(body)
-    return version, bool(flags & _HAS_SECRET)
+    return version, bool(flags & _HAS_SECRET), bool(flags & _TUNNEL)
 
 
-def join(nonce: bytes, secret: bytes, said: bytes, *, payload_bytes: int, window: int) -> bytes:
+def join(
+    nonce: bytes,
+    secret: bytes,
+    said: bytes,
+    *,
+    payload_bytes: int,
+    window: int,
+    tunnel: bool = False,
+) -> bytes:
     """tcpcopy's answer to `said`, which is its opening and intercept's HELLO frame."""
-    head = _JOIN.pack(PROTOCOL, _HAS_SECRET * bool(secret), payload_bytes, window, nonce)
+    head = _JOIN.pack(PROTOCOL, _flags(bool(secret), tunnel), payload_bytes, window, nonce)
     return frame(FrameType.JOIN, head + prove(secret, b"tcpcopy", said + head))
 
 
@@ -148,6 +184,7 @@ class Join:
 
     version: int
     has_secret: bool
+    tunnel: bool  # packets will come
     payload_bytes: int
     window: int
     proof: bytes
@@ -163,6 +200,7 @@ def read_join(body: bytes) -> Join | None:
     return Join(
         version,
         bool(flags & _HAS_SECRET),
+        bool(flags & _TUNNEL),
         payload_bytes,
         min(window, _MOST_CREDIT),
         body[_JOIN.size :],
@@ -197,16 +235,19 @@ def read_refused(body: bytes) -> RelayFault:
 class FrameDecoder:
     """Intercept's end: cuts what a native tcpcopy sends into frames, however the bytes arrive.
 
-    Holds back less than one frame of MAX_BODY_BYTES. After a fault it takes nothing more.
+    Holds back less than one frame, of MAX_BODY_BYTES or, with `tunnel`, MAX_PACKETS_BYTES. After
+    a fault it takes nothing more.
     """
 
     __slots__ = (
         "_held",  # the start of a frame whose end has not arrived
+        "_tunnel",  # packets are taken
         "fault",  # RelayFault; NONE while the connection may go on
     )
 
-    def __init__(self) -> None:
+    def __init__(self, tunnel: bool = False) -> None:
         self._held = b""
+        self._tunnel = tunnel
         self.fault = RelayFault.NONE
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -220,7 +261,7 @@ class FrameDecoder:
         start = 0
         while len(data) - start >= FRAME_HEADER_BYTES:
             kind, length = FRAME_HEADER.unpack_from(data, start)
-            if not _is_sound(kind, length):
+            if not (_is_sound(kind, length) or (self._tunnel and kind == FrameType.PACKETS)):
                 self.fault = RelayFault.FRAME
                 self._held = b""
                 return

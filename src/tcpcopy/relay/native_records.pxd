@@ -4,6 +4,8 @@ from tcpcopy.relay.records cimport RecordDecoder, RecordWriter
 
 cdef int _ANSWERS
 cdef int _PING
+cdef int _CREDIT
+cdef int _DROPPED
 cdef int _FRAME
 cdef Py_ssize_t _FRAME_HEADER
 cdef Py_ssize_t _ANSWERS_HEADER
@@ -26,6 +28,8 @@ cdef class NativeDecoder(RecordDecoder):
     cdef Py_ssize_t _body
     cdef readonly long long captured_ns
     cdef readonly long long consumed
+    cdef readonly long long packet_credit
+    cdef readonly long long told_dropped
     cdef readonly long long told_lost
 
     @cython.locals(handed=cython.Py_ssize_t)
@@ -36,6 +40,7 @@ cdef class NativeDecoder(RecordDecoder):
         at=cython.Py_ssize_t,
         kind=cython.int,
         length=cython.Py_ssize_t,
+        number=cython.longlong,
     )
     cdef int _begin_frame(self) except -1
     @cython.locals(
@@ -87,8 +92,11 @@ cdef class NativeWriter(RecordWriter):
         Py_ssize_t wire_length=*,
         long long timestamp_ns=*
     ) except -1
+    cpdef int ping(self, long long lost) except -1
+    cpdef int credit(self, long long offset) except -1
+    cpdef int dropped(self, long long reason, long long packets) except -1
     @cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t)
-    cpdef void ping(self, long long lost) except *
+    cdef int _tell(self, long long kind, long long number) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(
         view=cython.uchar[::1],

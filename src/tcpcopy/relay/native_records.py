@@ -20,11 +20,13 @@ from tcpcopy.relay.records import Peer, RecordDecoder, RecordWriter
 
 _ANSWERS = int(FrameType.ANSWERS)
 _PING = int(FrameType.PING)
+_CREDIT = int(FrameType.CREDIT)
+_DROPPED = int(FrameType.DROPPED)
 _FRAME = int(RelayFault.FRAME)
 _FRAME_HEADER = 4
 _ANSWERS_HEADER = 12  # frame header and time
 _RECORD_HEADER = 12
-_PING_BYTES = 12  # frame header and the count of lost answers
+_PING_BYTES = 12  # frame header and one number: so has CREDIT, and DROPPED
 _LONGEST_DELTA_NS = 4_000_000_000  # above 31 bits: a typed constant
 _MOST_IN_FRAME = 32768
 _HIGHEST_16 = 65535
@@ -57,6 +59,8 @@ class NativeDecoder(RecordDecoder):
         "_body",  # bytes of the current frame of ANSWERS that are still to come
         "captured_ns",  # intercept's clock (CLOCK_REALTIME) when the last answer was captured
         "consumed",  # bytes of the stream unpacked, from the first on
+        "packet_credit",  # offset up to which intercept takes frames of PACKETS
+        "told_dropped",  # packets that intercept did not inject, above the number of a reason
         "told_lost",  # answers that intercept could not send, as it says
         "_base_ns",  # time of the current frame
     )
@@ -67,6 +71,8 @@ class NativeDecoder(RecordDecoder):
         self._body = 0
         self.captured_ns = 0
         self.consumed = 0
+        self.packet_credit = 0
+        self.told_dropped = 0
         self.told_lost = 0
 
     def _unpack(self, timestamp_ns: int) -> int:
@@ -90,10 +96,16 @@ class NativeDecoder(RecordDecoder):
         at = self._start
         kind = view[at]
         length = (view[at + 2] << 8) | view[at + 3]
-        if kind == _PING and length == _PING_BYTES - _FRAME_HEADER:
+        if length == _PING_BYTES - _FRAME_HEADER and kind in (_PING, _CREDIT, _DROPPED):
             if available < _PING_BYTES:
                 return 0
-            self.told_lost = (_read32(view, at + 4) << 32) | _read32(view, at + 8)
+            number = (_read32(view, at + 4) << 32) | _read32(view, at + 8)
+            if kind == _PING:
+                self.told_lost = number
+            elif kind == _CREDIT:
+                self.packet_credit = number
+            else:
+                self.told_dropped = number
         elif kind == _ANSWERS and length > _ANSWERS_HEADER - _FRAME_HEADER + _RECORD_HEADER:
             if available < _ANSWERS_HEADER:
                 return 0
@@ -263,18 +275,31 @@ class NativeWriter(RecordWriter):
         self.records += 1
         return 1
 
-    def ping(self, lost: int) -> None:
+    def ping(self, lost: int) -> int:
         """Say that this end is there, and how many answers were lost until now."""
+        return self._tell(_PING, lost)  # without room, there is enough to be heard of
+
+    def credit(self, offset: int) -> int:
+        """Say up to which offset frames of PACKETS are taken; 0: there is no room to say it."""
+        return self._tell(_CREDIT, offset)
+
+    def dropped(self, reason: int, packets: int) -> int:
+        """Say how many packets were not injected until now, and the last reason; 0: no room."""
+        return self._tell(_DROPPED, (reason << 48) | packets)
+
+    def _tell(self, kind: int, number: int) -> int:
+        """A frame with one number."""
         self._batch_at = -1
         if self._filled + _PING_BYTES > len(self._view) and not self._make_room(_PING_BYTES):
-            return  # there is enough to be heard of
+            return 0
         view = self._view
         at = self._filled
-        _put32(view, at, (_PING << 24) | (_PING_BYTES - _FRAME_HEADER))
-        _put32(view, at + 4, lost >> 32)
-        _put32(view, at + 8, lost)
+        _put32(view, at, (kind << 24) | (_PING_BYTES - _FRAME_HEADER))
+        _put32(view, at + 4, number >> 32)
+        _put32(view, at + 8, number)
         self._filled += _PING_BYTES
         self._packed += _PING_BYTES
+        return 1
 
     def pending(self) -> memoryview:
         """What is to be sent. Closes the open frame; release it before the next call here."""

@@ -22,8 +22,10 @@ from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import MAX_BATCH, Layout, MessageDecoder, RelayFault
 from tcpcopy.relay.handshake import Kind, ServerHandshake
+from tcpcopy.relay.injection import Injector
 from tcpcopy.relay.native import FrameDecoder, FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeWriter
+from tcpcopy.relay.packet_queue import frame_bytes
 from tcpcopy.relay.peers import Peers
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
@@ -36,6 +38,8 @@ _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR
 _HANDSHAKE_NS = 10_000_000_000
 _MOST_IN_HANDSHAKE = 256
 _LISTEN_BACKLOG = 1024
+# Credit for packets is given again when so much of it has been used.
+_GRANT_BYTES = native.PACKET_WINDOW_BYTES // 8
 
 
 class _Connection:
@@ -44,6 +48,8 @@ class _Connection:
     __slots__ = (
         "address",  # the peer's, without its port
         "checked_offset",  # native: of the writer, when the timers ran last
+        "dropped",  # packets of it that were not injected
+        "granted",  # offset up to which its frames of packets are taken
         "classic",  # MessageDecoder of a classic one, else None
         "frames",  # FrameDecoder of a native one, else None
         "handshake",  # None once it is over
@@ -51,8 +57,10 @@ class _Connection:
         "opened_ns",
         "peer",  # address:port, for the log
         "pinged_ns",  # native: something was sent last, as far as is known
+        "packet_bytes",  # frames of packets that came, in bytes
         "socket",
         "tls_pending",  # the TLS handshake is not over
+        "told_dropped",
         "told_lost",  # native: lost answers that tcpcopy was told of
         "waits_to_write",  # EPOLLOUT is asked for
         "writer",  # None in the handshake
@@ -68,6 +76,8 @@ class _Connection:
         self.handshake: ServerHandshake | None = ServerHandshake(
             terms, os.urandom(native.NONCE_BYTES)
         )
+        self.dropped = self.told_dropped = 0
+        self.granted = self.packet_bytes = 0
         self.heard_ns = now_ns
         self.opened_ns = now_ns
         self.peer = f"{address}:{port}"
@@ -95,12 +105,14 @@ class RelayServer:
         buffer_bytes: int = 2 << 20,
         terms: RelayTerms | None = None,
         peers: Peers | None = None,
+        injector: Injector | None = None,
     ) -> None:
         """Nothing is opened yet. `host` "" means all IPv4 addresses of this host.
 
         `protected`: while connections of one tcpcopy host are open, those of others are refused.
         `buffer_bytes` bounds what waits for one connection. `batch_records` and `layout` are for
-        classic peers. `terms`: what is spoken, with which secret; `peers`: who may connect.
+        classic peers. `terms`: what is spoken, with which secret; `peers`: who may connect;
+        `injector`: where the packets of tunnels go, with `terms` that have one.
         """
         self.router = router
         self.host = host
@@ -109,6 +121,7 @@ class RelayServer:
         self.refused = 0  # not allowed, over a limit, or protected
         self.crowded_out = 0  # made room for newer ones
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
+        self.injector = injector
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
         self.peers = peers or Peers()
         self._layout = layout
@@ -207,7 +220,21 @@ class RelayServer:
                 connection.told_lost = writer.lost
                 writer.ping(writer.lost)
                 self._send(connection)
+            if self._terms.tunnel and not writer.closed:
+                self._tell_of_packets(connection, writer)
         self.peers.look(now_ns)
+
+    def _tell_of_packets(self, connection: _Connection, writer: NativeWriter) -> None:
+        """Say what was dropped, and give credit that there was no room to give."""
+        injector = self.injector
+        if (
+            injector is not None
+            and connection.dropped != connection.told_dropped
+            and writer.dropped(injector.reason, connection.dropped)
+        ):
+            connection.told_dropped = connection.dropped
+        self._grant(connection, writer)
+        self._send(connection)
 
     def lost_records(self) -> int:
         """Answers that did not get to a tcpcopy, slow readers and broken connections."""
@@ -357,7 +384,7 @@ class RelayServer:
         fd = connection.socket.fileno()
         peer = self.peers.connected(connection.address)
         if handshake.kind == Kind.NATIVE:
-            connection.frames = FrameDecoder()
+            connection.frames = FrameDecoder(self._terms.tunnel)
             connection.writer = NativeWriter(
                 fd,
                 self._buffer_bytes,
@@ -365,7 +392,9 @@ class RelayServer:
                 window=handshake.window,
                 payload_bytes=handshake.payload_bytes,
             )
-            shown = "native relay"
+            shown = "tunnel" if self._terms.tunnel else "native relay"
+            if self._terms.tunnel:
+                self._grant(connection, connection.writer)
         else:
             connection.classic = MessageDecoder()
             connection.writer = RecordWriter(
@@ -396,11 +425,30 @@ class RelayServer:
                 elif kind == FrameType.CREDIT:
                     assert isinstance(writer, NativeWriter)
                     writer.grant(native.read_credit(body))
+                elif kind == FrameType.PACKETS:
+                    assert isinstance(writer, NativeWriter)
+                    if not self._inject(connection, writer, body):
+                        self._fault(connection, RelayFault.CREDIT)
+                        return
             fault = connection.frames.fault
         if fault:
             self._fault(connection, fault)
         elif writer.sendable_bytes and not connection.waits_to_write:
             self._send(connection)
+
+    def _inject(self, connection: _Connection, writer: NativeWriter, body: bytes) -> bool:
+        """Packets for the tunnel; False: there was no credit for them."""
+        connection.packet_bytes += frame_bytes(body)
+        if connection.packet_bytes > connection.granted or self.injector is None:
+            return False
+        connection.dropped += self.injector.inject(body)
+        self._grant(connection, writer)
+        return True
+
+    def _grant(self, connection: _Connection, writer: NativeWriter) -> None:
+        wanted = connection.packet_bytes + native.PACKET_WINDOW_BYTES
+        if wanted - connection.granted >= _GRANT_BYTES and writer.credit(wanted):
+            connection.granted = wanted
 
     # --- writing ------------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ class Context:
         return self.mode in (CLASSIC, LINK) and self.transport != "udp"
 
     @property
+    def uses_relay(self) -> bool:
+        """Whether answers come through a relay."""
+        return self.needs_intercept or self.mode == TUNNEL
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Each target once, "address:port"."""
         return tuple(dict.fromkeys(transfer.target for transfer in self.transfers))

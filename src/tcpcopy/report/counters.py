@@ -38,6 +38,18 @@ class RelayCounts:
     records: int = 0  # answers received, malformed ones included
     malformed: int = 0  # of these, answers that could not be read
     lost: int = 0  # answers known to be lost (a connection broke, a queue was full)
+    dropped: int = 0  # packets that intercept did not inject (tunnel mode)
+    native: int = 0  # of `connects`, those with the native relay
+    encrypted: int = 0  # of `connects`, those with TLS
+
+    @property
+    def kind(self) -> str:
+        """What was spoken: "native", "classic", both of them, or "" before it was known."""
+        if not self.connects:
+            return ""
+        if not self.native:
+            return "classic"
+        return "native" if self.native == self.connects else "native and classic"
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tcpcopy.report import remedies, udp
-from tcpcopy.report.context import LOCAL, SOCKET, Context
+from tcpcopy.report.context import LOCAL, SOCKET, TUNNEL, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.text import byte_size, number, plural
@@ -204,7 +204,7 @@ def _midstream_hint(snapshot: Snapshot) -> tuple[str, ...]:
 def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     who = plural(count, "session")
     where = ", ".join(context.targets) or "the target"
-    if not context.needs_intercept:
+    if not context.uses_relay:
         if snapshot.has_connected or snapshot.answers_received:
             text = f"{who} without an answer to the connect; {where} answered others: overloaded"
             return text, remedies.overload(context)
@@ -217,12 +217,16 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
     if snapshot.has_connected or snapshot.answers_received:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"
         text += ", or packets are lost"
+        if context.mode == TUNNEL:
+            return text, remedies.overload(context)
         return text, (*remedies.overload(context), *remedies.routes(context))
     down = _peers_down(snapshot, context)
     if down and len(down) == len(context.intercepts):
         text = f"{who} without an answer to the connect: no connection to intercept"
         return text, remedies.relay_down(context, down)
     text = f"{who} without an answer to the connect: no answer of {where} reached tcpcopy at all"
+    if context.mode == TUNNEL:
+        return text, remedies.handshake_tunnel(context)
     return text, remedies.handshake_classic(context)
 
 
@@ -230,7 +234,7 @@ def _answer_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explai
     limit = f" for {context.answer_timeout_s} s (-t)" if context.answer_timeout_s else " (-t)"
     text = f"{plural(count, 'session')} accepted by the target, which then stopped answering{limit}"
     steps = ["see whether the target's server hangs or waits for something that is missing there"]
-    if context.needs_intercept and snapshot.relay_total().lost:
+    if context.uses_relay and snapshot.relay_total().lost:
         steps.insert(0, f"{number(snapshot.relay_total().lost)} answers lost on the relay: run"
                         " intercept near tcpcopy, narrow its -F")  # fmt: skip
     larger = f"-t {context.answer_timeout_s * 2}" if context.answer_timeout_s else "a larger -t"
@@ -364,7 +368,7 @@ def _peers_down(snapshot: Snapshot, context: Context) -> list[str]:
 def _relay_troubles(snapshot: Snapshot, context: Context) -> list[Finding]:
     findings = []
     total = snapshot.relay_total()
-    down = _peers_down(snapshot, context) if context.needs_intercept else []
+    down = _peers_down(snapshot, context) if context.uses_relay else []
     if down:
         text = f"no connection to intercept {', '.join(down)}"
         remedy = remedies.relay_down(context, down)
@@ -382,6 +386,12 @@ def _relay_troubles(snapshot: Snapshot, context: Context) -> list[Finding]:
             f"{plural(total.lost, 'answer')} lost on the relay; retransmission made up for them"
             " where no session is counted as lost",
             ("run intercept near tcpcopy, narrow its -F, raise its buffer",),
+        ))  # fmt: skip
+    if total.dropped:
+        findings.append(Finding(
+            "relay_dropped", WARNING, total.dropped,
+            f"intercept did not inject {plural(total.dropped, 'packet')}: the logs say why",
+            remedies.not_injected(context),
         ))  # fmt: skip
     if total.malformed:
         findings.append(Finding(

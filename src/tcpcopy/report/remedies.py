@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-from tcpcopy.report.context import SOCKET, Context, TransferInfo, prefix_of
+from tcpcopy.report.context import SOCKET, TUNNEL, Context, TransferInfo, prefix_of
 
 #: Online ports on which TLS is usual: its bytes cannot be replayed, each connection has new keys.
 TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443})
@@ -107,6 +107,31 @@ def handshake_classic(context: Context) -> tuple[str, ...]:
     return tuple(steps)
 
 
+def handshake_tunnel(context: Context) -> tuple[str, ...]:
+    """For tunnel mode without a single answer: every hop behind the relay."""
+    transfer = first_transfer(context)
+    port = transfer.target_port
+    return (
+        *not_injected(context),
+        f"on the target: tcpdump -ni tcpcopy-t0 'tcp port {port}' must show the copied SYNs and"
+        " their answers",
+        f"on the target: ss -ltn 'sport = :{port}' must show a server listening on"
+        f" {transfer.target_address} or on all addresses{others(context)}",
+        "on the target: the firewall must let packets of the device tcpcopy-t0 in (nft list"
+        " ruleset)",
+    )
+
+
+def not_injected(context: Context) -> tuple[str, ...]:
+    """For packets that intercept may have dropped before they were injected."""
+    clients = ",".join(dict.fromkeys(prefix_of(item) for item in context.client_addresses))
+    return (
+        "on the target: the log of intercept says what it dropped, and why",
+        f"on the target: intercept --tun-clients {clients or 'keep'} must be what -c is here,"
+        f" and --tun-allow, if given, must have {', '.join(context.targets) or 'the target'}",
+    )
+
+
 def routes(context: Context) -> list[str]:
     """The route that turns the target's answers to the assistant, and how to see it."""
     assistant = context.assistants[0] if context.assistants else "ASSISTANT"
@@ -140,8 +165,10 @@ def relay_down(context: Context, peers: list[str]) -> tuple[str, ...]:
     peer = peers[0] if peers else "ASSISTANT:36524"
     rest = f" (likewise {', '.join(peers[1:])})" if len(peers) > 1 else ""
     address, _, port = peer.rpartition(":")
+    where = "target: start intercept --tun" if context.mode == TUNNEL else ""
     return (
-        f"on the assistant: start intercept; ss -ltn 'sport = :{port}' must show it{rest}",
+        f"on the {where or 'assistant: start intercept'}; ss -ltn 'sport = :{port}' must show"
+        f" it{rest}",
         f"on this host: nc -vz -w 3 {address.strip('[]')} {port} must connect; else open the port"
         " in the firewall, or correct -s and -p",
     )

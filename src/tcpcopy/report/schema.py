@@ -89,6 +89,7 @@ FIELDS: Final[dict[str, str]] = {
     "relay.malformed": "of these, not readable",
     "relay.lost": "answers known to be lost on the way",
     "relay.reconnects": "times that a lost connection came back",
+    "relay.dropped": "packets that intercept did not inject (tunnel mode)",
     "relay.intercepts[].peer": "address and port of an intercept",
     "relay.intercepts[].connected": "connections up now",
     "relay.intercepts[].connects": "times that a connection came up",
@@ -96,6 +97,9 @@ FIELDS: Final[dict[str, str]] = {
     "relay.intercepts[].malformed": "as relay.malformed",
     "relay.intercepts[].lost": "as relay.lost",
     "relay.intercepts[].reconnects": "as relay.reconnects",
+    "relay.intercepts[].dropped": "as relay.dropped",
+    "relay.intercepts[].kind": "native, classic, or both; empty: it never connected",
+    "relay.intercepts[].tls": "whether it was encrypted",
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
@@ -268,6 +272,7 @@ def _relay(snapshot: Snapshot) -> dict[str, Any]:
         "malformed": total.malformed,
         "lost": total.lost,
         "reconnects": total.reconnects,
+        "dropped": total.dropped,
         "intercepts": [
             {
                 "peer": peer,
@@ -277,6 +282,9 @@ def _relay(snapshot: Snapshot) -> dict[str, Any]:
                 "malformed": relay.malformed,
                 "lost": relay.lost,
                 "reconnects": relay.reconnects,
+                "dropped": relay.dropped,
+                "kind": relay.kind,
+                "tls": bool(relay.encrypted),
             }
             for peer, relay in snapshot.relays.items()
         ],

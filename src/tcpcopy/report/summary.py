@@ -71,6 +71,7 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
         total = snapshot.relay_total()
         rows.append((
             "relay",
+            f"{total.kind}{', TLS' if total.encrypted else ''}{': ' if total.kind else ''}"
             f"{number(total.records)} answers, {number(total.lost)} lost,"
             f" {number(total.malformed)} malformed, {plural(total.reconnects, 'reconnect')}",
         ))  # fmt: skip

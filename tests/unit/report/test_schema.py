@@ -77,7 +77,7 @@ def test_figures_are_those_of_the_snapshot() -> None:
     assert report["kernel"]["rings"] == [{"device": "eth0", "received": 1_000, "dropped": 0}]
     assert report["relay"]["intercepts"][0] == {
         "peer": "10.0.0.4:36524", "connected": 1, "connects": 2, "records": 50, "malformed": 1,
-        "lost": 1, "reconnects": 1,
+        "lost": 1, "reconnects": 1, "dropped": 0, "kind": "classic", "tls": False,
     }  # fmt: skip
     assert report["latency"]["answer"]["p99_ms"] == 2.5
     assert report["latency"]["lag"] == {

@@ -132,7 +132,9 @@ def test_every_figure_beside_the_sessions_shows() -> None:
     text = render(snapshot, CLASSIC_CONTEXT)
     assert "sent          1,200 packets, 17 of them again\n" in text
     assert "answers       2,006 packets: 2,000 used, 6 an answer for no session\n" in text
-    assert "relay         2,000 answers, 3 lost, 4 malformed, 1 reconnect\n" in text
+    relay.native = relay.encrypted = relay.connects
+    assert "relay         native, TLS: 2,000 answers" in render(snapshot, CLASSIC_CONTEXT)
+    assert "relay         classic: 2,000 answers, 3 lost, 4 malformed, 1 reconnect\n" in text
     assert "answer time   p50 1.5 ms, p99 1.5 ms, most 1.5 ms\n" in text
     assert "capture lag   p50 300 us, p99 300 us, most 300 us\n" in text
 
