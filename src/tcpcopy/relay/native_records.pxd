@@ -97,6 +97,8 @@ cdef class NativeWriter(RecordWriter):
     cpdef int dropped(self, long long reason, long long packets) except -1
     @cython.locals(view=cython.uchar[::1], at=cython.Py_ssize_t)
     cdef int _tell(self, long long kind, long long number) except -1
+    @cython.locals(covered=cython.longlong)
+    cpdef Py_ssize_t sendable(self) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(
         view=cython.uchar[::1],
