@@ -69,6 +69,8 @@ COMPILED_MODULES = [
     "tcpcopy.recorded.records",
     "tcpcopy.recorded.stream",
     "tcpcopy.relay.injection",
+    "tcpcopy.relay.client",
+    "tcpcopy.relay.connection",
     "tcpcopy.relay.native_records",
     "tcpcopy.relay.records",
     "tcpcopy.relay.router",

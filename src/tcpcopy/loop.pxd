@@ -6,6 +6,7 @@ from tcpcopy.deliver.tun cimport TunDevice
 from tcpcopy.engine.engine cimport Engine
 from tcpcopy.packet.batch cimport PacketBatch
 from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.relay.client cimport RelayClient
 from tcpcopy.waiting cimport Waiter, monotonic_ns, nap
 
 cdef Py_ssize_t _DRAIN_LIMIT
@@ -29,7 +30,7 @@ cdef class Loop:
     cdef public list places
     cdef public object player
     cdef public bint polled
-    cdef public object relay
+    cdef public RelayClient relay
     cdef public list rings
     cdef public object transport
     cdef public TunDevice tun
@@ -55,7 +56,7 @@ cdef class Loop:
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )
-    cdef Py_ssize_t _take_answers(self, object relay, long long now_ns) except -1
+    cdef Py_ssize_t _take_answers(self, RelayClient relay, long long now_ns) except -1
     @cython.locals(
         timestamp_ns=cython.longlong, answers=PacketHandler, taken=cython.Py_ssize_t
     )

@@ -67,10 +67,10 @@ def is_doctor(line: str) -> bool:
     return line.split()[1:2] == ["doctor"]
 
 
-def blocks() -> list[Block]:
+def blocks(guides: tuple[str, ...] = GUIDES) -> list[Block]:
     """Every block of the guides that is typed on hosts."""
     all_found = []
-    for guide in GUIDES:
+    for guide in guides:
         text = (ROOT / guide).read_text()
         heading = ""
         found = None
@@ -147,6 +147,12 @@ class Network:
         assert isinstance(host, Host)
         return host
 
+    def named(self, role: str) -> Host:
+        """The host that a block calls so."""
+        host = self.lab.bridge if role == CONTAINER_HOST[0] else getattr(self.lab, role)
+        assert isinstance(host, Host)
+        return host
+
     def check(self, role: str, line: str) -> tuple[int, str]:
         """Type a line that checks a host; its exit code and what it prints."""
         command, *words = shlex.split(line)
@@ -158,7 +164,7 @@ class Network:
 
     def type(self, role: str, line: str, directory: Path) -> None:
         """Type one line on a host: our commands stay, or return when they are daemons."""
-        host = self.lab.bridge if role == CONTAINER_HOST[0] else getattr(self.lab, role)
+        host = self.named(role)
         command, *words = line.split(maxsplit=1)
         if command not in MODULES:
             host.run("sh", "-c", f"cd {shlex.quote(str(directory))} && {line}")

@@ -103,7 +103,7 @@ def test_command_lines_in_documents_are_understood(
         if name == "tcpcopy":
             options.parse(
                 words,
-                devices=lambda: ["lo", "eth0", "eth1"],
+                devices=lambda: ["lo", "eth0", "eth1", "mirror0"],
                 open_namespace=lambda option, _: own(option),
             )
         else:
@@ -119,6 +119,9 @@ def test_options_named_in_documents_exist(document: Path) -> None:
     # Those of the C programs' configure and of other tools are named with their tool.
     others = set(re.findall(r"configure ((?:--[\w-]+ ?)+)", document.read_text()))
     foreign = {word for words in others for word in words.split()}
+    for table in re.findall(r"^\| \w+: configure \|.*?^$", document.read_text(), re.M | re.S):
+        for cell in re.findall(r"^\| ([^|]*)\|", table, re.M):  # the first of each row
+            foreign |= {word.strip("`") for word in cell.split()}
     named = set(re.findall(r"`(--[a-z][\w-]+)", document.read_text()))
     assert named - known - foreign == set()
 
@@ -145,5 +148,33 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in local if not (document.parent / target).exists()] == []
 
 
+def slugs(document: Path) -> set[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_anchors_are_headings(document: Path) -> None:
+    links = re.findall(r"\]\(([^):#]*)#([^)]+)\)", document.read_text())
+    places = [(document.parent / page if page else document, anchor) for page, anchor in links]
+    missing = [
+        f"{page.name}#{anchor}"
+        for page, anchor in places
+        if page.suffix == ".md" and anchor not in slugs(page)
+    ]
+    assert missing == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < 250
+
+
+def test_every_page_is_found_from_the_readme() -> None:
+    """Linked there, or on a page of the index that is."""
+    index = "docs/choose-a-mode.md"
+    text = (ROOT / "README.md").read_text()
+    assert index in text
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", text))
+    linked |= set(re.findall(r"\]\(([\w-]+\.md)", (ROOT / index).read_text()))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - linked == set()

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, RelayFault
-from tcpcopy.relay.connection import Connection
+from tcpcopy.relay.connection import FIRST_RETRY_NS, Connection, LiveSession, Server
 from tcpcopy.relay.handshake import Kind
 from tcpcopy.relay.native import RelayTerms
 from tcpcopy.relay.sockets import problem_of, watch_peer
@@ -31,8 +31,6 @@ from tcpcopy.report.counters import RelayCounts
 
 _log = logging.getLogger("tcpcopy.relay")
 _MS = 1_000_000
-# An intercept that is back must have new sessions within a second: attempts stay close together.
-_FIRST_RETRY_NS = 50 * _MS
 _LAST_RETRY_NS = 500 * _MS
 _REFUSED_RETRY_NS = 5_000 * _MS  # it is there and says no: only a person can mend that
 _ATTEMPT_NS = 500 * _MS
@@ -44,10 +42,9 @@ _SETTLED_NS = 1_000 * _MS
 _CHUNK = 512  # sessions announced again in one go
 _LOOK_NS = 500 * _MS  # native connections are looked at so often
 _REMOVALS = 4096  # bytes of them are sent at the latest; until then they wait for company
+_OUT = int(select.EPOLLOUT)
+_NOT_OUT = ~_OUT
 BYTES_OF_ONE = max(MESSAGE_BYTES, native.MESSAGE_V6_BYTES)
-
-#: A live session: mapped address and port, target address and port.
-LiveSession = tuple[bytes, int, bytes, int]
 
 
 class Unreachable(NamedTuple):
@@ -58,44 +55,23 @@ class Unreachable(NamedTuple):
     refused: bool = False  # it is there, and what is spoken or shared does not fit
 
 
-class Server:
-    """One intercept of `-s`."""
-
-    __slots__ = (
-        "connections",
-        "counts",
-        "family",
-        "is_native",  # it has said so once: that is waited for
-        "name",
-        "refused",  # the last attempt ended in a handshake
-        "resumed",  # live sessions still to announce again, or None
-        "sockaddr",
-        "turn",
-    )
-
-    def __init__(self, host: str, port: int, connections: int, name: str) -> None:
-        self.connections = [Connection(name, _FIRST_RETRY_NS) for _ in range(connections)]
-        self.counts = RelayCounts()
-        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.is_native = False
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.refused = False
-        self.resumed: Iterator[LiveSession] | None = None
-        self.sockaddr = (host, port)
-        self.turn = 0
-
-    def next_up(self) -> Connection | None:
-        """The connection whose turn it is, of those that are up."""
-        for _ in self.connections:
-            connection = self.connections[self.turn]
-            self.turn = (self.turn + 1) % len(self.connections)
-            if connection.up:
-                return connection
-        return None
-
-
 class RelayClient:
     """The relay connections of one tcpcopy worker. Not thread-safe."""
+
+    __slots__ = (
+        "_by_fd",
+        "_deadline_ns",
+        "_handler",
+        "_layout",
+        "_live_sessions",
+        "_poll",
+        "_queue_bytes",
+        "_resuming",
+        "_servers",
+        "_terms",
+        "_unsent",
+        "faults",
+    )
 
     def __init__(
         self,
@@ -222,10 +198,7 @@ class RelayClient:
     def flush(self, now_ns: int) -> None:
         """Hand what is queued to the kernel, as far as it takes it; never blocks."""
         if self._resuming:
-            for server in self._servers:
-                if server.resumed is not None:
-                    self._announce_again(server)
-            self._resuming = any(server.resumed is not None for server in self._servers)
+            self._announce_all_again()
         if not self._unsent:
             return
         unsent = self._unsent
@@ -314,6 +287,12 @@ class RelayClient:
         server.resumed = iter(self._live_sessions())
         self._resuming = True
 
+    def _announce_all_again(self) -> None:
+        for server in self._servers:
+            if server.resumed is not None:
+                self._announce_again(server)
+        self._resuming = any(server.resumed is not None for server in self._servers)
+
     def _announce_again(self, server: Server) -> None:
         """The next few of the live sessions, as long as there is room for new ones beside them."""
         sessions = server.resumed
@@ -362,8 +341,11 @@ class RelayClient:
         self._set_deadline(now_ns)
 
     def _on_event(self, fd: int, events: int, now_ns: int, timestamp_ns: int) -> int:
-        server, connection = self._by_fd.get(fd, (None, None))
-        if server is None or connection is None or connection.socket is None:
+        found = self._by_fd.get(fd)
+        if found is None:
+            return 0
+        server, connection = found
+        if connection.socket is None:
             return 0
         if not connection.up:
             try:
@@ -372,9 +354,9 @@ class RelayClient:
                 self._fail(server, connection, now_ns, error)
                 return 0
         records = 0
-        if events & ~select.EPOLLOUT:
+        if events & _NOT_OUT:
             records = self._receive(server, connection, now_ns, timestamp_ns)
-        if events & select.EPOLLOUT and connection.up:
+        if events & _OUT and connection.up:
             self._send(server, connection, now_ns)
         return records
 
@@ -402,7 +384,7 @@ class RelayClient:
             connection.decide_until_ns = now_ns + wait_ns
             connection.attempt_until_ns = max(connection.attempt_until_ns, now_ns + wait_ns)
             self._set_deadline(now_ns)
-        elif events & ~select.EPOLLOUT:
+        elif events & _NOT_OUT:
             connection.read_handshake()
             server.is_native = server.is_native or connection.handshake.heard_native
         return self._conclude(server, connection, now_ns)
@@ -534,7 +516,7 @@ class RelayClient:
                 connection.handshake.silent()
                 self._conclude(server, connection, now_ns)
             else:
-                connection.retry_ns = _FIRST_RETRY_NS  # the attempt was the wait
+                connection.retry_ns = FIRST_RETRY_NS  # the attempt was the wait
                 self._lose(server, connection, now_ns, "no answer")
         self._set_deadline(now_ns)
 
@@ -545,7 +527,7 @@ class RelayClient:
         if was_up:
             _log.warning("intercept %s: connection lost: %s", server.name, problem)
             if now_ns - connection.since_ns >= _SETTLED_NS:
-                connection.retry_ns = _FIRST_RETRY_NS
+                connection.retry_ns = FIRST_RETRY_NS
             if any(other.up for other in server.connections):
                 self._resume(server)  # the sessions it had announced are forgotten there
         elif (

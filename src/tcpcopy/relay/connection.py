@@ -1,4 +1,4 @@
-"""One relay connection of tcpcopy's: its socket, what it speaks, what waits to be sent.
+"""tcpcopy's connections to an intercept: of each its socket, what it speaks, what waits to be sent.
 
 Down, connecting, TLS handshake, relay handshake, up: `client.RelayClient` takes it from one to the
 next. Nothing here blocks; what fails raises OSError, and its owner closes the connection.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay import native
@@ -19,12 +20,20 @@ from tcpcopy.relay.native_records import NativeDecoder
 from tcpcopy.relay.packet_queue import PacketQueue
 from tcpcopy.relay.records import RecordDecoder
 from tcpcopy.relay.sockets import WOULD_BLOCK
+from tcpcopy.report.counters import RelayCounts
 
 _READS = 32  # of a TLS record at most each: then other connections have their turn
 # Credit is given again when so much of it has been used.
-_GRANT_BYTES = native.WINDOW_BYTES // 8
+_WINDOW_BYTES = native.WINDOW_BYTES
+_GRANT_BYTES = _WINDOW_BYTES // 8
 # Packets are moved to what is sent so far: what else is said must not wait long for its turn.
 _AHEAD_BYTES = 65536
+
+# An intercept that is back must have new sessions within a second: attempts stay close together.
+FIRST_RETRY_NS = 50_000_000
+
+#: A live session: mapped address and port, target address and port.
+LiveSession = tuple[bytes, int, bytes, int]
 
 
 class Connection:
@@ -250,9 +259,9 @@ class Connection:
 
     def take_losses(self) -> int:
         """Answers that intercept says it has lost since the last call."""
-        decoder = self.decoder
-        if not isinstance(decoder, NativeDecoder):
+        if not isinstance(self.decoder, NativeDecoder):
             return 0
+        decoder: NativeDecoder = self.decoder
         more = decoder.told_lost - self.told_lost
         self.told_lost = decoder.told_lost
         return max(more, 0)
@@ -278,12 +287,48 @@ class Connection:
 
     def grant(self) -> bool:
         """Give credit for what was taken; whether there is something to send."""
-        decoder = self.decoder
-        if not isinstance(decoder, NativeDecoder):
+        if not isinstance(self.decoder, NativeDecoder):
             return False
-        wanted = decoder.consumed + native.WINDOW_BYTES
+        decoder: NativeDecoder = self.decoder
+        wanted = decoder.consumed + _WINDOW_BYTES
         if wanted - self.granted < _GRANT_BYTES:
             return False
         self.granted = wanted
         self.out += native.credit(wanted)
         return True
+
+
+class Server:
+    """One intercept of `-s`."""
+
+    __slots__ = (
+        "connections",
+        "counts",
+        "family",
+        "is_native",  # it has said so once: that is waited for
+        "name",
+        "refused",  # the last attempt ended in a handshake
+        "resumed",  # live sessions still to announce again, or None
+        "sockaddr",
+        "turn",
+    )
+
+    def __init__(self, host: str, port: int, connections: int, name: str) -> None:
+        self.connections = [Connection(name, FIRST_RETRY_NS) for _ in range(connections)]
+        self.counts = RelayCounts()
+        self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.is_native = False
+        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.refused = False
+        self.resumed: Iterator[LiveSession] | None = None
+        self.sockaddr = (host, port)
+        self.turn = 0
+
+    def next_up(self) -> Connection | None:
+        """The connection whose turn it is, of those that are up."""
+        for _ in self.connections:
+            connection = self.connections[self.turn]
+            self.turn = (self.turn + 1) % len(self.connections)
+            if connection.up:
+                return connection
+        return None

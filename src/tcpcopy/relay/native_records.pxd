@@ -108,6 +108,8 @@ cdef class NativeWriter(RecordWriter):
         offset=cython.Py_ssize_t,
     )
     cpdef int put_frame(self, bytes frame) except -1
+    @cython.locals(covered=cython.longlong)
+    cpdef Py_ssize_t sendable(self) except -1
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(
         view=cython.uchar[::1],

@@ -226,10 +226,10 @@ class NativeWriter(RecordWriter):
         self.allowed = window
         self.offset = 0
 
-    @property
-    def sendable_bytes(self) -> int:
+    def sendable(self) -> int:
         """What is pending and covered by credit."""
-        return max(0, min(self._filled - self._sent, self.allowed - self.offset))
+        covered = min(self._filled - self._sent, self.allowed - self.offset)
+        return covered if covered > 0 else 0
 
     @property
     def pending_records(self) -> int:

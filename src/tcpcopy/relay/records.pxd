@@ -12,7 +12,15 @@ cdef extern from *:
         Py_ssize_t count = recv(descriptor, at, (size_t)room, MSG_DONTWAIT);
         return count < 0 ? -errno : count;
     }
+
+    static Py_ssize_t tcpcopy_write_from(int descriptor, unsigned char *at, Py_ssize_t count) {
+        Py_ssize_t sent = send(descriptor, at, (size_t)count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        return sent < 0 ? -errno : sent;
+    }
     """
+    Py_ssize_t write_from "tcpcopy_write_from"(
+        int descriptor, unsigned char *at, Py_ssize_t count
+    ) noexcept
     Py_ssize_t read_into "tcpcopy_read_into"(
         int descriptor, unsigned char *at, Py_ssize_t room
     ) noexcept
@@ -133,6 +141,10 @@ cdef class RecordWriter:
         Py_ssize_t wire_length=*,
         long long timestamp_ns=*
     ) except -1
+    cpdef Py_ssize_t sendable(self) except -1
+    @cython.locals(room=cython.Py_ssize_t, count=cython.Py_ssize_t)
+    cpdef Py_ssize_t write(self, int descriptor) except? -9999
+    cdef Py_ssize_t _write_once(self, int descriptor, Py_ssize_t room) except? -9999
     cpdef void sent(self, Py_ssize_t count) noexcept
     @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _reserve(self) except -2

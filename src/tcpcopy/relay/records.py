@@ -391,6 +391,10 @@ class RecordWriter:
     @property
     def sendable_bytes(self) -> int:
         """What of it may be sent."""
+        return self.sendable()
+
+    def sendable(self) -> int:
+        """The same."""
         return self._filled - self._sent
 
     @property
@@ -446,6 +450,33 @@ class RecordWriter:
             view[at + offset] = 0
         self.records += 1
         return 1
+
+    def write(self, descriptor: int) -> int:
+        """Send what may be sent to a socket: 1 when that was all, 0 when it takes no more now.
+
+        A negative errno says that the connection is broken.
+        """
+        self._batch_at = -1
+        room: int = self.sendable()
+        while room:
+            count = self._write_once(descriptor, room)
+            if count < 0:
+                if count == -_EINTR:
+                    continue
+                return 0 if count == -_EAGAIN else count
+            self.sent(count)
+            room = self.sendable()
+        return 1
+
+    def _write_once(self, descriptor: int, room: int) -> int:
+        if cython.compiled:
+            return write_from(  # type: ignore[name-defined,no-any-return]  # noqa: F821
+                descriptor, cython.address(self._view[self._sent]), room
+            )
+        try:
+            return os.write(descriptor, memoryview(self._buffer)[self._sent : self._sent + room])
+        except OSError as error:
+            return -(error.errno or errno.EIO)
 
     def pending(self) -> memoryview:
         """What is to be sent. Closes the open batch; release it before the next call here."""

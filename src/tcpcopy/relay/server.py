@@ -54,6 +54,7 @@ class _Connection:
         "classic",  # MessageDecoder of a classic one, else None
         "frames",  # FrameDecoder of a native one, else None
         "handshake",  # None once it is over
+        "has_tls",
         "heard_ns",  # bytes came last
         "opened_ns",
         "peer",  # address:port, for the log
@@ -84,7 +85,7 @@ class _Connection:
         self.peer = f"{address}:{port}"
         self.pinged_ns = now_ns
         self.socket = peer_socket
-        self.tls_pending = terms.tls is not None
+        self.tls_pending = self.has_tls = terms.tls is not None
         self.told_lost = 0
         self.waits_to_write = False
         self.writer: RecordWriter | None = None
@@ -472,6 +473,13 @@ class RelayServer:
     def _send(self, connection: _Connection) -> None:
         writer = connection.writer
         if writer is None:
+            return
+        if not connection.has_tls:
+            state = writer.write(writer.identity)
+            if state < 0:
+                self._drop(connection, os.strerror(-state))
+            else:
+                self._watch_writing(connection, state == 0)
             return
         while writer.sendable_bytes:
             with writer.pending() as data:

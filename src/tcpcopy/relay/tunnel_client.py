@@ -15,8 +15,8 @@ from typing import Any
 
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.addresses import format_endpoint
-from tcpcopy.relay.client import BYTES_OF_ONE, RelayClient, Server
-from tcpcopy.relay.connection import Connection
+from tcpcopy.relay.client import BYTES_OF_ONE, RelayClient
+from tcpcopy.relay.connection import Connection, Server
 from tcpcopy.relay.native import PacketDrop
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 

@@ -18,7 +18,8 @@ from tcpcopy.relay.classic import (
     encode_message,
     encode_version,
 )
-from tcpcopy.relay.client import LiveSession, RelayClient, Unreachable, met_itself
+from tcpcopy.relay.client import RelayClient, Unreachable, met_itself
+from tcpcopy.relay.connection import LiveSession
 from tests.unit.relay.packets import CLIENT, TARGET, Collector, answer, batch, record
 
 MS = 1_000_000

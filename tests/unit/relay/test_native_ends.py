@@ -14,7 +14,8 @@ import pytest
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import MessageType, RelayFault, encode_message
-from tcpcopy.relay.client import LiveSession, RelayClient
+from tcpcopy.relay.client import RelayClient
+from tcpcopy.relay.connection import LiveSession
 from tcpcopy.relay.handshake import Kind
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.peers import Peers
