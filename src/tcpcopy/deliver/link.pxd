@@ -1,4 +1,5 @@
-from tcpcopy.packet.batch cimport PacketBatch, PacketSink
+from tcpcopy.deliver.batches cimport BatchSender
+from tcpcopy.packet.batch cimport PacketBatch
 
 import cython
 
@@ -143,12 +144,9 @@ cdef extern from *:
         const int *payload_lengths,
     ) noexcept
 
-cdef class LinkSender(PacketSink):
-    cdef public object before
+cdef class LinkSender(BatchSender):
     cdef public bint cuts
     cdef public int device_index
-    cdef public dict errors
-    cdef public list failures
     cdef public int fd
     cdef public Py_ssize_t hop_count
     cdef public object hops
@@ -160,6 +158,9 @@ cdef class LinkSender(PacketSink):
     cdef public object table
     cdef unsigned char[::1] view
 
-    @cython.locals(index=cython.Py_ssize_t, result=cython.int, code=cython.int)
     cpdef void send_batch(self, PacketBatch batch)
+    cdef int _given_up(self, PacketBatch batch, Py_ssize_t index, int code) except -1
+    @cython.locals(result=cython.int)
     cdef int _send_from(self, PacketBatch batch, Py_ssize_t index) except? -9999
+    cdef int _send_frames(self, PacketBatch batch, Py_ssize_t index) except? -9999
+    cdef int _mended(self, int code) except -1

@@ -24,11 +24,12 @@ from collections.abc import Callable
 
 import cython
 
+from tcpcopy.deliver.batches import BatchSender
 from tcpcopy.deliver.nexthop import NextHops, Tables
 from tcpcopy.deliver.offload import NO_HEADER, cutting_header, largest_payload
 from tcpcopy.errors import UsageError
 from tcpcopy.mapping.transfers import TransferTable
-from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.packet.batch import PacketBatch
 
 _log = logging.getLogger(__name__)
 
@@ -46,15 +47,12 @@ _LOOK_AGAIN = frozenset(
 _MOST_REFUSALS = 3  # of frames to be cut, for want of room: then it is no passing want
 
 
-class LinkSender(PacketSink):
+class LinkSender(BatchSender):
     """Sends IPv4 and IPv6 packets to the next hops of the targets. Needs CAP_NET_RAW."""
 
     __slots__ = (
-        "before",  # called before a batch is sent (announcements must go first), or None
         "cuts",  # frames go with a header that may ask the device to cut them
         "device_index",
-        "errors",  # errno -> packets not sent
-        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd",
         "hop_count",
         "hops",
@@ -82,9 +80,7 @@ class LinkSender(PacketSink):
         Raises: UsageError (device, next hop, `mtu`), OSError (PermissionError without the
         capability).
         """
-        self.before = before
-        self.errors: dict[int, int] = {}
-        self.failures: list[tuple[int, int]] | None = None
+        super().__init__(before)
         self.packets = 0
         self.largest = 0
         self.cuts = False
@@ -159,53 +155,41 @@ class LinkSender(PacketSink):
 
     def send_batch(self, batch: PacketBatch) -> None:
         """Send every packet of the batch."""
-        if self.before is not None:
-            self.before()
-        index = 0
-        waited = False
-        while index < batch.count:
-            result = self._send_from(batch, index)
-            if result > 0:
-                index += result
-                self.packets += result
-                waited = False
-                continue
-            code = -result
-            if code == errno.EINTR:
-                continue
-            if not waited and self._mended(code):
-                waited = True
-                continue
-            if code == errno.ENXIO:
-                code = errno.ENODEV  # what everyone else calls a device that is gone
-            elif batch.sizes[index] and code not in _LOOK_AGAIN and self.largest:
-                self._stop_cutting(code)
-            self.errors[code] = self.errors.get(code, 0) + 1
-            if self.failures is not None:
-                self.failures.append((index, code))
-            index += 1
-            waited = False
+        BatchSender.send_batch(self, batch)
         batch.largest = self.largest
 
-    def _mended(self, code: int) -> bool:
+    def _given_up(self, batch: PacketBatch, index: int, code: int) -> int:
+        if code == errno.ENXIO:
+            return errno.ENODEV  # what everyone else calls a device that is gone
+        if batch.sizes[index] and code not in _LOOK_AGAIN and self.largest:
+            self._stop_cutting(code)
+        return code
+
+    def _mended(self, code: int) -> int:
         """Do what may help against an error; whether to try once more."""
         if code == errno.EAGAIN:
             poll = select.poll()
             poll.register(self.sender.fileno(), select.POLLOUT)
             poll.poll(_WAIT_MS)
-            return True
+            return 1
         if code == errno.ENOBUFS:
             # The device's own queue is full; the socket is writable all the time.
             time.sleep(_QUEUE_WAIT_S)
-            return True
+            return 1
         if code in _LOOK_AGAIN:
             now_ns = time.monotonic_ns()
             if now_ns - self.looked_ns >= _LOST_LOOK_NS:
                 self.look(now_ns)
-                return True
-        return False
+                return 1
+        return 0
 
     def _send_from(self, batch: PacketBatch, index: int) -> int:
+        result = self._send_frames(batch, index)
+        if result > 0:
+            self.packets += result
+        return result
+
+    def _send_frames(self, batch: PacketBatch, index: int) -> int:
         """Send packets from `index` on; how many went, or a negative errno for the first."""
         if cython.compiled:
             return send_frames(  # type: ignore[name-defined,no-any-return]  # noqa: F821

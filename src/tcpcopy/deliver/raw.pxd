@@ -1,4 +1,5 @@
-from tcpcopy.packet.batch cimport PacketBatch, PacketSink
+from tcpcopy.deliver.batches cimport BatchSender
+from tcpcopy.packet.batch cimport PacketBatch
 
 import cython
 
@@ -66,14 +67,10 @@ cdef extern from *:
         Py_ssize_t count,
     ) noexcept
 
-cdef class RawSender(PacketSink):
-    cdef public object before
-    cdef public dict errors
-    cdef public list failures
+cdef class RawSender(BatchSender):
     cdef public int fd_v4
     cdef public int fd_v6
     cdef public list sockets
 
-    @cython.locals(index=cython.Py_ssize_t, result=cython.int, code=cython.int)
-    cpdef void send_batch(self, PacketBatch batch)
     cdef int _send_from(self, PacketBatch batch, Py_ssize_t index) except? -9999
+    cdef int _mended(self, int code) except -1

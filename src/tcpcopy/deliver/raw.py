@@ -16,20 +16,18 @@ from collections.abc import Callable
 
 import cython
 
-from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.deliver.batches import BatchSender
+from tcpcopy.packet.batch import PacketBatch
 
 SEND_BUFFER_BYTES = 8 << 20
 _SO_SNDBUFFORCE = 32
 _WAIT_MS = 5  # for room in the device's queue, before a packet is given up
 
 
-class RawSender(PacketSink):
+class RawSender(BatchSender):
     """Sends IPv4 and IPv6 packets with their headers. Needs CAP_NET_RAW."""
 
     __slots__ = (
-        "before",  # called before a batch is sent (announcements must go first), or None
-        "errors",  # errno -> packets not sent
-        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd_v4",
         "fd_v6",  # -1: IPv6 is not there
         "sockets",
@@ -37,9 +35,7 @@ class RawSender(PacketSink):
 
     def __init__(self, before: Callable[[], object] | None = None, device: str = "") -> None:
         """Open the sockets. Raises: OSError (PermissionError without the capability)."""
-        self.before = before
-        self.errors: dict[int, int] = {}
-        self.failures: list[tuple[int, int]] | None = None
+        super().__init__(before)
         self.sockets: list[socket.socket] = []
         self.fd_v4 = self._open(socket.AF_INET)
         self.fd_v6 = -1
@@ -55,31 +51,6 @@ class RawSender(PacketSink):
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         return raw.fileno()
-
-    def send_batch(self, batch: PacketBatch) -> None:
-        """Send every packet of the batch."""
-        if self.before is not None:
-            self.before()
-        index = 0
-        waited = False
-        while index < batch.count:
-            result = self._send_from(batch, index)
-            if result > 0:
-                index += result
-                waited = False
-                continue
-            code = -result
-            if code in (errno.EAGAIN, errno.ENOBUFS) and not waited:
-                waited = True
-                self._wait()
-                continue
-            if code == errno.EINTR:
-                continue
-            self.errors[code] = self.errors.get(code, 0) + 1
-            if self.failures is not None:
-                self.failures.append((index, code))
-            index += 1
-            waited = False
 
     def _send_from(self, batch: PacketBatch, index: int) -> int:
         """Send packets from `index` on; how many went, or a negative errno for the first."""
@@ -106,11 +77,15 @@ class RawSender(PacketSink):
             return -(error.errno or errno.EIO)
         return 1
 
-    def _wait(self) -> None:
+    def _mended(self, code: int) -> int:
+        """Wait for room."""
+        if code not in (errno.EAGAIN, errno.ENOBUFS):
+            return 0
         poll = select.poll()
         for raw in self.sockets:
             poll.register(raw.fileno(), select.POLLOUT)
         poll.poll(_WAIT_MS)
+        return 1
 
     def close(self) -> None:
         """Close the sockets; may be called twice."""

@@ -1,3 +1,4 @@
+from tcpcopy.deliver.batches cimport BatchSender
 from tcpcopy.packet.batch cimport PacketBatch, PacketSink
 from tcpcopy.packet.handler cimport PacketHandler
 
@@ -93,12 +94,10 @@ cdef extern from *:
 cdef Py_ssize_t HEADER_BYTES
 cdef int _TCP
 
-cdef class TunDevice(PacketSink):
+cdef class TunDevice(BatchSender):
     cdef public object buffer
     cdef public bint cuts
-    cdef public dict errors
     cdef public int failed
-    cdef public list failures
     cdef public int fd
     cdef public int index
     cdef public object name
@@ -106,8 +105,6 @@ cdef class TunDevice(PacketSink):
     cdef public long long received
     cdef unsigned char[::1] view
 
-    @cython.locals(index=cython.Py_ssize_t, result=cython.int, code=cython.int)
-    cpdef void send_batch(self, PacketBatch batch)
     @cython.locals(result=cython.int)
     cpdef int send(
         self, const unsigned char[::1] packet, Py_ssize_t start, Py_ssize_t end

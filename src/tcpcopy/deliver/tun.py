@@ -23,6 +23,7 @@ from typing import Any
 
 import cython
 
+from tcpcopy.deliver.batches import BatchSender
 from tcpcopy.deliver.offload import NO_HEADER, cutting_header
 from tcpcopy.deliver.tunnet import (
     Network,
@@ -56,7 +57,7 @@ _SIOCSIFTXQLEN = 0x8943
 _TXQLEN = struct.Struct("16si20x")
 
 
-class TunDevice(PacketSink):
+class TunDevice(BatchSender):
     """A TUN device: a sink for batches, and a source of answers. Needs CAP_NET_ADMIN.
 
     Not thread-safe. `fileno` polls readable when there are answers.
@@ -65,9 +66,7 @@ class TunDevice(PacketSink):
     __slots__ = (
         "buffer",  # what one answer is read into, behind its virtio header
         "cuts",  # packets may be larger than the MTU
-        "errors",  # errno -> packets not sent
         "failed",  # errno of the device being gone, 0: it is there
-        "failures",  # if a list: (place in its batch, errno) of each is added; or None
         "fd",  # -1: closed
         "index",
         "name",
@@ -95,8 +94,7 @@ class TunDevice(PacketSink):
         servers on 127.0.0.0/8 are to be reached. `snaplen`: bytes read of each packet. `option` is
         what to blame. Raises: UsageError, with nothing left behind.
         """
-        self.errors: dict[int, int] = {}
-        self.failures: list[tuple[int, int]] | None = None
+        super().__init__()
         self.failed = 0
         self.others: PacketHandler | None = None
         self.received = 0
@@ -152,25 +150,6 @@ class TunDevice(PacketSink):
         return self.fd
 
     # --- to the host -----------------------------------------------------------------------
-
-    def send_batch(self, batch: PacketBatch) -> None:
-        """Send every packet of the batch."""
-        index = 0
-        while index < batch.count:
-            result = self._send_from(batch, index)
-            if result > 0:
-                index += result
-                continue
-            code = -result
-            if code == errno.EINTR:
-                continue
-            if batch.sizes[index] and code not in _NOT_FOR_SIZE:
-                self.cuts = False  # TCP sends it again, cut
-                batch.largest = 0
-            self.errors[code] = self.errors.get(code, 0) + 1
-            if self.failures is not None:
-                self.failures.append((index, code))
-            index += 1
 
     def send(self, packet: Any, start: int, end: int) -> int:
         """Send one packet that stands whole, checksums and all, at `packet[start:end]`.

@@ -71,7 +71,7 @@ def test_announcements_go_ahead_and_packets_keep_their_order(start: Start) -> No
         if port not in answered:
             answered[port] = pair.answer(answer(target=TARGET, client=CLIENT, client_port=port))
 
-    tunnel.device.before = before
+    tunnel.device.at_each = before
     for turn in range(20):
         for port in range(1000, 1050):
             if not turn:

@@ -21,10 +21,10 @@ class FakeDevice(TunDevice):
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.answer = 0
-        self.before: Callable[[bytes], object] = lambda _: None  # called with each packet
+        self.at_each: Callable[[bytes], object] = lambda _: None  # called with each packet
 
     def send(self, packet: Any, start: int, end: int) -> int:
-        self.before(bytes(packet[start:end]))
+        self.at_each(bytes(packet[start:end]))
         if not self.answer:
             self.sent.append(bytes(packet[start:end]))
         return self.answer
