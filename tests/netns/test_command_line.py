@@ -60,6 +60,9 @@ NONSENSE = {
         # Without -s, which it needs, the device is not looked at.
         "output_device": ("eth7", "-o eth7: needs -s: in socket mode the kernel sends;"),
         "filter": ("tcp and port", "-F 'tcp and port': can't parse filter expression"),
+        # Of no use without the mode they belong to, and then that is what is said first.
+        "local_device": ("a/b", "--local-device a/b: is of no use without --local;"),
+        "via": ("moon", "--via moon: is no way to the target;"),
         "workers": ("two", "--workers two: is neither a whole number nor auto;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
@@ -74,6 +77,9 @@ NONSENSE = {
         "bind": ("eth0", "-b eth0: is not an IP address;"),
         "netns": ("away", "--netns away: there is no such network namespace in /run/netns;"),
         "listen_netns": ("away", "--listen-netns away: there is no such network namespace in"),
+        "tun_allow": ("nowhere", "--tun-allow nowhere: is of no use without --tun;"),
+        "tun_clients": ("10.0.0.300", "--tun-clients 10.0.0.300: is of no use without --tun;"),
+        "tun_device": ("a/b", "--tun-device a/b: is of no use without --tun;"),
         "layout": ("big", "--relay-format big: is not a relay format;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
