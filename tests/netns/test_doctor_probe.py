@@ -263,6 +263,7 @@ def test_filter_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:
     scenario.start_intercept("-F", "tcp and src port 9999")
     probe.classic()
     probe.expect("assistant", "-F 'tcp and src port 9999'", remedy=f"src port {PORT}")
+    assert not [f for f in probe.findings if "cannot look" in f["text"]], probe.findings
 
 
 def test_device_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:

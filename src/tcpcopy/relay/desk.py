@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from tcpcopy.capture.filters import compile_filter
+from tcpcopy.capture.filters import REJECT_ALL, compile_filter
 from tcpcopy.capture.tap import Sighting, Tap
 from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import Namespace, inside
@@ -91,8 +91,7 @@ class _Watch:
         try:
             self._taps.append(Tap(compile_filter(flow_expression(flow))))
             compile_filter(expression)  # complains of what was typed, not of the below
-            both = f"({flow_expression(flow)}) and ({expression})"
-            self._taps.append(Tap(compile_filter(both), devices))
+            self._taps.append(Tap(_program_of_both(flow, expression), devices))
         except OSError as error:
             self.problem = error.strerror or str(error)
         except UsageError as error:
@@ -108,6 +107,14 @@ class _Watch:
     def close(self) -> None:
         for tap in self._taps:
             tap.close()
+
+
+def _program_of_both(flow: Flow, expression: str) -> bytes:
+    """What passes the filter of the flow's packets; the two are right, taken by themselves."""
+    try:
+        return compile_filter(f"({flow_expression(flow)}) and ({expression})")
+    except UsageError:
+        return REJECT_ALL  # libpcap refuses to make a filter that nothing passes
 
 
 class ProbeDesk:
