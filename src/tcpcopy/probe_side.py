@@ -87,6 +87,7 @@ def start_probe(
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
         lambda: counts.established,
         lambda: relay is None or relay.servers_up > 0,
+        lambda: (counts.sessions, counts.live, counts.established + counts.packets_answered),
     )
     client, tun_device = example_client(told, len(flow.target)), ""
     run = probe

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from tcpcopy.doctor.alarm import tell
 from tcpcopy.doctor.finding import Finding, Level, serious
 from tcpcopy.doctor.probe import START_NS, ProbeConfig, probe
+from tcpcopy.doctor.watch import Silence
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET
@@ -56,6 +57,8 @@ class Sessions:
     failed: Callable[[], int]  # sessions whose connection failed, until now
     established: Callable[[], int]
     can_connect: Callable[[], bool] = lambda: True  # the relay is up: else that is said already
+    # For `watch.Silence`: sessions begun, those live, and what shows that the target answers.
+    progress: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
 
 
 class StartProbe:
@@ -87,6 +90,7 @@ class StartProbe:
         self._flow: Flow | None = None  # its address and port is taken
         self._next_ns = 0
         self._failed = self._established = 0
+        self._silence = Silence()
 
     def look(self, now_ns: int) -> None:
         """Start what is due, tell what was found; call about once a second."""
@@ -112,10 +116,14 @@ class StartProbe:
     def _look_for_failures(self, now_ns: int) -> None:
         failed, established = self._sessions.failed(), self._sessions.established()
         more, better = failed - self._failed, established - self._established
+        waiting = self._silence.look(*self._sessions.progress(), now_ns)
         if now_ns < self._next_ns:
             return
         if more >= _MANY and more > better:
             self._why = f"{more} sessions could not be connected"
+            self._wanted = True
+        elif waiting:
+            self._why = f"{waiting} sessions wait for an answer of the target"
             self._wanted = True
         self._failed, self._established = failed, established
         self._next_ns = now_ns + _SECOND_NS

@@ -27,26 +27,52 @@ class Failing:
     of: int  # sessions looked at
 
 
+class Silence:
+    """Sessions that wait in vain: begun since the last answer of any kind, which is long ago."""
+
+    __slots__ = ("_answered", "_begun", "_since_ns")
+
+    def __init__(self) -> None:
+        self._answered = 0  # when last looked at
+        self._begun = 0  # at the last answer
+        self._since_ns = -1  # enough sessions wait; -1: they do not
+
+    def look(self, begun: int, live: int, answered: int, now_ns: int) -> int:
+        """How many wait in vain; 0 as long as that may be nothing.
+
+        `begun` and `answered` only grow: sessions, and whatever shows that the target answers.
+        """
+        if answered != self._answered:
+            self._answered, self._begun = answered, begun
+        waiting = min(live, begun - self._begun)
+        if waiting < LEAST:
+            self._since_ns = -1
+            return 0
+        if self._since_ns < 0:
+            self._since_ns = now_ns
+        return waiting if now_ns - self._since_ns >= SILENCE_NS else 0
+
+
 class FailureWatch:
     """Looks at the sessions that ended since it last had enough of them. Not thread-safe.
 
-    With nothing answered at all sessions do not end for minutes: what waits in vain counts, too.
+    With nothing answered any more sessions do not end for minutes: what waits in vain counts, too.
     """
 
-    __slots__ = ("_before", "_quiet_until_ns", "_silent_since_ns", "_told")
+    __slots__ = ("_before", "_quiet_until_ns", "_silence", "_told")
 
     def __init__(self) -> None:
         self._before = [0] * OUTCOME_SLOTS  # outcomes when last judged
         self._told: Outcome | None = None  # None: all is well, or nothing was said yet
         self._quiet_until_ns = 0  # nothing is said before
-        self._silent_since_ns = -1  # enough sessions wait and nothing was ever answered; -1: no
+        self._silence = Silence()
 
     def look(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
         """What is to be explained now, if anything; call every few seconds.
 
         `now_ns` is of any monotonic clock.
         """
-        found = self._ended_alike(snapshot) or self._silence(snapshot, now_ns)
+        found = self._ended_alike(snapshot) or self._in_vain(snapshot, now_ns)
         if found is None or found.outcome == self._told or now_ns < self._quiet_until_ns:
             return None
         self._told = found.outcome
@@ -69,18 +95,13 @@ class FailureWatch:
         self._told = None  # well again: the next time is news
         return None
 
-    def _silence(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
-        waiting = snapshot.sessions_live
-        answered = snapshot.has_connected or snapshot.answers_received
+    def _in_vain(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
+        # What ends in another way was answered, too: by a reset, or by this host.
         otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
-        if answered or waiting < LEAST or otherwise:
-            self._silent_since_ns = -1
-            return None
-        if self._silent_since_ns < 0:
-            self._silent_since_ns = now_ns
-        if now_ns - self._silent_since_ns < SILENCE_NS:
-            return None
-        return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting)
+        answered = snapshot.sessions_established + snapshot.answers_received + otherwise
+        begun = snapshot.sessions_captured - snapshot.sessions_skipped
+        waiting = self._silence.look(begun, snapshot.sessions_live, answered, now_ns)
+        return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting) if waiting else None
 
 
 class AnswerWatch:

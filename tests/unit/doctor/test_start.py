@@ -31,12 +31,18 @@ class Replay:
     def __init__(self) -> None:
         self.live: list[tuple[bytes, int, bytes, int]] = []
         self.failed = self.established = 0
+        self.progress = (0, 0, 0)
 
     def sessions(self) -> Sessions:
         def live() -> Iterator[tuple[bytes, int, bytes, int]]:
             return iter(self.live)
 
-        return Sessions(live, lambda: self.failed, lambda: self.established)
+        return Sessions(
+            live,
+            lambda: self.failed,
+            lambda: self.established,
+            progress=lambda: self.progress,
+        )
 
 
 class Runs:
@@ -153,6 +159,25 @@ def test_again_when_many_fail(told: pytest.LogCaptureFixture) -> None:
     replay.failed = 1105
     probe.look(132 * SECOND)
     assert len(runs.asked) == 2
+
+
+def test_again_when_nothing_is_answered_any_more(told: pytest.LogCaptureFixture) -> None:
+    """Sessions that wait do not fail for minutes."""
+    runs, replay = Runs(BAD), Replay()
+    probe = StartProbe(config(SOCKET), None, replay.sessions(), run=runs)
+    probe.look(SECOND)
+    runs.end(probe)
+    replay.progress = (100, 10, 5000)
+    probe.look(2 * SECOND)
+    probe.look(70 * SECOND)
+    replay.progress = (130, 40, 5000)
+    probe.look(71 * SECOND)
+    assert len(runs.asked) == 1
+    probe.look(82 * SECOND)
+    runs.end(probe)
+    probe.look(83 * SECOND)
+    assert len(runs.asked) == 2
+    assert "30 sessions wait for an answer of the target" in told.text
 
 
 def test_an_error_of_its_own_harms_nobody(told: pytest.LogCaptureFixture) -> None:

@@ -106,6 +106,19 @@ def test_what_is_no_silence(fine: Snapshot) -> None:
     assert watch.look(fine, LATER) is None
 
 
+def test_the_target_stops_answering() -> None:
+    """What was answered before does not hide it; sessions that are merely idle are no reason."""
+    watch = FailureWatch()
+    assert watch.look(counts(live=50, answers=900), 0) is None
+    assert watch.look(counts(live=69, answers=900), LATER) is None, "19 new ones"
+    assert watch.look(counts(live=70, answers=900), LATER + SECOND) is None
+    late = LATER + SECOND + SILENCE_NS
+    assert watch.look(counts(live=75, answers=900), late) == Failing(
+        Outcome.CONNECT_TIMEOUT, 25, 25
+    )
+    assert watch.look(counts(live=99, answers=901), LATER + LATER) is None, "it answers again"
+
+
 def test_silence_must_last() -> None:
     watch = FailureWatch()
     assert watch.look(counts(live=20), 0) is None
