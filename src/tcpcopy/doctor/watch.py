@@ -98,7 +98,7 @@ class FailureWatch:
     def _in_vain(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
         # What ends in another way was answered, too: by a reset, or by this host.
         otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
-        answered = snapshot.sessions_established + snapshot.answers_received + otherwise
+        answered = snapshot.sessions_established + snapshot.answers_to_sessions + otherwise
         begun = snapshot.sessions_captured - snapshot.sessions_skipped
         waiting = self._silence.look(begun, snapshot.sessions_live, answered, now_ns)
         return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting) if waiting else None

@@ -195,6 +195,12 @@ class Snapshot:
         return self.packet_drops[0]
 
     @property
+    def answers_to_sessions(self) -> int:
+        """Answers but for those that belong to none, as what the target says to a probe does."""
+        drops = self.answer_drops
+        return self.answers_received - drops[Drop.NO_SESSION] - drops[Drop.NOT_TCP]
+
+    @property
     def answers_used(self) -> int:
         return self.answer_drops[0]
 

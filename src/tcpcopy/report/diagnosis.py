@@ -205,7 +205,7 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
     who = plural(count, "session")
     where = ", ".join(context.targets) or "the target"
     if not context.uses_relay:
-        if snapshot.has_connected or snapshot.answers_received:
+        if snapshot.has_connected or snapshot.answers_to_sessions:
             text = f"{who} without an answer to the connect; {where} answered others: overloaded"
             return text, remedies.overload(context)
         text = f"{who} without an answer to the connect: {where} cannot be reached"
@@ -214,7 +214,7 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
         if context.mode == LOCAL:
             return text, remedies.handshake_local(context)
         return text, (*remedies.listening(context), *remedies.overload(context))
-    if snapshot.has_connected or snapshot.answers_received:
+    if snapshot.has_connected or snapshot.answers_to_sessions:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"
         text += ", or packets are lost"
         if context.mode == TUNNEL:
@@ -320,7 +320,7 @@ def _internal_error(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explained:
-    if not (snapshot.has_connected or snapshot.answers_received):
+    if not (snapshot.has_connected or snapshot.answers_to_sessions):
         text, remedy = _connect_timeout(snapshot, context, count)
         return text.replace("to the connect", "to the connect until the exit", 1), remedy
     waited = f", {context.exit_wait_s} s after the stop" if context.exit_wait_s else ""
