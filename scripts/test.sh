@@ -30,7 +30,10 @@ for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
     case $part in
         pure) run pure -n 2 tests/repo $(rings) ;;
         compiled) run compiled -n 2 $(rings) ;;
-        netns) run compiled tests/netns ;;
+        netns)
+            run compiled -n 2 -m "not alone and not soak" tests/netns
+            run compiled -m "alone and not soak" tests/netns
+            ;;
         *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
     esac
 done

@@ -12,6 +12,22 @@ from tcpcopy.demo.netns import Lab
 from tests.lab.scenario import C_PROGRAMS, Scenario
 
 _LOG_LINES = 25
+# Real servers under full load, whole recordings at full speed, faults by the clock.
+_ALONE_FILES = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "demo", "real_servers", "recorded", "recorded_memory", "replay_faults", "udp_servers",
+    )
+)  # fmt: skip
+_ALONE_TESTS = frozenset({"test_pacing_keeps_think_times", "test_think_times_are_kept"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is not to run beside other tests; two of the rest may run at the same time."""
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if item.path.name in _ALONE_FILES or name in _ALONE_TESTS:
+            item.add_marker(pytest.mark.alone)
 
 
 @pytest.hookimpl(wrapper=True)
