@@ -16,7 +16,8 @@ _LOG_LINES = 25
 _ALONE_FILES = frozenset(
     f"test_{name}.py"
     for name in (
-        "demo", "real_servers", "recorded", "recorded_memory", "replay_faults", "udp_servers",
+        "demo", "processes", "real_servers", "recorded", "recorded_memory", "replay_faults",
+        "terminal", "udp_servers",
     )
 )  # fmt: skip
 _ALONE_TESTS = frozenset({"test_pacing_keeps_think_times", "test_think_times_are_kept"})

@@ -109,6 +109,7 @@ cdef class TunDevice(BatchSender):
     cpdef int send(
         self, const unsigned char[::1] packet, Py_ssize_t start, Py_ssize_t end
     ) except -1
+    cdef int _given_up(self, PacketBatch batch, Py_ssize_t index, int code) except -1
     cdef int _send_from(self, PacketBatch batch, Py_ssize_t index) except? -9999
     @cython.locals(
         handed=cython.Py_ssize_t,

@@ -171,6 +171,12 @@ class TunDevice(BatchSender):
         self.errors[-result] = self.errors.get(-result, 0) + 1
         return -result
 
+    def _given_up(self, batch: PacketBatch, index: int, code: int) -> int:
+        if batch.sizes[index] and code not in _NOT_FOR_SIZE:
+            self.cuts = False  # TCP sends it again, cut
+            batch.largest = 0
+        return code
+
     def _send_from(self, batch: PacketBatch, index: int) -> int:
         """Send packets from `index` on; how many went, or a negative errno for the first."""
         if cython.compiled:
