@@ -52,6 +52,7 @@ _SYSCTLS = {
     "net/ipv6/conf/all/accept_redirects": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/all/accept_dad": "0",
+    "net/ipv6/conf/eth0/accept_dad": "0",
 }
 
 # With br_netfilter loaded each frame on the bridge would pass by iptables. A switch has none.
