@@ -74,12 +74,12 @@ def test_port_used_again_at_once(scenario: Scenario, mode: str, end: str) -> Non
     scenario.servers(target=("--delay-ms 30",))
     with scenario.replay(mode) as replay:
         scenario.load(
-            "--connections 300 --concurrency 4 --requests 2 --source-ports 30000-30003",
+            "--connections 400 --concurrency 4 --requests 2 --source-ports 30000-30003",
             f"--end {end} --tolerate",  # now and then the client's kernel still holds a port
         )
         scenario.wait_for_target(timeout=30)
     opened = scenario.online[0].count()
-    assert opened >= 150
+    assert opened >= 190
     check(scenario, replay, opened)
 
 

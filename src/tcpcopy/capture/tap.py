@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -81,9 +82,15 @@ class Tap:
         return found
 
     def close(self) -> None:
-        """Stop; may be called twice."""
-        for tap in self._sockets:
-            tap.close()
+        """Stop, at once; may be called twice."""
+        if self._sockets:
+            # The kernel lets go of a packet socket after two RCU grace periods, tens of
+            # milliseconds in which whoever looked must go on with its packets.
+            closing = threading.Thread(target=_close_all, args=(self._sockets,), daemon=True)
+            try:
+                closing.start()
+            except RuntimeError:  # no room for a thread
+                _close_all(self._sockets)
         self._sockets = []
 
 
@@ -107,6 +114,11 @@ def attach_filter(receiver: socket.socket, program: bytes) -> None:
     # struct sock_fprog: number of instructions, address of the first
     descriptor = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))
     receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
+
+
+def _close_all(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _discard(tap: socket.socket) -> None:
