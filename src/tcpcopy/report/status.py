@@ -11,6 +11,7 @@ from tcpcopy.report.text import byte_size, clock, number, rate
 
 _FALLBACK_WIDTH = 80
 _BAR_WIDTH = 20
+_ECHO_WIDTH = 2  # "^C", which the terminal itself shows behind the live line
 
 
 class Sample(NamedTuple):
@@ -171,7 +172,7 @@ class StatusReporter:
     def clear(self) -> None:
         """Wipe the live line, before something else is written to the terminal."""
         if self._drawn:
-            self._put("\r" + " " * self._drawn + "\r")
+            self._put("\r" + " " * self._to_wipe() + "\r")
             self._drawn = 0
 
     def finish(self) -> None:
@@ -189,10 +190,14 @@ class StatusReporter:
         except (OSError, ValueError):
             return _FALLBACK_WIDTH
 
+    def _to_wipe(self) -> int:
+        """Columns in which something may stand."""
+        return min(self._drawn + _ECHO_WIDTH, max(self._drawn, self._room())) if self._drawn else 0
+
     def _draw(self, line: str) -> None:
         # Over what stands there; blanks instead of a control sequence, for terminals that have
         # none. After the window became narrower the old rest may be beyond it: no blanks then.
-        blanks = min(self._drawn, self._room()) - len(line)
+        blanks = min(self._to_wipe(), self._room()) - len(line)
         if self._put("\r" + line + " " * max(0, blanks)):
             self._drawn = len(line)
 
