@@ -8,9 +8,10 @@ from functools import partial
 from typing import Final, Protocol
 
 from tcpcopy.doctor.probe import ProbeConfig, probe
-from tcpcopy.doctor.start import Identities, Sessions, StartProbe
+from tcpcopy.doctor.start import Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.engine import Engine
+from tcpcopy.engine.ports import Identities
 from tcpcopy.local_side import LocalConfig, LocalSide
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.transfers import TransferTable

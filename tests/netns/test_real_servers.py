@@ -243,9 +243,9 @@ def test_pgbench(real: RealServers, mode: str, protocol: str, postgres_template:
         real.client(postgres.program("pgbench"), *words, "-c", 8, "-j", 2, "-t", 50, "postgres")
     # Each transaction adds its delta to an account, a teller and the branch. The branch may end
     # with what it began with; what all deltas come to, its balance must be.
-    assert online.ask(
-        "SELECT count(*), sum(delta) FROM pgbench_history"
-    ) == "400|" + online.ask("SELECT bbalance FROM pgbench_branches")
+    assert online.ask("SELECT count(*), sum(delta) FROM pgbench_history") == "400|" + online.ask(
+        "SELECT bbalance FROM pgbench_branches"
+    )
     after = online.contents()
     unchanged = [table for table in before if after[table] == before[table]]
     assert set(unchanged) <= {"pgbench_branches"}

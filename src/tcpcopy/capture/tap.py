@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import socket
 import struct
 import threading
@@ -25,6 +26,7 @@ _QUEUE_BYTES: Final = 1 << 17
 _PACKET_BYTES: Final = 256  # headers, and what ICMP quotes
 _MOST: Final = 256  # packets taken in one go
 _ARP_REQUEST: Final = 1
+_closers = threading.BoundedSemaphore(4)  # threads that close sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,7 @@ class Tap:
 
     def close(self) -> None:
         """Stop, at once; may be called twice."""
-        if self._sockets:
-            # The kernel lets go of a packet socket after two RCU grace periods, tens of
-            # milliseconds in which whoever looked must go on with its packets.
-            closing = threading.Thread(target=_close_all, args=(self._sockets,), daemon=True)
-            try:
-                closing.start()
-            except RuntimeError:  # no room for a thread
-                _close_all(self._sockets)
+        _let_go(self._sockets)
         self._sockets = []
 
 
@@ -116,7 +111,30 @@ def attach_filter(receiver: socket.socket, program: bytes) -> None:
     receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
 
 
-def _close_all(sockets: Sequence[socket.socket]) -> None:
+def _let_go(sockets: Sequence[socket.socket]) -> None:
+    """Close packet sockets beside whoever used them, who has packets to go on with.
+
+    The kernel lets go of each after two RCU grace periods, which are tens of milliseconds.
+    """
+    if sockets and _closers.acquire(blocking=False):
+        closer = threading.Thread(target=_close_beside, args=(sockets,), daemon=True)
+        try:
+            closer.start()
+            return
+        except RuntimeError:  # no room for a thread
+            _closers.release()
+    _close(sockets)
+
+
+def _close_beside(sockets: Sequence[socket.socket]) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        _close(sockets)
+    finally:
+        _closers.release()
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
     for each in sockets:
         each.close()
 

@@ -13,12 +13,13 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final
 
 from tcpcopy.doctor.alarm import tell
 from tcpcopy.doctor.finding import Finding, Level, serious
 from tcpcopy.doctor.probe import START_NS, ProbeConfig, probe
 from tcpcopy.doctor.watch import Silence
+from tcpcopy.engine.ports import Identities
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET
@@ -28,25 +29,6 @@ _SECOND_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 60 * _SECOND_NS  # between probes after failures
 _MANY: Final = 20  # sessions that failed, to be worth a probe
 _CLIENT_PORT: Final = 40_000  # wanted; another is given when it is taken
-
-
-class Identities(Protocol):
-    """What gives sessions their mapped address and port: `mapping.allocator.Allocator`."""
-
-    def acquire(
-        self,
-        *,
-        client_address: bytes,
-        client_port: int,
-        target_address: bytes,
-        target_port: int,
-        copy: int,
-        now_ns: int,
-    ) -> tuple[bytes, int] | None: ...
-
-    def release(
-        self, address: bytes, port: int, target_address: bytes, target_port: int, *, now_ns: int
-    ) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

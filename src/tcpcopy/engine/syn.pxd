@@ -7,7 +7,7 @@ cdef unsigned long long _WIDE_MASK
 cdef unsigned long long _FOLD
 cdef Py_ssize_t _MOST
 
-@cython.locals(wide=cython.ulonglong, byte=cython.uchar)
+@cython.locals(wide=cython.ulonglong, byte=cython.uchar, number=cython.uint)
 cpdef unsigned int initial_number(
     bytes source, bytes target, unsigned int ports, unsigned long long seed, long long now_ns
 ) except? 0

@@ -22,7 +22,8 @@ def initial_number(source: bytes, target: bytes, ports: int, seed: int, now_ns: 
         wide = (wide * _FOLD ^ byte) & _WIDE_MASK
     for byte in target:
         wide = (wide * _FOLD ^ byte) & _WIDE_MASK
-    return (now_ns // 4000 + mix(wide, ports, 0) + seed) & _MASK
+    number: int = cython.cast(cython.uint, (now_ns // 4000 + mix(wide, ports, 0) + seed) & _MASK)
+    return number
 
 
 def syn_options(mss: int, sack: int, timestamps: int, timestamp: int, window_scale: int) -> bytes:

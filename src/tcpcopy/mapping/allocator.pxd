@@ -78,7 +78,7 @@ cdef class Allocator:
     cdef void _begin(self, bytes key, int port) except *
     @cython.locals(tag=bytes)
     cdef bytes _tag(self, bytes target_address, int target_port)
-    @cython.locals(place=cython.longlong)
+    @cython.locals(place=cython.longlong, above=cython.int)
     cdef int _start(self, bytes client_address, long long client_port, int copy) except -1
     @cython.locals(space=Ports)
     cdef int _take_wanted(self, bytes key, int port, long long now_ns) except -1

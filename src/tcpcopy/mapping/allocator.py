@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import cython
+
 from tcpcopy.mapping.addresses import IPV4_BYTES, IPV6_BYTES, is_loopback
 from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.hashing import stable_hash
@@ -301,7 +303,8 @@ class Allocator:
         """Where the search begins: spread, because the next ports up are the likeliest that the
         same client uses next."""
         place = stable_hash(client_address + (client_port << 16 | copy).to_bytes(4, "big"))
-        return self._range.first + place % self._range.size
+        above: int = cython.cast(cython.int, place % self._range.size)
+        return self._range.first + above
 
     def _take_wanted(self, key: bytes, port: int, now_ns: int) -> int:
         """Take this very port; 0 when it is taken, or another worker's.

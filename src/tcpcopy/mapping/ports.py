@@ -133,7 +133,7 @@ class FewPorts(Ports):
         for _ in range(ports.size):
             if self._place(port) < 0 and ports.has(port):
                 return port
-            port = port + 1 if port < ports.last else ports.first
+            port = cython.cast(cython.int, port + 1) if port < ports.last else ports.first
         return 0
 
     def take_oldest(self) -> int:
@@ -179,7 +179,8 @@ class FewPorts(Ports):
     def _place(self, port: int) -> int:
         """Where a port stands, -1 when it does not."""
         entries = self._entries
-        high, low = port >> 8, port & 0xFF
+        high = cython.cast(cython.int, port >> 8)
+        low = cython.cast(cython.int, port & 0xFF)
         for at in range(0, len(entries), _ENTRY):
             if entries[at + 1] == low and entries[at] == high:
                 return at
@@ -251,7 +252,7 @@ class ManyPorts(Ports):
                     port += 1
                 return port
             wanted = _ALL
-            word = word + 1 if word + 1 < _WORDS else 0
+            word = cython.cast(cython.int, word + 1) if word + 1 < _WORDS else 0
         return 0
 
     def take_oldest(self) -> int:

@@ -37,7 +37,7 @@ cdef class Connection:
     cdef public bint waits_to_write
     cdef public bint was_up
 
-    @cython.locals(decoder=RecordDecoder)
+    @cython.locals(decoder=RecordDecoder, state=cython.int)
     cpdef int read(self, long long timestamp_ns) except? -9999
     @cython.locals(decoder=NativeDecoder, more=cython.longlong)
     cpdef long long take_losses(self) except -1

@@ -11,6 +11,8 @@ import socket
 import ssl
 from collections.abc import Iterator
 
+import cython
+
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay import native
 from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, encode_message
@@ -243,7 +245,8 @@ class Connection:
         decoder = self.decoder
         assert decoder is not None and self.socket is not None
         if not isinstance(self.socket, ssl.SSLSocket):
-            return decoder.read(self.socket.fileno(), timestamp_ns)
+            state: int = cython.cast(cython.int, decoder.read(self.socket.fileno(), timestamp_ns))
+            return state
         for _ in range(_READS):
             with decoder.space() as free:
                 try:

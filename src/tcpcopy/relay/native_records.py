@@ -331,7 +331,7 @@ class NativeWriter(RecordWriter):
         at = self._filled
         view = self._view
         for offset in range(size):
-            view[at + offset] = frame[offset]
+            view[at + offset] = cython.cast(cython.uchar, frame[offset])
         self._filled += size
         self._packed += size
         return 1
