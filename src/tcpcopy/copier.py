@@ -473,6 +473,7 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
+            sessions_since_accept=counts.sessions - counts.begun_at_accept,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,

@@ -72,6 +72,7 @@ def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     captured = snapshot.sessions_captured
     snapshot.sessions_peak = draw(st.integers(snapshot.sessions_live, captured))
     snapshot.sessions_established = _part(draw, captured)
+    snapshot.sessions_since_accept = _part(draw, captured)
     snapshot.sessions_midstream = _part(draw, captured)
     snapshot.turns_captured = draw(counts)
     snapshot.turns_replayed = _part(draw, snapshot.turns_captured)
@@ -173,6 +174,7 @@ def test_part_above_its_whole_is_noticed(snapshot: Snapshot, data: st.DataObject
         st.sampled_from(
             [
                 ("sessions_established", "sessions_captured"),
+                ("sessions_since_accept", "sessions_captured"),
                 ("sessions_midstream", "sessions_captured"),
                 ("sessions_peak", "sessions_captured"),
                 ("turns_replayed", "turns_captured"),

@@ -32,7 +32,7 @@ _ETHERTYPES = {4: b"\x08\x00", 16: b"\x86\xdd"}  # by length of the address
 _VERIFY_NS = 5_000_000_000  # a neighbour in use; DELAY_FIRST_PROBE_TIME of RFC 4861
 # For the first look-up: the kernel asks three times, one second apart, and over IPv6 not before
 # the device's own address has proved to be no duplicate.
-_START_NS = 4_000_000_000
+_START_NS = 3_500_000_000
 _START_PAUSE_S = 0.02
 
 
@@ -100,7 +100,7 @@ class NextHops:
         now_ns: Callable[[], int] = time.monotonic_ns,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Look all hops up for the first time, within four seconds.
+        """Look all hops up for the first time, within 3.5 seconds.
 
         Raises UsageError: the device does not serve, or a next hop is not found; OSError.
         """

@@ -200,7 +200,7 @@ class TcpClient(ReceiveHalf):
         self.state_deadline_ns = 0
         self._set_state(_ESTABLISHED)
         self.established = 1
-        self.context.counts.established += 1
+        self.context.counts.count_established()
         self.last_receive_ns = now_ns
         self.progress_ns = now_ns
         self.ack_pending_bytes = 1

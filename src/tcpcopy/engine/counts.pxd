@@ -3,6 +3,7 @@ from tcpcopy.report.histogram cimport Histogram
 cdef class Counts:
     cdef public long long answer_bytes
     cdef long long[::1] answer_drops
+    cdef public long long begun_at_accept
     cdef public long long busy
     cdef public long long bytes_captured
     cdef public long long bytes_delivered
@@ -28,4 +29,5 @@ cdef class Counts:
     cdef public long long turns_replayed
     cdef public long long waits_expired
 
+    cdef void count_established(self) noexcept
     cpdef void count_outcome(self, int outcome) except *

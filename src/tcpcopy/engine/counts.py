@@ -14,6 +14,7 @@ class Counts:
     __slots__ = (
         "answer_bytes",  # bytes that the targets sent
         "answer_drops",  # array by Drop; slot 0 counts answers used
+        "begun_at_accept",  # sessions when the target last accepted one
         "busy",  # recorded: sessions with work that does not depend on what is captured next
         "bytes_captured",  # client payload taken into sessions
         "bytes_delivered",  # of it, acknowledged by the targets
@@ -48,6 +49,7 @@ class Counts:
         self.capture_lag = Histogram()
         self.answer_bytes = 0
         self.busy = 0
+        self.begun_at_accept = 0
         self.bytes_captured = 0
         self.bytes_delivered = 0
         self.client_first = 0
@@ -67,6 +69,11 @@ class Counts:
         self.turns_late = 0
         self.turns_replayed = 0
         self.waits_expired = 0
+
+    def count_established(self) -> None:
+        """The target has accepted one more session."""
+        self.established += 1
+        self.begun_at_accept = self.sessions
 
     def count_outcome(self, outcome: int) -> None:
         """One more session has ended so."""

@@ -144,7 +144,7 @@ class KernelClient(Replayed):
             self._connect_failed(error, now_ns)
             return 0
         self.established = 1
-        self.context.counts.established += 1
+        self.context.counts.count_established()
         self.connect_deadline_ns = 0
         self.last_receive_ns = now_ns
         self.pushed = 1

@@ -90,6 +90,7 @@ class Snapshot:
     sessions_live: int = 0  # now; 0 at exit
     sessions_peak: int = 0  # most live at once (joined: the sum of the workers' peaks)
     sessions_established: int = 0  # of the captured, those that the target accepted
+    sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
     outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
 
@@ -354,6 +355,7 @@ class Snapshot:
 #: A count, and the count of which it is a part.
 _PARTS = (
     ("sessions_established", "sessions_captured"),
+    ("sessions_since_accept", "sessions_captured"),
     ("sessions_midstream", "sessions_captured"),
     ("sessions_live", "sessions_peak"),
     ("sessions_peak", "sessions_captured"),

@@ -21,6 +21,10 @@ from tcpcopy.report.verdict import wanted
 BUG, LOSS, WARNING, NOTE = "bug", "loss", "warning", "note"
 LEVELS = (BUG, LOSS, WARNING, NOTE)
 
+# Connects in vain since the target accepted one, to call it gone: so many, and this part of all.
+_LEAST_MISSING = 20
+_MISSING_PERCENT = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -204,17 +208,20 @@ def _midstream_hint(snapshot: Snapshot) -> tuple[str, ...]:
 def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     who = plural(count, "session")
     where = ", ".join(context.targets) or "the target"
+    has_answered = snapshot.has_connected or snapshot.answers_to_sessions
+    if has_answered and _went_missing(snapshot, count):
+        text = f"{who} without an answer to the connect; {where} answered others, but none since:"
+        text += " it, its route or a rule of a firewall changed meanwhile"
+        return text, (*_handshake(context), *remedies.overload(context))
     if not context.uses_relay:
-        if snapshot.has_connected or snapshot.answers_to_sessions:
+        if has_answered:
             text = f"{who} without an answer to the connect; {where} answered others: overloaded"
             return text, remedies.overload(context)
         text = f"{who} without an answer to the connect: {where} cannot be reached"
-        if context.mode == SOCKET:
-            return text, remedies.reach_socket(context)
-        if context.mode == LOCAL:
-            return text, remedies.handshake_local(context)
+        if context.mode in (SOCKET, LOCAL):
+            return text, _handshake(context)
         return text, (*remedies.listening(context), *remedies.overload(context))
-    if snapshot.has_connected or snapshot.answers_to_sessions:
+    if has_answered:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"
         text += ", or packets are lost"
         if context.mode == TUNNEL:
@@ -225,9 +232,26 @@ def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Expla
         text = f"{who} without an answer to the connect: no connection to intercept"
         return text, remedies.relay_down(context, down)
     text = f"{who} without an answer to the connect: no answer of {where} reached tcpcopy at all"
+    return text, _handshake(context)
+
+
+def _went_missing(snapshot: Snapshot, count: int) -> bool:
+    """Whether the target went silent, rather than answering some and others not."""
+    since = snapshot.sessions_since_accept
+    return since >= _LEAST_MISSING and since * 100 >= count * _MISSING_PERCENT
+
+
+def _handshake(context: Context) -> tuple[str, ...]:
+    """What to look at, hop by hop, when no answer comes."""
+    if context.mode == SOCKET:
+        return remedies.reach_socket(context)
+    if context.mode == LOCAL:
+        return remedies.handshake_local(context)
     if context.mode == TUNNEL:
-        return text, remedies.handshake_tunnel(context)
-    return text, remedies.handshake_classic(context)
+        return remedies.handshake_tunnel(context)
+    if context.uses_relay:
+        return remedies.handshake_classic(context)
+    return remedies.listening(context)
 
 
 def _answer_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:

@@ -197,6 +197,29 @@ def test_target_that_answers_some_connects_is_overloaded(context: Context) -> No
     assert "TcpExtListenOverflows" in steps(found)
 
 
+def gone_after(accepted: int, since: int, timeouts: int) -> Snapshot:
+    snapshot = relay_up(with_outcome(Outcome.CONNECT_TIMEOUT, timeouts))
+    snapshot.sessions_established = accepted
+    snapshot.sessions_since_accept = since
+    return snapshot
+
+
+def test_route_that_goes_missing_is_named_before_overload() -> None:
+    """Answers came, and then none any more: the hops come first."""
+    found = only(gone_after(50, 40, 45), CLASSIC_CONTEXT, "connect_timeout")
+    assert "none since" in found.text and "overloaded" not in found.text
+    text = steps(found)
+    assert text.index("ip route replace") < text.index("TcpExtListenOverflows")
+    found = only(gone_after(50, 40, 45), SOCKET_CONTEXT, "connect_timeout")
+    assert "none since" in found.text and steps(found).startswith("on this host: nc -vz")
+
+
+@pytest.mark.parametrize("since, timeouts", [(19, 19), (0, 45), (30, 45)])
+def test_target_that_answers_in_between_is_not_called_gone(since: int, timeouts: int) -> None:
+    found = only(gone_after(50, since, timeouts), CLASSIC_CONTEXT, "connect_timeout")
+    assert "overloaded" in found.text
+
+
 def test_socket_mode_talks_of_no_route_and_no_intercept() -> None:
     found = only(unreachable(), SOCKET_CONTEXT, "connect_timeout")
     assert "nc -vz -w 3 10.0.0.3 8080" in steps(found)
