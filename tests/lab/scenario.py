@@ -222,7 +222,10 @@ class Scenario:
             command += ["-l", str(self._path("c-intercept.log"))]
         command += ["-F", f"tcp and src port {PORT}", *map(str, arguments)]
         program = self.lab.assistant.start(command, name="intercept", env=self.environment)
-        program.wait_sockets(RELAY_PORT)
+        words = list(arguments)
+        program.wait_sockets(
+            int(str(words[words.index("-p") + 1])) if "-p" in words else RELAY_PORT
+        )
         return program
 
     @property
