@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import signal
 import socket
 import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from tcpcopy.threads import start_beside
 
 _SO_ATTACH_FILTER: Final = 26
 _ALL_PROTOCOLS: Final = 0x0003
@@ -117,9 +118,8 @@ def _let_go(sockets: Sequence[socket.socket]) -> None:
     The kernel lets go of each after two RCU grace periods, which are tens of milliseconds.
     """
     if sockets and _closers.acquire(blocking=False):
-        closer = threading.Thread(target=_close_beside, args=(sockets,), daemon=True)
         try:
-            closer.start()
+            start_beside("closer", _close_beside, sockets)
             return
         except RuntimeError:  # no room for a thread
             _closers.release()
@@ -127,7 +127,6 @@ def _let_go(sockets: Sequence[socket.socket]) -> None:
 
 
 def _close_beside(sockets: Sequence[socket.socket]) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         _close(sockets)
     finally:

@@ -7,7 +7,6 @@ are made again, in a thread of their own, so that replay does not wait for them.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.diagnosis import diagnose
 from tcpcopy.report.outcome import Outcome
+from tcpcopy.threads import start_beside
 
 _log = logging.getLogger("tcpcopy.doctor")
 _INTERVAL_NS: Final = 2_000_000_000
@@ -80,12 +80,9 @@ class Alarm:
         if failing is not None:
             for line in explain(failing, snapshot, self._context):
                 _log.warning("%s", line)
-            self._thread = threading.Thread(target=self._work, name="checks", daemon=True)
-            self._thread.start()
+            self._thread = start_beside("checks", self._work)
 
     def _work(self) -> None:
-        # Signals are the loop's: here they would only break off what is being read.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._found = checked(self._check)
 
 

@@ -8,7 +8,6 @@ port is taken for it as for a session, so that no session has it meanwhile.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from tcpcopy.engine.ports import Identities
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET
+from tcpcopy.threads import start_beside
 
 _log = logging.getLogger("tcpcopy.doctor")
 _SECOND_NS: Final = 1_000_000_000
@@ -150,12 +150,9 @@ class StartProbe:
     def _begin(self, flow: Flow) -> None:
         config = replace(self._config, flow=flow)
         self._found = None
-        thread = threading.Thread(target=self._work, args=(config,), name="probe", daemon=True)
-        self._thread = thread
-        thread.start()
+        self._thread = start_beside("probe", self._work, config)
 
     def _work(self, config: ProbeConfig) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._found = self._probe(config)
         except UsageError as error:

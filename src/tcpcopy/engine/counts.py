@@ -48,8 +48,8 @@ class Counts:
         self.answer_time = Histogram()
         self.capture_lag = Histogram()
         self.answer_bytes = 0
-        self.busy = 0
         self.begun_at_accept = 0
+        self.busy = 0
         self.bytes_captured = 0
         self.bytes_delivered = 0
         self.client_first = 0

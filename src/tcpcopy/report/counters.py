@@ -202,6 +202,11 @@ class Snapshot:
         return self.answers_received - drops[Drop.NO_SESSION] - drops[Drop.NOT_TCP]
 
     @property
+    def has_answered(self) -> bool:
+        """Whether the target said anything at all to a session."""
+        return bool(self.has_connected or self.answers_to_sessions)
+
+    @property
     def answers_used(self) -> int:
         return self.answer_drops[0]
 

@@ -208,20 +208,19 @@ def _midstream_hint(snapshot: Snapshot) -> tuple[str, ...]:
 def _connect_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     who = plural(count, "session")
     where = ", ".join(context.targets) or "the target"
-    has_answered = snapshot.has_connected or snapshot.answers_to_sessions
-    if has_answered and _went_missing(snapshot, count):
+    if snapshot.has_answered and _went_missing(snapshot, count):
         text = f"{who} without an answer to the connect; {where} answered others, but none since:"
         text += " it, its route or a rule of a firewall changed meanwhile"
         return text, (*_handshake(context), *remedies.overload(context))
     if not context.uses_relay:
-        if has_answered:
+        if snapshot.has_answered:
             text = f"{who} without an answer to the connect; {where} answered others: overloaded"
             return text, remedies.overload(context)
         text = f"{who} without an answer to the connect: {where} cannot be reached"
         if context.mode in (SOCKET, LOCAL):
             return text, _handshake(context)
         return text, (*remedies.listening(context), *remedies.overload(context))
-    if has_answered:
+    if snapshot.has_answered:
         text = f"{who} without an answer to the connect; {where} answered others: it is overloaded"
         text += ", or packets are lost"
         if context.mode == TUNNEL:
@@ -344,7 +343,7 @@ def _internal_error(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explained:
-    if not (snapshot.has_connected or snapshot.answers_to_sessions):
+    if not snapshot.has_answered:
         text, remedy = _connect_timeout(snapshot, context, count)
         return text.replace("to the connect", "to the connect until the exit", 1), remedy
     waited = f", {context.exit_wait_s} s after the stop" if context.exit_wait_s else ""

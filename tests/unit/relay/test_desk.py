@@ -59,7 +59,6 @@ def test_junk_is_no_probe() -> None:
     assert desk().answer(1, b"junk", 0) is None
 
 
-@needs_root
 def open_soon(most: int) -> bool:
     """Whether at most so many descriptors are open, at once or when the closing ones are gone."""
     until = time.monotonic() + 5
@@ -70,6 +69,7 @@ def open_soon(most: int) -> bool:
     return True
 
 
+@needs_root
 def test_watches_are_bounded_and_let_go() -> None:
     """Ever new flows push out the oldest; what nobody asks about again is closed."""
     before = len(os.listdir("/proc/self/fd"))
