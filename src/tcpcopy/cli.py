@@ -332,7 +332,6 @@ def copier_config(
             wait_for_answers=options.wait_for_answers,
             full_sessions_only=options.full_sessions_only,
             max_sessions=max_sessions,
-            max_queued_bytes=options.memory_bytes // 4 * 3,
             seed=seed,
             recorded=recorded is not None,
             speed=float(recorded.engine_speed) if recorded is not None else 1.0,

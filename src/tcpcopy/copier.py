@@ -34,7 +34,8 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
-from tcpcopy.memory import ResidentMemory
+from tcpcopy.memory import ResidentMemory, give_back
+from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.probe_side import start_probe
@@ -119,16 +120,11 @@ class Copier:
         self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
-        self._memory_bytes = 0
         self._resident: ResidentMemory | None = None
+        self._memory: MemoryLimit | None = None
         self._closed = False
         self.engine = self._make_engine()
-        self.loop = Loop(
-            self.engine,
-            self._batch,
-            backlog_limit=config.memory_bytes // 4,
-            housekeep=self._housekeep,
-        )
+        self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
@@ -223,6 +219,7 @@ class Copier:
     def _open(self) -> None:
         config = self.config
         self._resident = ResidentMemory()
+        self._memory = MemoryLimit(config.memory_bytes, self._resident.bytes, give_back)
         program = filter_program(config) if not self.rings else b""
         if config.recorded is not None:
             self.player = self.loop.player = self._open_recorded(config.recorded)
@@ -362,10 +359,8 @@ class Copier:
             self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
-        limit = self.config.memory_bytes
-        if self._resident is not None:
-            self._memory_bytes = self._resident.bytes()
-        self._opener.memory_is_short = self._memory_bytes > limit - limit // 10
+        if self._memory is not None:
+            self._look_at_memory(self._memory, now_ns)
         if isinstance(self.sender, LinkSender):
             self.sender.look(now_ns)
             self._batch.largest = self.sender.largest
@@ -380,6 +375,15 @@ class Copier:
             ring.check_device()
             if ring.failed is not None and ring.rebind():
                 _log.warning("device %s is back", ring.device)
+
+    def _look_at_memory(self, memory: MemoryLimit, now_ns: int) -> None:
+        engine, backlog = self.engine, self.loop.backlog
+        held = engine.context.counts.queued_bytes + backlog.held_bytes
+        memory.look(now_ns, held, max(engine.most_queued_bytes, backlog.most_bytes))
+        engine.most_queued_bytes = backlog.most_bytes = 0
+        self._opener.memory_is_short = memory.is_short
+        engine.max_queued_bytes = memory.payload_limit
+        self.loop.backlog_limit = memory.backlog_limit
 
     def run(
         self, stop_fd: int, stopping: Callable[[], bool], tick: Callable[[int], object]
@@ -491,7 +495,7 @@ class Copier:
             answer_drops=counts.answer_drop_counts(),
             answer_time=counts.answer_time.copy(),
             capture_lag=counts.capture_lag.copy(),
-            memory_bytes=self._memory_bytes,
+            memory_bytes=self._memory.resident_bytes if self._memory is not None else 0,
         )
         if self.sender is not None:
             snapshot.send_errors = dict(self.sender.errors)

@@ -10,7 +10,8 @@ from tcpcopy.relay.client cimport RelayClient
 from tcpcopy.waiting cimport Waiter, monotonic_ns, nap
 
 cdef Py_ssize_t _DRAIN_LIMIT
-cdef Py_ssize_t _OVERFLOW_LIMIT
+cdef Py_ssize_t _OVERFLOW_STEP
+cdef Py_ssize_t _OVERFLOW_STEPS
 cdef Py_ssize_t _RELAY_BACKLOG
 cdef Py_ssize_t _RELAY_LIMIT
 cdef Py_ssize_t _BUSY_EVENTS
@@ -69,3 +70,5 @@ cdef class Loop:
         ring=Ring,
     )
     cdef Py_ssize_t _capture(self) except -1
+    @cython.locals(backlog=Backlog)
+    cdef void _set_aside(self, Ring ring) except *

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from tcpcopy.udp_side import UdpSide
 
 _DRAIN_LIMIT = 512
-_OVERFLOW_LIMIT = 1 << 20
+_OVERFLOW_STEP = 64  # packets, of up to 64 KiB each, between two looks at the backlog's limit
+_OVERFLOW_STEPS = 1024
+_BACKLOG_BYTES = 16 << 20  # until the owner says otherwise
 _RELAY_BACKLOG = 256  # so many records at once: there are more
 _RELAY_LIMIT = 16384
 _BUSY_EVENTS = 8
@@ -62,12 +64,10 @@ class Loop:
         self,
         engine: Engine,
         batch: PacketBatch,
-        *,
-        backlog_limit: int,
         housekeep: Callable[[int], object],
     ) -> None:
         self.backlog = Backlog()
-        self.backlog_limit = backlog_limit
+        self.backlog_limit = _BACKLOG_BYTES
         self.batch = batch
         self.engine = engine
         self.handler: PacketHandler = engine
@@ -245,8 +245,6 @@ class Loop:
             return self.player.play(self.engine.now_ns)
         backlog = self.backlog
         handled = backlog.hand_on(self.handler, _DRAIN_LIMIT)
-        if backlog.held_bytes > self.backlog_limit:
-            return handled  # the ring is the last buffer left; what it drops, the kernel counts
         for index in range(len(self.rings)):
             ring: Ring = self.rings[index]
             taken = 0
@@ -256,5 +254,14 @@ class Loop:
                 if taken == 0 and self.polled and self.waiter.is_ready(self.places[index]):
                     ring.check_device()
             if backlog.held_bytes or taken == _DRAIN_LIMIT:
-                ring.drain(backlog, _OVERFLOW_LIMIT)
+                self._set_aside(ring)
         return handled
+
+    def _set_aside(self, ring: Ring) -> None:
+        """Move what waits in the ring to the backlog, as far as that may grow."""
+        backlog = self.backlog
+        for _ in range(_OVERFLOW_STEPS):
+            if backlog.held_bytes > self.backlog_limit:
+                return  # the ring is the last buffer left; what it drops, the kernel counts
+            if ring.drain(backlog, _OVERFLOW_STEP) < _OVERFLOW_STEP:
+                return

@@ -173,14 +173,9 @@ class Workers:
     def _share(self, index: int) -> CopierConfig:
         """What one worker is to do."""
         config, count = self._config, self._count
-        engine = replace(
-            config.engine,
-            max_queued_bytes=config.engine.max_queued_bytes // count,
-            seed=self._draw(),
-        )
         return replace(
             config,
-            engine=engine,
+            engine=replace(config.engine, seed=self._draw()),
             memory_bytes=config.memory_bytes // count,
             share=(index, count),
         )

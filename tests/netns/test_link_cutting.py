@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -11,7 +12,7 @@ import pytest
 from tcpcopy.capture import rtnetlink
 from tcpcopy.deliver.offload import largest_payload
 from tcpcopy.packet.batch import PacketBatch
-from tests.lab.scenario import Scenario
+from tests.lab.scenario import Scenario, wait_until
 from tests.netns.test_link_layer import OUT
 from tests.netns.test_link_sender import (
     SOURCE,
@@ -78,6 +79,18 @@ def test_large_frames_among_others(wire: Wire) -> None:
         tcp.decode(frame[14:])
 
 
+def port_states(bridge: str) -> list[str]:
+    """The kernel learns of a carrier in its own time, and a port forwards nothing before."""
+    links = json.loads(
+        subprocess.run(
+            ["ip", "-details", "-json", "link", "show", "master", bridge],
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+    )
+    return [link["linkinfo"]["info_slave_data"]["state"] for link in links]
+
+
 def test_cut_on_the_way(wire: Wire) -> None:
     """The receiving end of the cable as a bridge's port, out to a wire that cuts: real segments."""
     subprocess.run(
@@ -89,6 +102,7 @@ def test_cut_on_the_way(wire: Wire) -> None:
         check=True,
     )
     offload("out0", tso="off", gso="off", tx="off", sg="off")
+    assert wait_until(lambda: port_states("br0") == ["forwarding"] * 2, 5), port_states("br0")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0) as reader:
         reader.bind(("out1", 0x0003))
         with sending(wire) as sender:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcpcopy.engine.chunk import FIN, RST
+from tcpcopy.engine.chunk import CHUNK_COST, DATA, FIN, RST
 from tests.unit.engine.feeding import Feed, chunks, stream
 
 MAX_STREAM = 2000
@@ -68,13 +68,21 @@ def taken(feed: Feed) -> bytes:
     return found
 
 
+def payload_of(feed: Feed) -> int:
+    return sum(len(chunk.data) for chunk in chunks(feed.half))
+
+
+def data_chunks(feed: Feed) -> int:
+    return sum(chunk.kind == DATA for chunk in chunks(feed.half))
+
+
 def check_rest(feed: Feed) -> None:
     """Nothing is held, nothing is waited for, and the accounts close."""
     half = feed.half
     assert half.early is None
     assert half.early_bytes == 0
     assert half.stuck_since_ns == 0
-    assert half.queued_bytes == half.captured_rcv_offset
+    assert half.queued_bytes == half.captured_rcv_offset + CHUNK_COST * data_chunks(feed)
     offsets = [chunk.server_offset for chunk in chunks(half)]
     assert offsets == sorted(offsets)
     times = [chunk.captured_ns for chunk in chunks(half)]
@@ -208,9 +216,13 @@ def test_no_segment_breaks_the_accounts(events: list[tuple[str, int, int, int]])
         elif kind == "release":
             half.release()
         else:
-            dropped += half.acknowledge(half.released_end)
+            before = payload_of(feed)
+            half.acknowledge(half.released_end)
+            dropped += before - payload_of(feed)
         held = sum(len(item[1]) for item in half.early or ())
         assert half.early_bytes == held
-        assert half.queued_bytes == half.captured_rcv_offset - dropped >= 0
+        payload = payload_of(feed)
+        assert payload == half.captured_rcv_offset - dropped >= 0
+        assert half.queued_bytes == payload + CHUNK_COST * data_chunks(feed)
         ends = [chunk.kind for chunk in chunks(half) if chunk.kind in (FIN, RST)]
         assert len(ends) == len(set(ends))

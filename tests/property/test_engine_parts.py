@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tcpcopy.engine import seqnum
-from tcpcopy.engine.chunk import DATA, Chunk, ChunkQueue
+from tcpcopy.engine.chunk import CHUNK_COST, DATA, Chunk, ChunkQueue
 from tcpcopy.engine.timers import Timed, TimerHeap
 
 NUMBERS = st.one_of(
@@ -129,7 +129,7 @@ def test_queue_against_a_list(events: list[tuple[str, int, int]]) -> None:
             acknowledged = max(acknowledged, queue.released_end * share // 100)
             dropped = 0
             while gone < released and sum(sizes[: gone + 1]) <= acknowledged:
-                dropped += sizes[gone]
+                dropped += CHUNK_COST + sizes[gone]
                 gone += 1
             assert queue.acknowledge(acknowledged) == dropped
         else:
@@ -139,9 +139,9 @@ def test_queue_against_a_list(events: list[tuple[str, int, int]]) -> None:
                 assert chunk is not None and chunk.offset <= offset < chunk.end
             else:
                 assert chunk is None
-        assert queue.queued_bytes == sum(sizes[gone:])
+        assert queue.queued_bytes == sum(CHUNK_COST + size for size in sizes[gone:])
         assert (queue.head is None) == (gone == len(sizes))
         assert (queue.gate is None) == (released == len(sizes))
         assert (queue.tail is None) == (queue.head is None)
-    assert queue.clear() == sum(sizes[gone:])
+    assert queue.clear() == sum(CHUNK_COST + size for size in sizes[gone:])
     assert (queue.head, queue.gate, queue.tail, queue.queued_bytes) == (None, None, None, 0)

@@ -32,7 +32,16 @@ LAYERS: list[set[str]] = [
     {"loop", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
-    {"errors", "version", "memory", "pure_cython", "waiting", "namespaces", "threads"},
+    {
+        "errors",
+        "version",
+        "memory",
+        "memory_limit",
+        "pure_cython",
+        "waiting",
+        "namespaces",
+        "threads",
+    },
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 

@@ -154,7 +154,6 @@ def test_defaults() -> None:
         (("-B", "3"), lambda c: c.buffer_bytes, 3 * MIB),
         (("-S", "200"), lambda c: c.snaplen, 200),
         (("-m", "100"), lambda c: c.memory_bytes, 100 * MIB),
-        (("-m", "100"), lambda c: c.engine.max_queued_bytes, 75 * MIB),
         (("-n", "3"), lambda c: c.copies, 3),
         (("-f", "3"), lambda c: c.factor, 3),
         (("-r", "30"), lambda c: c.percentage, 30),

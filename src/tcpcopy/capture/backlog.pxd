@@ -3,8 +3,11 @@ import cython
 from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport copy_bytes
 
+cdef long long _COST
+
 cdef class Backlog(PacketHandler):
     cdef public long long held_bytes
+    cdef public long long most_bytes
     cdef public object packets
 
     @cython.locals(

@@ -12,15 +12,18 @@ from typing import Any
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.packet.segment import copy_bytes
 
+_COST = 176  # resident memory of an entry besides the packet's bytes, measured
+
 
 class Backlog(PacketHandler):
     """Packets in the order in which they were captured. Takes them as a handler."""
 
-    __slots__ = ("held_bytes", "packets")
+    __slots__ = ("held_bytes", "most_bytes", "packets")
 
     def __init__(self) -> None:
         self.packets: deque[tuple[bytes, int, int]] = deque()
-        self.held_bytes = 0  # captured bytes in `packets`; 0 when it is empty
+        self.held_bytes = 0  # memory that `packets` takes; 0 when it is empty
+        self.most_bytes = 0  # at the largest, since its owner set it to 0
 
     def __len__(self) -> int:
         return len(self.packets)
@@ -28,15 +31,17 @@ class Backlog(PacketHandler):
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Keep a copy of the packet."""
         self.packets.append((copy_bytes(data, start, end - start), wire_length, timestamp_ns))
-        self.held_bytes += end - start
+        self.held_bytes += end - start + _COST
         return 0
 
     def hand_on(self, handler: PacketHandler, limit: int) -> int:
         """Give the oldest packets, at most `limit`, to `handler`; how many."""
+        if self.held_bytes > self.most_bytes:
+            self.most_bytes = self.held_bytes
         count = 0
         while count < limit and self.packets:
             data, wire_length, timestamp_ns = self.packets.popleft()
-            self.held_bytes -= len(data)
+            self.held_bytes -= len(data) + _COST
             handler.packet(data, 0, len(data), wire_length, timestamp_ns)
             count += 1
         return count

@@ -4,6 +4,7 @@ from tcpcopy.engine.timers cimport Timed
 
 cdef int _DATA
 cdef int _FIN
+cdef long long _COST
 
 cdef class Chunk:
     cdef public long long captured_ns

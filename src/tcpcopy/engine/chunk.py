@@ -13,8 +13,12 @@ DATA = 1
 FIN = 2
 RST = 3
 
+# Resident memory of a chunk besides its payload, measured.
+CHUNK_COST = 144
+
 _DATA = DATA
 _FIN = FIN
+_COST = CHUNK_COST
 
 
 class Chunk:
@@ -62,7 +66,7 @@ class ChunkQueue(Timed):
         "fin_released",  # the FIN may be sent; released_end is then final
         "gate",  # the first chunk not released; None when all are
         "head",  # the oldest chunk not fully acknowledged by the target
-        "queued_bytes",  # payload bytes in the list
+        "queued_bytes",  # memory that the data take: payload, and CHUNK_COST for each chunk
         "released_end",  # stream offset up to which data may be sent
         "rst_released",  # the RST may be sent
         "tail",  # the newest chunk
@@ -91,7 +95,8 @@ class ChunkQueue(Timed):
         self.tail = chunk
         if self.gate is None:
             self.gate = chunk
-        self.queued_bytes += chunk.end - chunk.offset
+        if chunk.kind == _DATA:
+            self.queued_bytes += chunk.end - chunk.offset + _COST
 
     def release(self) -> None:
         """Let the chunk at the gate go."""
@@ -107,12 +112,13 @@ class ChunkQueue(Timed):
         self.gate = chunk.following
 
     def acknowledge(self, offset: int) -> int:
-        """Drop released data that ends at or before `offset`; the bytes dropped."""
+        """Drop released data that ends at or before `offset`; by how much `queued_bytes` shrank."""
         dropped = 0
         while self.head is not None and self.head is not self.gate:
             if self.head.end > offset:
                 break
-            dropped += self.head.end - self.head.offset
+            if self.head.kind == _DATA:
+                dropped += self.head.end - self.head.offset + _COST
             self.head = self.head.following
         if self.head is None:
             self.tail = None
@@ -135,7 +141,7 @@ class ChunkQueue(Timed):
         return self.find(offset) if cursor is None else cursor
 
     def clear(self) -> int:
-        """Drop everything, one chunk at a time (a long list must not recurse); the bytes."""
+        """Drop everything, one chunk at a time (a long list must not recurse); as `acknowledge`."""
         dropped = self.queued_bytes
         chunk = self.head
         self.head = self.gate = self.tail = None

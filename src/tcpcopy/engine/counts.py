@@ -30,7 +30,7 @@ class Counts:
         "packets_answered",  # packets of the targets that came in
         "packets_captured",  # captured packets that came in
         "peak",  # most sessions open at once
-        "queued_bytes",  # payload held now, by all sessions; 0 when idle
+        "queued_bytes",  # memory that waiting payload takes now, in all sessions; 0 when idle
         "retransmitted",  # segments sent again
         "segments_sent",
         "server_first",  # connections seen from their SYN whose server spoke first

@@ -53,6 +53,7 @@ cdef class Engine(PacketHandler):
     cdef public FlowKey key
     cdef public FlowKey linked_key
     cdef public long long max_queued_bytes
+    cdef public long long most_queued_bytes
     cdef public long long now_ns
     cdef public object on_bug
     cdef public Opener opener

@@ -89,6 +89,7 @@ class Engine(PacketHandler):
         "key",  # of the captured packet being looked at
         "linked_key",  # of the session being taken out of its connection
         "max_queued_bytes",  # sessions that would go beyond it are shed, 0: no limit
+        "most_queued_bytes",  # at the largest, since its owner set it to 0
         "now_ns",
         "on_bug",  # called with the text of a trace when a session trips over our own bug
         "opener",
@@ -110,6 +111,7 @@ class Engine(PacketHandler):
         self.pure_acks = True
         self.on_bug = on_bug
         self.max_queued_bytes = config.max_queued_bytes
+        self.most_queued_bytes = 0
         self.answers = AnswerFeed(self)
         self.answer_key = FlowKey()
         self.by_answer = FlowTable(config.seed, True)
@@ -186,6 +188,8 @@ class Engine(PacketHandler):
             if length == 0:
                 reason = after_fin
         counts.queued_bytes += session.queued_bytes + session.early_bytes - held_before
+        if counts.queued_bytes > self.most_queued_bytes:
+            self.most_queued_bytes = counts.queued_bytes
         if session.tail is not tail:
             self._note_turns(session, tail)
         outcome = self._hole_or_shed(session, reason)
@@ -309,7 +313,7 @@ class Engine(PacketHandler):
             return
         if data:
             session.take_syn_data(data, captured_ns)
-            self.context.counts.queued_bytes += len(data)
+            self.context.counts.queued_bytes += session.queued_bytes
             self._note_turns(session, None)
         self._settle(session, session.advance(self.now_ns))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tcpcopy.engine.chunk import DATA, FIN, RST, Chunk, ChunkQueue
+from tcpcopy.engine.chunk import CHUNK_COST, DATA, FIN, RST, Chunk, ChunkQueue
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.packet.batch import PacketBatch, PacketSink
@@ -111,7 +111,7 @@ class Bench:
         data = bytes((offset + index) * 7 % 251 for index in range(size))
         self.stream += data
         self.queue.append(Chunk(DATA, data, offset, 0, self.now))
-        self.context.counts.queued_bytes += size
+        self.context.counts.queued_bytes += CHUNK_COST + size
         if release:
             self.release()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tcpcopy.engine.captured import EARLY_LIMIT_BYTES, EARLY_LIMIT_SEGMENTS, CapturedHalf
-from tcpcopy.engine.chunk import FIN, RST
+from tcpcopy.engine.chunk import CHUNK_COST, FIN, RST
 from tcpcopy.engine.outcome import Drop
 from tests.unit.engine.feeding import ISN, SERVER_BASE, START, Feed, stream
 
@@ -31,7 +31,7 @@ def test_segments_in_order_become_one_chunk_each() -> None:
     assert feed.lines() == ["D 0+100 s0 t0", "D 100+200 s0 t0", "D 300+1 s50 t5"]
     assert feed.half.captured_rcv_offset == 301
     assert feed.half.captured_rcv_offset == 301
-    assert feed.half.queued_bytes == 301
+    assert feed.half.queued_bytes == 3 * CHUNK_COST + 301
     assert feed.half.stuck_since_ns == 0
 
 
@@ -57,7 +57,7 @@ def test_stream_beyond_four_gibibytes() -> None:
     for index in range(4200):
         assert feed.half.take_data(feed.seq(index * size), feed.ack(0), block, START) == USED
         feed.half.release()
-        assert feed.half.acknowledge(feed.half.released_end) == size
+        assert feed.half.acknowledge(feed.half.released_end) == CHUNK_COST + size
     assert feed.half.captured_rcv_offset == 4200 << 20
     assert feed.half.take_data(feed.seq(4199 << 20), feed.ack(0), block, START) == DUPLICATE
 
@@ -152,7 +152,7 @@ def test_early_segment_is_held_until_the_gap_fills() -> None:
     assert feed.data(200, 300) == USED
     assert feed.half.stuck_since_ns == START + 10
     assert feed.half.early_bytes == 100
-    assert feed.half.queued_bytes == 100
+    assert feed.half.queued_bytes == CHUNK_COST + 100
     feed.now += 10
     assert feed.data(100, 200) == USED
     assert feed.lines() == ["D 0+100 s0 t0", "D 100+100 s0 t20", "D 200+100 s0 t20"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tcpcopy.engine.chunk import DATA, FIN, RST, Chunk, ChunkQueue
+from tcpcopy.engine.chunk import CHUNK_COST, DATA, FIN, RST, Chunk, ChunkQueue
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.packet.batch import PacketBatch
@@ -78,10 +78,10 @@ def test_only_whole_chunks_are_dropped() -> None:
     queue.release()
     queue.release()
     assert queue.acknowledge(9) == 0
-    assert queue.acknowledge(29) == 10
+    assert queue.acknowledge(29) == CHUNK_COST + 10
     assert queue.head is chunks[1]
-    assert queue.queued_bytes == 20
-    assert queue.acknowledge(30) == 20
+    assert queue.queued_bytes == CHUNK_COST + 20
+    assert queue.acknowledge(30) == CHUNK_COST + 20
     assert queue.head is None and queue.tail is None
     assert queue.queued_bytes == 0
 
@@ -89,7 +89,7 @@ def test_only_whole_chunks_are_dropped() -> None:
 def test_what_is_not_released_is_never_dropped() -> None:
     queue, chunks = queue_of(10, 20)
     queue.release()
-    assert queue.acknowledge(1000) == 10
+    assert queue.acknowledge(1000) == CHUNK_COST + 10
     assert queue.head is queue.gate is chunks[1]
 
 
@@ -118,7 +118,7 @@ def test_find_steps_over_the_ends() -> None:
 def test_clear_leaves_an_empty_queue() -> None:
     queue, chunks = queue_of(10, 20)
     queue.release()
-    assert queue.clear() == 30
+    assert queue.clear() == 2 * CHUNK_COST + 30
     assert queue.head is None and queue.gate is None and queue.tail is None
     assert queue.queued_bytes == 0
     assert chunks[0].following is None
@@ -130,7 +130,7 @@ def test_clear_of_a_long_list_does_not_recurse() -> None:
     queue, chunks = queue_of(*[1] * (20 * sys.getrecursionlimit()))
     last = chunks[-1]
     del chunks
-    assert queue.clear() == 20 * sys.getrecursionlimit()
+    assert queue.clear() == 20 * sys.getrecursionlimit() * (CHUNK_COST + 1)
     assert last.following is None
 
 
@@ -139,7 +139,7 @@ def test_long_list_that_is_acknowledged_does_not_recurse() -> None:
     del chunks
     while queue.gate is not None:
         queue.release()
-    assert queue.acknowledge(queue.released_end) == 20 * sys.getrecursionlimit()
+    assert queue.acknowledge(queue.released_end) == 20 * sys.getrecursionlimit() * (CHUNK_COST + 1)
 
 
 def test_client_that_lags_behind_a_long_list_can_be_freed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.chunk import CHUNK_COST
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.states import State
 from tests.unit.engine.rig import MS, SECOND, Bench, established
@@ -229,10 +230,10 @@ def test_delivered_bytes_are_those_acknowledged() -> None:
     bench = established()
     bench.say(1000)
     bench.sent()
-    assert (bench.counts.bytes_delivered, bench.counts.queued_bytes) == (0, 1000)
+    assert (bench.counts.bytes_delivered, bench.counts.queued_bytes) == (0, CHUNK_COST + 1000)
     bench.hear(ack=400)
     assert (bench.counts.bytes_delivered, bench.client.acknowledged) == (400, 400)
-    assert bench.counts.queued_bytes == 1000  # a chunk is kept whole
+    assert bench.counts.queued_bytes == CHUNK_COST + 1000  # a chunk is kept whole
     bench.hear(ack=1000)
     assert (bench.counts.bytes_delivered, bench.counts.queued_bytes) == (1000, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.chunk import CHUNK_COST
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.outcome import Drop
 from tests.unit.engine.rig import MS, SECOND
@@ -326,7 +327,7 @@ def test_session_limit() -> None:
 
 
 def test_queue_limit_ends_the_session_that_goes_beyond_it() -> None:
-    world = World(EngineConfig(max_queued_bytes=100))
+    world = World(EngineConfig(max_queued_bytes=100 + 2 * CHUNK_COST))
     target = Answerer(world)
     small, large = Caller(world, 40001), Caller(world, 40002)
     small.connect()
@@ -336,7 +337,7 @@ def test_queue_limit_ends_the_session_that_goes_beyond_it() -> None:
     assert world.outcomes() == {}
     large.say("z")
     assert world.outcomes() == {"SHED_MEMORY": 1}
-    assert world.counts.queued_bytes == 10
+    assert world.counts.queued_bytes == CHUNK_COST + 10
     world.check()
     target.settle()
     assert "x" * 10 in target.texts()

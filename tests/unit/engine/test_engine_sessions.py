@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.chunk import CHUNK_COST
 from tcpcopy.engine.context import REMEMBER_NS, EngineConfig
 from tcpcopy.engine.outcome import Drop
 from tests.unit.engine.rig import MS, SECOND
@@ -126,7 +127,7 @@ def test_data_on_the_syn() -> None:
     caller = Caller(world)
     assert caller.syn(b"early") == 0
     caller.said = b"early"
-    assert world.counts.queued_bytes == 5
+    assert world.counts.queued_bytes == CHUNK_COST + 5
     caller.say(" late")
     target.settle()
     assert target.texts() == ["early late"]

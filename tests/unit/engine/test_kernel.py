@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from tcpcopy.engine import replayed
-from tcpcopy.engine.chunk import DATA, FIN, RST, Chunk, ChunkQueue
+from tcpcopy.engine.chunk import CHUNK_COST, DATA, FIN, RST, Chunk, ChunkQueue
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.kernel import (
     POLL_MAX_NS,
@@ -94,7 +94,7 @@ class Kernel:
         """A chunk that may go."""
         data = text.encode()
         self.queue.append(Chunk(DATA, data, len(self.stream), 0, self.now))
-        self.counts.queued_bytes += len(data)
+        self.counts.queued_bytes += CHUNK_COST + len(data)
         self.stream += data
         self.release()
 
@@ -248,7 +248,7 @@ def test_full_buffer() -> None:
     kernel.transport.room = 3
     kernel.client.on_writable(kernel.now)
     assert kernel.transport.sent == b"1234567"
-    assert kernel.counts.queued_bytes == 9
+    assert kernel.counts.queued_bytes == CHUNK_COST + 9
     kernel.transport.room = 100
     kernel.client.on_writable(kernel.now)
     assert kernel.transport.sent == b"123456789"
