@@ -298,7 +298,7 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
 
 def _shed_memory(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     now = f" of {byte_size(context.memory_mib << 20)}" if context.memory_mib else ""
-    text = f"{plural(count, 'session')} not taken on: the memory limit{now} was near"
+    text = f"{plural(count, 'session')} not taken on or broken off: the memory limit{now} was near"
     larger = f"-m {context.memory_mib * 2} (now {context.memory_mib})"
     return text, (
         f"allow more memory: {larger if context.memory_mib else 'a larger -m'}",

@@ -30,7 +30,7 @@ class Outcome(Ending):
     CAPTURE_HOLE = (10, "part of the client's data was not captured")
     SKIPPED_SAMPLING = (11, "left out by sampling (-r, -g)", False, True)
     SKIPPED_PARTIAL = (12, "begun before the capture, left out (-O)", False, True)
-    SHED_MEMORY = (13, "not taken on, memory limit (-m) near")
+    SHED_MEMORY = (13, "not taken on or broken off, memory limit (-m) near")
     SHED_SESSIONS = (14, "not taken on, session limit reached")
     NO_ADDRESS = (15, "not taken on, no free client address and port")
     SEND_FAILED = (16, "could not be sent from this host")
