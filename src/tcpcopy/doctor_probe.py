@@ -15,11 +15,10 @@ from tcpcopy.errors import UsageError
 from tcpcopy.local_side import LocalSide
 from tcpcopy.namespaces import inside
 from tcpcopy.options import Options
-from tcpcopy.probe_side import example_client, probe_config
+from tcpcopy.probe_side import MOST_TARGETS, example_client, probe_config
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
 
-_MOST_TARGETS: Final = 8
 _PORTS: Final = (40_000, 60_000)
 _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 _NO_CLIENT: Final = (
@@ -51,10 +50,10 @@ def _probe_targets(options: Options, config: CopierConfig, setup: Context) -> li
                 local.open()
             except (UsageError, OSError) as error:
                 return [Finding("probe", Level.FAULT, f"no TUN device: {error}", (), "this host")]
-        for target, port in targets[:_MOST_TARGETS]:
+        for target, port in targets[:MOST_TARGETS]:
             findings += _probe_target(options, config, setup, local, (target, port))
-    if len(targets) > _MOST_TARGETS:
-        text = f"only the first {_MOST_TARGETS} of {len(targets)} targets were tried"
+    if len(targets) > MOST_TARGETS:
+        text = f"only the first {MOST_TARGETS} of {len(targets)} targets were tried"
         findings.append(Finding("probe", Level.NOTE, text))
     return _without_repeats(findings)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from tcpcopy.doctor.probe import ProbeConfig, probe
-from tcpcopy.doctor.start import Sessions, StartProbe
+from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.ports import Identities
@@ -21,6 +21,7 @@ from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
 from tcpcopy.report.outcome import Outcome
 
+MOST_TARGETS: Final = 8  # that are probed
 _NOT_CONNECTED: Final = (
     Outcome.CONNECT_TIMEOUT,
     Outcome.REFUSED,
@@ -80,9 +81,6 @@ def start_probe(
 ) -> StartProbe:
     """The probe that runs by itself; `local` and `relay` are open."""
     counts = engine.context.counts
-    flow = Flow(*told.transfers.targets()[0], b"", 0)
-    if setup.mode == SOCKET and told.local_addresses:
-        flow = replace(flow, mapped=told.local_addresses[0])
     sessions = Sessions(
         engine.live_identities,
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
@@ -90,18 +88,18 @@ def start_probe(
         lambda: relay is None or relay.servers_up > 0,
         lambda: (counts.sessions, counts.live, counts.established + counts.packets_answered),
     )
-    client, tun_device = example_client(told, len(flow.target)), ""
-    run = probe
+    run, tun_device = probe, ""
     if local is not None:
         tun_device = local.device.name
         run = partial(probe, output=local.sender)
-    return StartProbe(
-        probe_config(told, setup, flow, tun_device),
-        None if setup.mode == SOCKET else identities,
-        sessions,
-        client=client,
-        run=run,
-    )
+    candidates = []
+    for target, port in told.transfers.targets()[:MOST_TARGETS]:
+        mapped = b""
+        if setup.mode == SOCKET:
+            mapped = next((one for one in told.local_addresses if len(one) == len(target)), b"")
+        config = probe_config(told, setup, Flow(target, port, mapped, 0), tun_device)
+        candidates.append(Candidate(config, example_client(told, len(target))))
+    return StartProbe(candidates, None if setup.mode == SOCKET else identities, sessions, run=run)
 
 
 def example_client(told: Told, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -418,6 +419,22 @@ def test_the_start_says_what_is_wrong(scenario: Scenario) -> None:
     assert wait_for_log(lambda: f"ip route replace {RANGE}" in replay.output), replay.output
     assert "its route for them is missing" in replay.output
     replay.stop()
+
+
+@pytest.mark.parametrize("mode", ["socket", "classic", "local"])
+def test_the_start_probes_every_target(scenario: Scenario, mode: str) -> None:
+    """The second one's port is closed: the first is well, and no session has to fail for it."""
+    scenario.servers()
+    host, well = scenario.lab.target.v4, PORT
+    if mode == "local":
+        host, well = "127.0.0.1", LOCAL_PORT
+    transfer = f"{PORT}-{host}:{well},{PORT}-{host}:8099"
+    mapped = RANGE if mode == "classic" else ""
+    with scenario.replay(mode, transfer=transfer, mapped=mapped) as replay:
+        assert wait_for_log(lambda: "nothing listens" in replay.output), replay.output
+        assert re.search(rf"INFO doctor: probe: .*{re.escape(host)}:{well} ", replay.output)
+        assert "sport = :8099" in replay.output and "sport = :8080" not in replay.output
+        assert f"{host}:8099 is up and refuses: nothing listens on the port" in replay.output
 
 
 def test_without_c_the_first_client_is_probed_for(scenario: Scenario) -> None:

@@ -31,14 +31,14 @@ from tcpcopy.doctor.line import RelayLine
 from tcpcopy.doctor.observed import Answer, Attempt, ProbeFacts, RelayFacts
 from tcpcopy.doctor.own import OwnProbe
 from tcpcopy.doctor.packets import Output, PacketWriter, is_neighbour, own_address, send_whole
-from tcpcopy.mapping.addresses import parse_address
+from tcpcopy.mapping.addresses import format_address, parse_address
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch
 from tcpcopy.packet.brief import ECHO, RESET, SYN, SYN_ACK, Brief, echo_request, read_brief
 from tcpcopy.relay.desk import flow_expression, text_of
 from tcpcopy.relay.native import RelayTerms
 from tcpcopy.relay.probing import Flow, Seen
-from tcpcopy.report.context import LINK, LOCAL, SOCKET, TUNNEL, Context
+from tcpcopy.report.context import LINK, LOCAL, SOCKET, TUNNEL, Context, endpoint
 
 _MS: Final = 1_000_000
 START_NS: Final = 1_000 * _MS  # of a probe at the start
@@ -71,7 +71,8 @@ def probe(config: ProbeConfig, output: Output | None = None) -> list[Finding]:
     `output` sends packets in the mode's way; made here where it is not given.
     """
     try:
-        return diagnose(observe(config, output), config.context)
+        target = endpoint(format_address(config.flow.target), config.flow.target_port)
+        return diagnose(observe(config, output), config.context.only(target))
     except PermissionError:
         text = "not tried: raw sockets need the capability CAP_NET_RAW, which is missing here"
     except OSError as error:

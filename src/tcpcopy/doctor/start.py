@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final
 
 from tcpcopy.doctor.alarm import tell
@@ -28,6 +29,7 @@ _log = logging.getLogger("tcpcopy.doctor")
 _SECOND_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 60 * _SECOND_NS  # between probes after failures
 _MANY: Final = 20  # sessions that failed, to be worth a probe
+_MOST_LOOKED_AT: Final = 10_000  # live sessions, for one to take a client's address from
 _CLIENT_PORT: Final = 40_000  # wanted; another is given when it is taken
 
 
@@ -43,30 +45,35 @@ class Sessions:
     progress: Callable[[], tuple[int, int, int]] = lambda: (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target to probe."""
+
+    config: ProbeConfig  # its flow names the target, and in socket mode the address to send from
+    client: bytes = b""  # the mapped one is made from it; b"": from that of a session, waited for
+
+
 class StartProbe:
-    """One probe at a time, of the first target. Its methods are for the loop's thread."""
+    """Probes the targets, one after the other. Its methods are for the loop's thread."""
 
     def __init__(
         self,
-        config: ProbeConfig,
+        targets: Sequence[Candidate],
         identities: Identities | None,
         sessions: Sessions,
         *,
-        client: bytes = b"",
         run: Callable[[ProbeConfig], list[Finding]] = probe,
     ) -> None:
-        """`config.flow` names the target, and in socket mode the address to send from.
-
-        `client`: an address that the mapped one may be made from; b"": the first session's, which
-        is then waited for. `identities` is None in socket mode.
-        """
-        self._config = replace(config, limit_ns=START_NS, may_connect=False)
+        """`identities` is None in socket mode."""
+        self._targets = [
+            replace(one, config=replace(one.config, limit_ns=START_NS, may_connect=False))
+            for one in targets
+        ]
         self._identities = identities
         self._sessions = sessions
-        self._client = client
         self._probe = run
-        self._wanted = True
-        self._why = ""  # of a probe after failures
+        self._waiting = list(self._targets)  # to be probed yet, in this round
+        self._why = ""  # of a round after failures, until it is said
         self._thread: threading.Thread | None = None
         self._found: list[Finding] | None = None
         self._flow: Flow | None = None  # its address and port is taken
@@ -83,12 +90,8 @@ class StartProbe:
                 self._tell()
             return
         self._look_for_failures(now_ns)
-        if self._wanted and self._sessions.can_connect():
-            flow = self._choose(now_ns)
-            if flow is not None:
-                self._wanted = False
-                self._next_ns = now_ns + _PAUSE_NS
-                self._begin(flow)
+        if self._waiting and self._sessions.can_connect():
+            self._begin_next(now_ns)
 
     def close(self, now_ns: int) -> None:
         """The run ends: tell what was found already."""
@@ -103,26 +106,51 @@ class StartProbe:
             return
         if more >= _MANY and more > better:
             self._why = f"{more} sessions could not be connected"
-            self._wanted = True
+            self._waiting = list(self._targets)
         elif waiting:
             self._why = f"{waiting} sessions wait for an answer of the target"
-            self._wanted = True
+            self._waiting = list(self._targets)
         self._failed, self._established = failed, established
         self._next_ns = now_ns + _SECOND_NS
 
-    def _choose(self, now_ns: int) -> Flow | None:
-        """Whom to be for the target; None while there is nobody."""
-        flow = self._config.flow
-        if self._config.context.mode == SOCKET:
-            return flow
-        client, port = self._client, _CLIENT_PORT
-        if not client:
-            for mapped, mapped_port, target, _ in self._sessions.live():
-                if len(mapped) == len(flow.target) and target == flow.target:
-                    client, port = mapped, mapped_port
+    def _begin_next(self, now_ns: int) -> None:
+        """Probe the first that can be, of those that wait."""
+        clients = self._clients_of_sessions()
+        for candidate in list(self._waiting):
+            flow = candidate.config.flow
+            client = (candidate.client, _CLIENT_PORT)
+            if candidate.config.context.mode != SOCKET:
+                if not candidate.client:
+                    if flow.target not in clients:
+                        continue  # until it has a session
+                    client = clients[flow.target]
+                acquired = self._acquire(flow, *client, now_ns)
+                if acquired is None:
+                    self._waiting.remove(candidate)
+                    continue
+                flow = acquired
+            self._waiting.remove(candidate)
+            self._next_ns = now_ns + _PAUSE_NS
+            self._found = None
+            config = replace(candidate.config, flow=flow)
+            self._thread = start_beside("probe", self._work, config)
+            return
+
+    def _clients_of_sessions(self) -> dict[bytes, tuple[bytes, int]]:
+        """For the targets that need one and have it: a session's mapped address and port."""
+        needed = {one.config.flow.target for one in self._waiting if not one.client}
+        if not needed or self._targets[0].config.context.mode == SOCKET:
+            return {}
+        found: dict[bytes, tuple[bytes, int]] = {}
+        for mapped, port, target, _ in islice(self._sessions.live(), _MOST_LOOKED_AT):
+            if target in needed and target not in found and len(mapped) == len(target):
+                found[target] = (mapped, port)
+                if len(found) == len(needed):
                     break
-            else:
-                return None
+        return found
+
+    def _acquire(self, flow: Flow, client: bytes, port: int, now_ns: int) -> Flow | None:
+        """Whom to be for the target; None: no address of its family, or all are taken."""
         if self._identities is None:
             return replace(flow, mapped=client)
         found = self._identities.acquire(
@@ -134,7 +162,6 @@ class StartProbe:
             now_ns=now_ns,
         )
         if found is None:
-            self._wanted = False  # no address of the target's family, or all are taken
             return None
         self._flow = Flow(flow.target, flow.target_port, *found)
         return self._flow
@@ -146,11 +173,6 @@ class StartProbe:
             self._identities.release(
                 flow.mapped, flow.mapped_port, flow.target, flow.target_port, now_ns=now_ns
             )
-
-    def _begin(self, flow: Flow) -> None:
-        config = replace(self._config, flow=flow)
-        self._found = None
-        self._thread = start_beside("probe", self._work, config)
 
     def _work(self, config: ProbeConfig) -> None:
         try:
@@ -165,12 +187,16 @@ class StartProbe:
     def _tell(self) -> None:
         """Log what was found: a line, and one for each step that mends it."""
         found, why = self._found or [], self._why
-        self._why = ""
         if not serious(found):
+            if self._waiting:
+                why = ""  # another target may yet be the cause
             for finding in found:
                 if finding.check == "probe" and finding.level is Level.OK:
                     _log.info("%sprobe: %s", f"{why}, but now " if why else "", finding.text)
+            if why:
+                self._why = ""
             return
+        self._why = ""
         if why:
             _log.warning("%s", why)
         tell(found)

@@ -592,6 +592,6 @@ class Engine(PacketHandler):
 
     def live_identities(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         """Mapped address and port, target address and port of every live packet session."""
-        for session in list(self.by_answer):
+        for session in self.by_answer:
             target: Any = session.target
             yield (*session.mapped_client(), target.target_address, target.target_port)

@@ -137,9 +137,9 @@ class FlowTable:
         return sum(part.used for part in self._parts)
 
     def __iter__(self) -> Iterator[Session]:
-        """Every session in it; the table must not change meanwhile."""
+        """Every session in it; of those that come and go meanwhile, some."""
         for part in self._parts:
-            for session in part.items:
+            for session in list(part.items):
                 if session is not None:
                     yield session
 

@@ -6,7 +6,7 @@ Plain text and numbers, as the user gave them, so that a remedy can show real co
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: How the answers come back decides what can go wrong.
 SOCKET, CLASSIC, LINK, LOCAL, TUNNEL = "socket", "classic", "link", "local", "tunnel"
@@ -75,6 +75,11 @@ class Context:
     def targets(self) -> tuple[str, ...]:
         """Each target once, "address:port"."""
         return tuple(dict.fromkeys(transfer.target for transfer in self.transfers))
+
+    def only(self, target: str) -> Context:
+        """The part of the run that has this target, "address:port"."""
+        theirs = tuple(transfer for transfer in self.transfers if transfer.target == target)
+        return replace(self, transfers=theirs)
 
     @property
     def online_ports(self) -> tuple[int, ...]:

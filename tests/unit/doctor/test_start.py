@@ -11,7 +11,7 @@ import pytest
 
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.probe import START_NS, ProbeConfig
-from tcpcopy.doctor.start import Sessions, StartProbe
+from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import parse_clients
 from tcpcopy.relay.probing import Flow
@@ -85,7 +85,7 @@ def test_an_identity_is_taken_and_given_back(told: pytest.LogCaptureFixture) -> 
     allocator = Allocator(parse_clients("62.135.200.x"))
     runs, replay = Runs(WELL), Replay()
     pool = parse_clients("62.135.200.x")
-    probe = StartProbe(config(), allocator, replay.sessions(), client=pool[0], run=runs)
+    probe = StartProbe([Candidate(config(), pool[0])], allocator, replay.sessions(), run=runs)
     probe.look(SECOND)
     assert allocator.live == 1
     probe.look(2 * SECOND)  # it is still under way
@@ -103,7 +103,7 @@ def test_without_c_the_first_session_is_waited_for() -> None:
     """Only one of the target's family, towards this target, will do."""
     allocator = Allocator()
     runs, replay = Runs(WELL), Replay()
-    probe = StartProbe(config(), allocator, replay.sessions(), run=runs)
+    probe = StartProbe([Candidate(config())], allocator, replay.sessions(), run=runs)
     probe.look(SECOND)
     replay.live = [(CLIENT, 50000, b"\x0a\0\0\3", 8080), (bytes(16), 1, bytes(16), 8080)]
     probe.look(2 * SECOND)
@@ -123,7 +123,7 @@ def test_without_c_the_first_session_is_waited_for() -> None:
 
 def test_socket_mode_needs_nobody() -> None:
     runs = Runs(WELL)
-    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=runs)
+    probe = StartProbe([Candidate(config(SOCKET))], None, Replay().sessions(), run=runs)
     probe.look(SECOND)
     runs.end(probe)
     assert [asked.flow for asked in runs.asked] == [FLOW]
@@ -131,7 +131,7 @@ def test_socket_mode_needs_nobody() -> None:
 
 def test_what_mends_it_is_logged(told: pytest.LogCaptureFixture) -> None:
     runs = Runs(BAD)
-    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=runs)
+    probe = StartProbe([Candidate(config(SOCKET))], None, Replay().sessions(), run=runs)
     probe.look(SECOND)
     runs.end(probe)
     probe.close(2 * SECOND)  # the run ends: what is known is told
@@ -142,7 +142,7 @@ def test_what_mends_it_is_logged(told: pytest.LogCaptureFixture) -> None:
 def test_again_when_many_fail(told: pytest.LogCaptureFixture) -> None:
     """Not sooner than a minute after the last one, and not for a few."""
     runs, replay = Runs(WELL), Replay()
-    probe = StartProbe(config(SOCKET), None, replay.sessions(), run=runs)
+    probe = StartProbe([Candidate(config(SOCKET))], None, replay.sessions(), run=runs)
     probe.look(SECOND)
     runs.end(probe)
     probe.look(2 * SECOND)
@@ -164,7 +164,7 @@ def test_again_when_many_fail(told: pytest.LogCaptureFixture) -> None:
 def test_again_when_nothing_is_answered_any_more(told: pytest.LogCaptureFixture) -> None:
     """Sessions that wait do not fail for minutes."""
     runs, replay = Runs(BAD), Replay()
-    probe = StartProbe(config(SOCKET), None, replay.sessions(), run=runs)
+    probe = StartProbe([Candidate(config(SOCKET))], None, replay.sessions(), run=runs)
     probe.look(SECOND)
     runs.end(probe)
     replay.progress = (100, 10, 5000)
@@ -180,11 +180,61 @@ def test_again_when_nothing_is_answered_any_more(told: pytest.LogCaptureFixture)
     assert "30 sessions wait for an answer of the target" in told.text
 
 
+def to_targets(*targets: bytes, client: bytes = b"") -> list[Candidate]:
+    return [
+        Candidate(replace(config(), flow=Flow(target, 8080, b"", 0)), client) for target in targets
+    ]
+
+
+def test_each_target_in_turn() -> None:
+    """One that has no session yet keeps the others from nothing."""
+    runs, replay = Runs(WELL), Replay()
+    second, third = b"\x0a\0\0\3", b"\x0a\0\0\4"
+    probe = StartProbe(to_targets(TARGET, second, third), Allocator(), replay.sessions(), run=runs)
+    replay.live = [(CLIENT, 1, third, 8080), (CLIENT, 2, second, 8080)]
+    runs.may_end.set()
+    for number in range(1, 6):
+        probe.look(number * SECOND)
+        if probe._thread is not None:
+            runs.end(probe)
+    assert [asked.flow.target for asked in runs.asked] == [second, third]
+    replay.live.append((CLIENT, 3, TARGET, 8080))
+    probe.look(6 * SECOND)
+    runs.end(probe)
+    probe.look(7 * SECOND)
+    probe.look(8 * SECOND)
+    assert [asked.flow.target for asked in runs.asked] == [second, third, TARGET]
+    assert {asked.flow.mapped for asked in runs.asked} == {CLIENT}
+
+
+@pytest.mark.parametrize("bad", [0, 1, None])
+def test_which_of_several_targets_it_is(told: pytest.LogCaptureFixture, bad: int | None) -> None:
+    """When many fail all are probed again; one that is well is not said to be well by now."""
+    second = b"\x0a\0\0\3"
+    runs, replay = Runs(WELL), Replay()
+    runs.may_end.set()
+    probe = StartProbe(to_targets(TARGET, second, client=CLIENT), None, replay.sessions(), run=runs)
+    now = 0
+    for number in (2, 4):
+        while len(runs.asked) < number or probe._thread is not None:
+            now += SECOND
+            wrong = bad is not None and len(runs.asked) == 2 + bad
+            runs.found = BAD if wrong else WELL
+            probe.look(now)
+            if probe._thread is not None:
+                runs.end(probe)
+        replay.failed = 50
+    assert [asked.flow.target for asked in runs.asked] == [TARGET, second] * 2
+    assert told.text.count("50 sessions could not be connected") == 1
+    assert told.text.count("but now") == (1 if bad is None else 0)
+    assert told.text.count("no route") == (0 if bad is None else 1)
+
+
 def test_an_error_of_its_own_harms_nobody(told: pytest.LogCaptureFixture) -> None:
     def fails(_: ProbeConfig) -> list[Finding]:
         raise ValueError("bug")
 
-    probe = StartProbe(config(SOCKET), None, Replay().sessions(), run=fails)
+    probe = StartProbe([Candidate(config(SOCKET))], None, Replay().sessions(), run=fails)
     probe.look(SECOND)
     assert probe._thread is not None
     probe._thread.join(10)
@@ -197,7 +247,7 @@ def test_a_relay_that_is_down_is_waited_for() -> None:
     up = False
     runs = Runs(WELL)
     sessions = replace(Replay().sessions(), can_connect=lambda: up)
-    probe = StartProbe(config(SOCKET), None, sessions, run=runs)
+    probe = StartProbe([Candidate(config(SOCKET))], None, sessions, run=runs)
     probe.look(SECOND)
     assert not runs.asked
     up = True
@@ -212,9 +262,8 @@ def test_no_address_of_the_family() -> None:
     allocator = Allocator(parse_clients("62.135.200.x"))
     runs = Runs(WELL)
     flow = Flow(bytes(15) + b"\2", 8080, b"", 0)
-    probe = StartProbe(
-        replace(config(), flow=flow), allocator, Replay().sessions(), client=CLIENT, run=runs
-    )
+    candidate = Candidate(replace(config(), flow=flow), CLIENT)
+    probe = StartProbe([candidate], allocator, Replay().sessions(), run=runs)
     probe.look(SECOND)
     probe.look(2 * SECOND)
     assert not runs.asked
