@@ -33,6 +33,7 @@ http {{
   scgi_temp_path {directory}/scgi;
   client_max_body_size 16m;
   keepalive_requests {keepalive_requests};
+  {settings}
   server {{
     listen {address}:{port} {protocol} backlog=4096;
     location / {{ root {directory}/www; }}
@@ -43,7 +44,10 @@ http {{
 
 
 class Nginx(Service):
-    """A web server. `answers`: compare also status and length of what was answered."""
+    """A web server. `answers`: compare also status and length of what was answered.
+
+    `settings`: more of nginx's own, for all it serves.
+    """
 
     NAME = "nginx"
 
@@ -55,6 +59,7 @@ class Nginx(Service):
         keepalive_requests: int = 1_000_000,
         answers: bool = True,
         http2: bool = False,
+        settings: str = "",
     ) -> None:
         super().__init__(host, directory)
         self.log_path = directory / "access.log"
@@ -64,6 +69,7 @@ class Nginx(Service):
             port=PORT,
             keepalive_requests=keepalive_requests,
             protocol="http2" if http2 else "",
+            settings=settings,
             logged="$request $status $body_bytes_sent" if answers else "$request",
         )
         self._offset = self._lines = 0
