@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from tcpcopy.udp_side import UdpSide
 
 _DRAIN_LIMIT = 512
-_OVERFLOW_STEP = 64  # packets, of up to 64 KiB each, between two looks at the backlog's limit
-_OVERFLOW_STEPS = 1024
+_OVERFLOW_STEP = 16  # packets, of up to 64 KiB each, between two looks at the backlog's limit
+_OVERFLOW_STEPS = 4096
 _BACKLOG_BYTES = 16 << 20  # until the owner says otherwise
 _RELAY_BACKLOG = 256  # so many records at once: there are more
 _RELAY_LIMIT = 16384

@@ -17,8 +17,8 @@ _TRIM_NS = 10_000_000_000
 class MemoryLimit:
     """Looks at the memory now and then, and says what the limit leaves.
 
-    What is left beside everything else goes to waiting payload (5/8), to captured packets that
-    wait (1/4), and to new sessions and what the allocators cannot use (1/8).
+    What is left beside everything else goes to waiting payload (1/2), to captured packets that
+    wait (1/4), and to new sessions and what the allocators cannot use (1/4).
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class MemoryLimit:
         self._next_trim_ns = 0
         self.resident_bytes = 0
         self.is_short = False  # new sessions are left out
-        self.payload_limit = limit // 8 * 5
+        self.payload_limit = limit // 2
         self.backlog_limit = limit // 4
 
     def look(self, now_ns: int, held: int, most_held: int = 0) -> None:
@@ -55,5 +55,5 @@ class MemoryLimit:
         used = resident - reusable
         self.is_short = used > nearly_all
         left = max(self._limit - (used - held), self._limit // _LEAST_SHARE)
-        self.payload_limit = left // 8 * 5
+        self.payload_limit = left // 2
         self.backlog_limit = left // 4

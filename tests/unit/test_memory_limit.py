@@ -34,22 +34,22 @@ class Machine:
 
 def test_what_is_left_is_shared_out() -> None:
     limit = Machine(200).look(0)
-    assert (limit.payload_limit, limit.backlog_limit, limit.is_short) == (500, 200, False)
+    assert (limit.payload_limit, limit.backlog_limit, limit.is_short) == (400, 200, False)
     assert limit.resident_bytes == 200
 
 
 def test_what_is_held_does_not_shrink_what_may_be_held() -> None:
     limit = Machine(200 + 400).look(400)
-    assert limit.payload_limit == 500
+    assert limit.payload_limit == 400
 
 
 def test_sessions_shrink_it() -> None:
     """What is resident and not held is sessions: less is left for their payload."""
     limit = Machine(600).look(0)
-    assert limit.payload_limit == 250
+    assert limit.payload_limit == 200
     limit = Machine(990).look(0)
     assert limit.is_short
-    assert limit.payload_limit == LIMIT // 8 // 8 * 5  # some, in any case
+    assert limit.payload_limit == LIMIT // 8 // 2  # some, in any case
 
 
 def test_short_near_the_limit() -> None:
@@ -65,7 +65,7 @@ def test_what_a_burst_leaves_behind_is_free() -> None:
     assert machine.look(800).is_short
     limit = machine.look(10)
     assert not limit.is_short
-    assert limit.payload_limit == (LIMIT - 150) // 8 * 5
+    assert limit.payload_limit == (LIMIT - 150) // 2
     machine.resident = 960  # more than ever: what was free has been used up
     assert machine.look(10).is_short
 
