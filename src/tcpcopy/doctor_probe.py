@@ -15,7 +15,7 @@ from tcpcopy.errors import UsageError
 from tcpcopy.local_side import LocalSide
 from tcpcopy.namespaces import inside
 from tcpcopy.options import Options
-from tcpcopy.probe_side import MOST_TARGETS, example_client, probe_config
+from tcpcopy.probe_side import MOST_TARGETS, example_client, local_address, probe_config
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
 
@@ -67,7 +67,7 @@ def _probe_target(
 ) -> list[Finding]:
     size = len(target[0])
     if setup.mode == SOCKET:
-        mapped = next((a for a in config.local_addresses if len(a) == size), b"")
+        mapped = local_address(config, size)
     else:
         mapped = example_client(config, size) or _connected_client(options, config, size)
         if not mapped:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _DRAIN_LIMIT = 512
 _OVERFLOW_STEP = 16  # packets, of up to 64 KiB each, between two looks at the backlog's limit
 _OVERFLOW_STEPS = 4096
-_BACKLOG_BYTES = 16 << 20  # until the owner says otherwise
 _RELAY_BACKLOG = 256  # so many records at once: there are more
 _RELAY_LIMIT = 16384
 _BUSY_EVENTS = 8
@@ -67,7 +66,7 @@ class Loop:
         housekeep: Callable[[int], object],
     ) -> None:
         self.backlog = Backlog()
-        self.backlog_limit = _BACKLOG_BYTES
+        self.backlog_limit = 0  # its owner sets it, in the first `housekeep` at the latest
         self.batch = batch
         self.engine = engine
         self.handler: PacketHandler = engine

@@ -33,8 +33,7 @@ class MemoryLimit:
         self._next_trim_ns = 0
         self.resident_bytes = 0
         self.is_short = False  # new sessions are left out
-        self.payload_limit = limit // 2
-        self.backlog_limit = limit // 4
+        self.payload_limit = self.backlog_limit = 0  # until the first look
 
     def look(self, now_ns: int, held: int, most_held: int = 0) -> None:
         """Look again; `held`: bytes that waiting packets and payload take now.

@@ -96,10 +96,15 @@ def start_probe(
     for target, port in told.transfers.targets()[:MOST_TARGETS]:
         mapped = b""
         if setup.mode == SOCKET:
-            mapped = next((one for one in told.local_addresses if len(one) == len(target)), b"")
+            mapped = local_address(told, len(target))
         config = probe_config(told, setup, Flow(target, port, mapped, 0), tun_device)
         candidates.append(Candidate(config, example_client(told, len(target))))
     return StartProbe(candidates, None if setup.mode == SOCKET else identities, sessions, run=run)
+
+
+def local_address(told: Told, size: int) -> bytes:
+    """The address that socket mode sends from; b"" for any."""
+    return next((one for one in told.local_addresses if len(one) == size), b"")
 
 
 def example_client(told: Told, size: int) -> bytes:

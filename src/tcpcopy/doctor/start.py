@@ -22,14 +22,13 @@ from tcpcopy.doctor.watch import Silence
 from tcpcopy.engine.ports import Identities
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.probing import Flow
-from tcpcopy.report.context import SOCKET
 from tcpcopy.threads import start_beside
 
 _log = logging.getLogger("tcpcopy.doctor")
 _SECOND_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 60 * _SECOND_NS  # between probes after failures
 _MANY: Final = 20  # sessions that failed, to be worth a probe
-_MOST_LOOKED_AT: Final = 10_000  # live sessions, for one to take a client's address from
+_MOST_LOOKED_AT: Final = 1_000  # live sessions, for one to take a client's address from
 _CLIENT_PORT: Final = 40_000  # wanted; another is given when it is taken
 
 
@@ -117,19 +116,17 @@ class StartProbe:
         """Probe the first that can be, of those that wait."""
         clients = self._clients_of_sessions()
         for candidate in list(self._waiting):
-            flow = candidate.config.flow
-            client = (candidate.client, _CLIENT_PORT)
-            if candidate.config.context.mode != SOCKET:
-                if not candidate.client:
-                    if flow.target not in clients:
-                        continue  # until it has a session
-                    client = clients[flow.target]
-                acquired = self._acquire(flow, *client, now_ns)
-                if acquired is None:
-                    self._waiting.remove(candidate)
-                    continue
-                flow = acquired
+            flow: Flow | None = candidate.config.flow
+            if self._identities is not None:
+                client = clients.get(candidate.config.flow.target)
+                if candidate.client:
+                    client = (candidate.client, _CLIENT_PORT)
+                if client is None:
+                    continue  # until it has a session
+                flow = self._acquire(self._identities, candidate.config.flow, *client, now_ns)
             self._waiting.remove(candidate)
+            if flow is None:
+                continue
             self._next_ns = now_ns + _PAUSE_NS
             self._found = None
             config = replace(candidate.config, flow=flow)
@@ -139,7 +136,7 @@ class StartProbe:
     def _clients_of_sessions(self) -> dict[bytes, tuple[bytes, int]]:
         """For the targets that need one and have it: a session's mapped address and port."""
         needed = {one.config.flow.target for one in self._waiting if not one.client}
-        if not needed or self._targets[0].config.context.mode == SOCKET:
+        if not needed or self._identities is None:
             return {}
         found: dict[bytes, tuple[bytes, int]] = {}
         for mapped, port, target, _ in islice(self._sessions.live(), _MOST_LOOKED_AT):
@@ -149,11 +146,11 @@ class StartProbe:
                     break
         return found
 
-    def _acquire(self, flow: Flow, client: bytes, port: int, now_ns: int) -> Flow | None:
+    def _acquire(
+        self, identities: Identities, flow: Flow, client: bytes, port: int, now_ns: int
+    ) -> Flow | None:
         """Whom to be for the target; None: no address of its family, or all are taken."""
-        if self._identities is None:
-            return replace(flow, mapped=client)
-        found = self._identities.acquire(
+        found = identities.acquire(
             client_address=client,
             client_port=port,
             target_address=flow.target,

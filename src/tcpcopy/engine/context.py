@@ -32,7 +32,6 @@ class EngineConfig:
     wait_for_answers: bool = True  # not -W
     full_sessions_only: bool = False  # -O
     max_sessions: int = 0
-    max_queued_bytes: int = 0
     seed: int = 0  # initial sequence numbers and timestamps
     recorded: bool = False  # packets come from files: `Context.capture_ns` is the client's clock
     speed: float = 1.0  # recorded: so many times faster than it was captured

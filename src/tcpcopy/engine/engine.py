@@ -88,7 +88,7 @@ class Engine(PacketHandler):
         "context",
         "key",  # of the captured packet being looked at
         "linked_key",  # of the session being taken out of its connection
-        "max_queued_bytes",  # sessions that would go beyond it are shed, 0: no limit
+        "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
         "now_ns",
         "on_bug",  # called with the text of a trace when a session trips over our own bug
@@ -110,7 +110,7 @@ class Engine(PacketHandler):
         self.opener = opener
         self.pure_acks = True
         self.on_bug = on_bug
-        self.max_queued_bytes = config.max_queued_bytes
+        self.max_queued_bytes = 0
         self.most_queued_bytes = 0
         self.answers = AnswerFeed(self)
         self.answer_key = FlowKey()

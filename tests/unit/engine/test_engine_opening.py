@@ -327,7 +327,8 @@ def test_session_limit() -> None:
 
 
 def test_queue_limit_ends_the_session_that_goes_beyond_it() -> None:
-    world = World(EngineConfig(max_queued_bytes=100 + 2 * CHUNK_COST))
+    world = World()
+    world.engine.max_queued_bytes = 100 + 2 * CHUNK_COST
     target = Answerer(world)
     small, large = Caller(world, 40001), Caller(world, 40002)
     small.connect()
@@ -344,7 +345,8 @@ def test_queue_limit_ends_the_session_that_goes_beyond_it() -> None:
 
 
 def test_early_data_count_towards_the_queue_limit() -> None:
-    world = World(EngineConfig(max_queued_bytes=100))
+    world = World()
+    world.engine.max_queued_bytes = 100
     caller = Caller(world)
     caller.connect()
     caller.give("A", at=10, payload=bytes(100))

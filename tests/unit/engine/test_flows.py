@@ -113,3 +113,24 @@ def test_table_is_a_dictionary() -> None:
                 del model[parts(key)]
             assert len(table) == len(model)
         assert {id(session) for session in table} == {id(session) for session in model.values()}
+
+
+def test_sessions_come_and_go_while_it_is_walked() -> None:
+    """Those that stay are met once each, as when a relay is told of them over many turns."""
+    table = FlowTable(0, False)
+    random = Random(4)
+    sessions = {}
+    for number in range(3000):
+        key = key_of(random.randbytes(4), 1024 + number, bytes(4), 80)
+        sessions[number] = session_of(key)
+    for number in range(1000):
+        table.add(sessions[number])
+    met = []
+    for turn, session in enumerate(table):
+        met.append(id(session))
+        table.add(sessions[1000 + turn])
+        if turn == 500:
+            for number in range(100):
+                table.remove(sessions[number])
+    assert len(met) == len(set(met))
+    assert {id(sessions[number]) for number in range(100, 1000)} <= set(met)
