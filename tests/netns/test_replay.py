@@ -177,6 +177,24 @@ def test_target_answers_more_or_less(scenario: Scenario, mode: str, extra: int) 
 
 
 @pytest.mark.parametrize("mode", ALL_MODES)
+def test_target_that_answers_more_stalls(scenario: Scenario, mode: str) -> None:
+    """It stops before the second answers for as long as five take: nothing goes ahead."""
+    scenario.servers(target=("--delay-ms 100", "--answer-extra=5000"))
+    with scenario.replay(mode) as replay:
+        scenario.load("--connections 20 --requests 12")
+        target = scenario.target[0]
+        time.sleep(0.15)
+        target.program.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        target.program.send_signal(signal.SIGCONT)
+        scenario.wait_for_target(20, 30)
+    gaps = [gap for s in target.stop() for gap in s.gaps_ns]
+    assert min(gaps) >= 99_000_000
+    assert max(gaps) >= 500_000_000
+    check(scenario, replay, 20)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
 def test_pacing_keeps_think_times(scenario: Scenario, mode: str) -> None:
     """Gaps between a connection's requests: p50 within 0.5 ms of online's, p99 within 5 ms."""
     scenario.servers("--kernel-times")

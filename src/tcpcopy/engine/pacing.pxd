@@ -16,6 +16,8 @@ cdef long long _SURPLUS_FACTOR
 cdef long long _SURPLUS_MIN
 cdef long long _SURPLUS_MAX
 cdef int _GROWING
+cdef int _LEAD
+cdef long long _BEHIND_FACTOR
 cdef long long _WAIT_MIN
 cdef int _TRUSTED_STREAK
 cdef long long _LESS_WAIT
@@ -48,8 +50,11 @@ cdef class PacedHalf(CapturedHalf):
     cdef public unsigned int answer_gap_ns
     cdef public unsigned int client_rtt_ns
     cdef public int turn_count
+    cdef public unsigned char behind
     cdef public unsigned char expired
     cdef public unsigned char growing
+    cdef public unsigned char guessed
+    cdef public unsigned char lead
     cdef public unsigned char short_streak
     cdef public unsigned char streaming
 

@@ -10,7 +10,10 @@ the target has sent than online had at the same place); `shortfall`, by how much
 stayed below that; and `turn_base`, what had been received when the turn before was released. An
 answer is complete when it reaches the offset corrected by the drift, or has as many bytes as
 online's answer to this turn had, and was pushed or went quiet. A shorter one is complete when it
-has been quiet for longer.
+has been quiet for longer. When as many bytes as needed had come before the turn went out, and nothing
+since, a surplus that shrank lately is a lead, which is not waited for long; any other surplus is
+answers that are longer here, so that an answer is owed. A turn that went without its answer may
+have two under way: the next one waits until the target has been quiet.
 
 Streams in which both sides send freely (HTTP/2, WebSocket, feeds) have no answers in that sense:
 they are recognised by their first bytes, or when online turns follow each other faster than a
@@ -39,12 +42,17 @@ QUIET_NS = 5_000_000
 FIRST_QUIET_NS = 1_000_000
 # An answer shorter than online's is taken as complete after this silence.
 SHORT_ANSWER_QUIET_NS = 100_000_000
-# Enough was there before the turn went out: wait for its answer so many times the usual time.
+# Enough was there before the turn went out, by a lead: wait for its answer so many times the usual
+# time.
 SURPLUS_FACTOR = 4
 SURPLUS_MIN_NS = 20_000_000
 SURPLUS_MAX_NS = 200_000_000
 # A surplus that grew with so many turns in a row is longer answers, not a lead.
 GROWING_TURNS = 2
+# One that shrank is a lead for so many turns.
+LEAD_TURNS = 2
+# A turn went before its answer: the target is quiet when it has been so for so many usual times.
+BEHIND_FACTOR = 2
 # "Generously: many times what the online answer took, at least a second."
 WAIT_MIN_NS = 1_000_000_000
 # The same for a target that is silent, and is known to answer less than online does.
@@ -67,6 +75,8 @@ _SURPLUS_FACTOR = SURPLUS_FACTOR
 _SURPLUS_MIN = SURPLUS_MIN_NS
 _SURPLUS_MAX = SURPLUS_MAX_NS
 _GROWING = GROWING_TURNS
+_LEAD = LEAD_TURNS
+_BEHIND_FACTOR = BEHIND_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
 _TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
@@ -88,12 +98,15 @@ class PacedHalf(CapturedHalf):
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
+        "behind",  # the last released turn went before the target had answered the one before
         "client_rtt_ns",  # the round-trip time that the capture showed, as captured, 0: none
         "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
         "expired",  # the gate last looked at opened because a wait ran out
         "growing",  # turns in a row with which the surplus grew, at most GROWING_TURNS
+        "guessed",  # the gate last looked at opened though an answer may be under way
+        "lead",  # turns for which a surplus is a lead, at most LEAD_TURNS
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
         "rtt_ns",  # the round-trip time to put back
@@ -122,11 +135,14 @@ class PacedHalf(CapturedHalf):
         self.answer_last_ns = 0
         self.answer_started_ns = 0
         self.answer_usual_ns = 0
+        self.behind = 0
         self.client_rtt_ns = 0
         self.drift = 0
         self.excess = 0
         self.expired = 0
         self.growing = 0
+        self.guessed = 0
+        self.lead = 0
         self.previous_turn_ns = 0
         self.previous_turn_offset = 0
         self.rtt_ns = 0
@@ -179,6 +195,8 @@ class PacedHalf(CapturedHalf):
             self.answer_started_ns = now_ns
             if self.turn_count == 0:
                 return 0  # a greeting answers nothing
+            if self.behind:
+                return 0  # it may well be the answer to the turn before
             sample = now_ns - self.turn_released_ns
             if self.answer_usual_ns == 0:
                 self.answer_usual_ns = sample
@@ -190,6 +208,7 @@ class PacedHalf(CapturedHalf):
         """OPEN, a time to look again, or ON_PROGRESS; there must be a chunk at the gate."""
         chunk = self.gate
         self.expired = 0
+        self.guessed = 0
         if chunk is None or not replayed.established:
             return _ON_PROGRESS
         if chunk.server_offset <= self.turn_offset:
@@ -221,6 +240,10 @@ class PacedHalf(CapturedHalf):
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
         if quiet < self.rtt_ns:
             quiet = self.rtt_ns
+        if self.behind and not self.streaming:
+            both = min(max(_QUIET, self.answer_usual_ns * _BEHIND_FACTOR), _SURPLUS_MAX)
+            if quiet < both:
+                quiet = both
         return self._open_at(replayed.last_receive_ns + quiet, now_ns)
 
     def _data_waits(self) -> bool:
@@ -272,6 +295,7 @@ class PacedHalf(CapturedHalf):
             since = replayed.acknowledged_ns  # what it has not got, it cannot answer
         if received >= chunk.server_offset:
             # Enough had come before that turn went out. Its own answer may still be coming.
+            self.guessed = 1
             return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
         if self.streaming:
             opens = since + self._longest_wait()
@@ -289,8 +313,9 @@ class PacedHalf(CapturedHalf):
         return _OPEN if opens <= now_ns else opens
 
     def _surplus_wait(self) -> int:
-        if self.growing >= _GROWING:
-            return self._longest_wait()
+        if not self.lead:
+            self.expired = 1
+            return self._longest_wait() if self._data_waits() else _WAIT_MIN
         wait = self.answer_usual_ns * _SURPLUS_FACTOR
         if wait < _SURPLUS_MIN:
             return _SURPLUS_MIN
@@ -317,6 +342,8 @@ class PacedHalf(CapturedHalf):
         if self.expired:
             self.context.counts.waits_expired += 1
             self.expired = 0
+        self.behind = self.guessed
+        self.guessed = 0
         received = replayed.received
         lacking = chunk.server_offset + self.drift - received
         self.shortfall = lacking if lacking > 0 else 0
@@ -347,6 +374,10 @@ class PacedHalf(CapturedHalf):
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
         growth = surplus - self.surplus_0
+        if growth < 0 and self.surplus_0 > 0:
+            self.lead = cython.cast(cython.uchar, _LEAD)
+        elif self.lead > 0:
+            self.lead -= 1
         if growth <= 0:
             self.growing = 0
         elif self.growing < _GROWING:

@@ -357,17 +357,96 @@ def test_greeting_tells_nothing_of_the_usual_time_of_answers() -> None:
     assert gate.half.answer_usual_ns == 2 * MS
 
 
-def test_answer_that_came_before_its_question() -> None:
-    """Enough is there, yet nothing since the last turn: its own answer gets its usual time."""
+def test_longer_answers_leave_no_doubt_that_one_is_owed() -> None:
+    """The second turn goes when it is answered, though as much had come as online ever sent."""
     gate = asked()
     gate.turn(10 * MS, seen=100)
     gate.answer(11 * MS, 300)
     gate.goes_at(11 * MS + FIRST_QUIET_NS)
     gate.turn(20 * MS, seen=200)
-    opens = gate.look(20 * MS)
-    assert opens is not None and SURPLUS_MIN_NS <= opens - 11 * MS <= SURPLUS_MAX_NS
+    gate.answer(900 * MS, 300)
+    gate.goes(900 * MS)
+    assert gate.counts.waits_expired == 0
+
+
+def test_wait_for_an_answer_that_seems_owed_is_bounded_and_counted() -> None:
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 300)
+    gate.goes_at(11 * MS + FIRST_QUIET_NS)
+    gate.turn(20 * MS, seen=200)
+    gate.goes_at(12 * MS + WAIT_MIN_NS)
+    assert gate.counts.waits_expired == 1
+
+
+def test_end_of_a_connection_does_not_wait_for_many_times_a_think_time() -> None:
+    """A server that closes after a minute of idling here, and not there."""
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 300)
+    gate.goes_at(11 * MS + FIRST_QUIET_NS)
+    gate.answer(12 * MS + 1, 300)
+    gate.fin(60 * SECOND, seen=201)
+    gate.goes(60 * SECOND)
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 300)
+    gate.goes_at(11 * MS + FIRST_QUIET_NS)
+    gate.fin(SECOND // 2, seen=200)
+    gate.goes_at(12 * MS + WAIT_MIN_NS)
+
+
+def leading() -> Gate:
+    """A target that had said more than online, of which a part has been used up; 300 ms on."""
+    gate = asked()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 300)
+    gate.goes(100 * MS)
+    gate.turn(110 * MS, seen=200)
+    gate.answer(120 * MS, 50)
+    gate.goes(300 * MS)
+    assert gate.half.lead > 0
+    return gate
+
+
+def test_answer_that_came_before_its_question() -> None:
+    """Enough is there, yet nothing since the last turn: its own answer gets its usual time."""
+    gate = leading()
+    gate.turn(310 * MS, seen=300)
+    opens = gate.look(310 * MS)
+    assert opens is not None and SURPLUS_MIN_NS <= opens - 300 * MS <= SURPLUS_MAX_NS
     gate.goes_at(opens)
     assert gate.counts.waits_expired == 0
+
+
+def test_after_a_turn_that_went_on_a_lead_the_target_must_be_quiet() -> None:
+    """The answer to it and the one that was late after all: both come before the next turn."""
+    gate = leading()
+    gate.turn(310 * MS, seen=300)
+    at = gate.goes_after(310 * MS)
+    gate.turn(at + MS, seen=400)
+    gate.answer(at + 5 * MS, 200)
+    late = at + 20 * MS
+    opens = gate.look(at + 5 * MS)
+    assert opens is not None and opens > late
+    gate.answer(late, 200)
+    usual = gate.half.answer_usual_ns
+    assert 2 * usual > QUIET_NS
+    gate.goes_at(late + 2 * usual)
+    gate.turn(SECOND, seen=500)
+    gate.answer(SECOND + MS, 100)
+    opens = gate.look(SECOND + MS)
+    assert opens is not None and opens <= SECOND + MS + QUIET_NS, "in step again"
+
+
+def test_answer_after_a_turn_that_went_on_a_lead_tells_no_usual_time() -> None:
+    gate = leading()
+    gate.turn(310 * MS, seen=300)
+    at = gate.goes_after(310 * MS)
+    usual = gate.half.answer_usual_ns
+    recorded = gate.counts.answer_time.count
+    gate.answer(at + 1, 200)
+    assert (gate.half.answer_usual_ns, gate.counts.answer_time.count) == (usual, recorded)
 
 
 def drifts(sizes: list[int]) -> list[int]:
