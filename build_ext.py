@@ -48,6 +48,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.kernel",
     "tcpcopy.engine.opening",
     "tcpcopy.engine.pacing",
+    "tcpcopy.engine.round_trip",
     "tcpcopy.engine.receiver",
     "tcpcopy.engine.replayed",
     "tcpcopy.engine.sender",

@@ -179,6 +179,20 @@ def test_nginx_http2_uploads(real: RealServers, mode: str) -> None:
     check_report(replay, 8)
 
 
+@pytest.mark.parametrize("lengths", [(40, 0), (0, 40)])
+def test_nginx_http2_answers_of_another_length(
+    real: RealServers, mode: str, lengths: tuple[int, int]
+) -> None:
+    """One request after another on a connection: nothing stalls where headers are longer or not."""
+    first, second = (f'add_header X-More "{"m" * length}";' for length in lengths)
+    online, target = real.start(Nginx, {"settings": second}, http2=True, settings=first)
+    load = [find_program("h2load", "nghttp2-client"), "-c", 4, "-m", 1, "-n", 400]
+    with real.replay(mode, catch_up_s=5) as replay:
+        real.client(*load, f"http://{online.host.v4}:{PORT}/small")
+    assert online.sessions() == target.sessions()
+    check_report(replay, 4)
+
+
 # -- Redis and memcached ----------------------------------------------------------------------
 
 # The data that these leave do not depend on the order in which connections come to the target;

@@ -17,8 +17,6 @@ from tcpcopy.packet.segment cimport Segment, parse, parse_options, payload
 cdef long long _MASK
 cdef long long _IDLE_LOOK
 cdef long long _HOLE_LOOK
-cdef long long _MIN_RTT
-cdef long long _MAX_RTT
 cdef int _USED
 cdef int _CUT
 cdef int _NO_TRANSFER
@@ -87,11 +85,11 @@ cdef class Engine(PacketHandler):
     )
     cdef int _feed(self, Session session, bytes data, long long timestamp_ns) except -1
     cdef int _hole_or_shed(self, Session session, int reason) except -1
-    @cython.locals(chunk=Chunk)
+    @cython.locals(chunk=Chunk, rtt_ns=cython.longlong)
     cdef void _note_turns(self, Session session, Chunk before) except *
     cdef void _note_who_speaks_first(self, Session session) except *
-    @cython.locals(rtt=cython.longlong, as_captured=cython.longlong)
-    cdef void _note_round_trip(self, Session session, long long captured_ns) except *
+    @cython.locals(before=cython.longlong)
+    cdef void _note_distance(self, Session session, long long captured_ns) except *
     @cython.locals(
         segment=Segment, name=object, closed=cython.int, ended=cython.longlong
     )

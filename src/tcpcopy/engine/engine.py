@@ -33,13 +33,9 @@ from tcpcopy.packet.segment import (
     payload,
 )
 
-MAX_RTT_NS = 1_000_000_000
-
 # Recorded: sessions that wait for what the file brings are looked at so often.
 _IDLE_LOOK = 5_000_000_000
 _HOLE_LOOK = 50_000_000
-_MIN_RTT = 250_000
-_MAX_RTT = MAX_RTT_NS
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _USED = 0
 _CUT = int(Drop.CUT)
@@ -150,6 +146,8 @@ class Engine(PacketHandler):
         if segment.payload_length > segment.available:
             return _CUT
         new_data = payload(segment, data, 0) if segment.payload_length > 0 else b""
+        if session.wants_options():
+            parse_options(segment, data)
         reason = _USED
         while session is not None:
             sibling = session.sibling
@@ -166,8 +164,8 @@ class Engine(PacketHandler):
         segment = self.segment
         captured_ns = timestamp_ns - self.clock_offset_ns
         session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
-        if session.syn_ns:
-            self._note_round_trip(session, captured_ns)
+        if session.wants_options():
+            self._note_distance(session, captured_ns)
         counts = self.context.counts
         tail = session.tail
         held_before = session.queued_bytes + session.early_bytes
@@ -213,25 +211,25 @@ class Engine(PacketHandler):
     def _note_turns(self, session: Session, before: Any) -> None:
         """Let pacing look at the chunks that were added after `before`."""
         chunk = session.head if before is None else before.following
+        rtt_ns = session.rtt_ns
         while chunk is not None:
             session.note_turn(chunk)
             self.context.counts.bytes_captured += chunk.end - chunk.offset
             chunk = chunk.following
+        if session.rtt_ns != rtt_ns:
+            self.opener.set_round_trip(session.replayed, session.rtt_ns)
 
-    def _note_round_trip(self, session: Session, captured_ns: int) -> None:
-        """The first segment after the SYN tells the client's round-trip time."""
-        rtt = captured_ns - session.syn_ns
-        session.syn_ns = 0
-        if not self.pure_acks:
-            return  # this is a request, after who knows how long a thought
-        as_captured = int(cython.cast(cython.double, rtt) * self.context.speed)
-        if _MIN_RTT <= as_captured <= _MAX_RTT:
-            session.client_rtt_ns = cython.cast(cython.uint, as_captured)
-            self.context.counts.far += 1
-            if session.rtt_ns == 0 and rtt >= _MIN_RTT:  # not -R
-                rtt = min(rtt, _MAX_RTT)
-                session.rtt_ns = rtt
-                self.opener.set_round_trip(session.replayed, rtt)
+    def _note_distance(self, session: Session, captured_ns: int) -> None:
+        """The segment's options are parsed: how far is the client?"""
+        before = session.rtt_ns
+        if session.syn_ns == 0:
+            session.note_echo(self.segment, captured_ns)
+        elif self.pure_acks:
+            self.context.counts.far += session.note_handshake(self.segment, captured_ns)
+        else:
+            session.syn_ns = 0  # this is a request, after who knows how long a thought
+        if session.rtt_ns != before:
+            self.opener.set_round_trip(session.replayed, session.rtt_ns)
 
     def _note_who_speaks_first(self, session: Session) -> None:
         """The client's first data, and how its handshake ended was seen."""

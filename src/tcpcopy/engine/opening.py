@@ -185,7 +185,6 @@ class Opener:
         session.captured_wide = key.wide
         isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
         session.captured_isn = cython.cast(cython.uint, isn)
-        session.rtt_ns = self.context.rtt_ns
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
             return session

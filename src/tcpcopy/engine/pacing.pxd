@@ -1,10 +1,10 @@
 import cython
 
-from tcpcopy.engine.captured cimport CapturedHalf
 from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.replayed cimport Replayed
+from tcpcopy.engine.round_trip cimport MeasuredHalf
 
 cdef int _G
 cdef int _P
@@ -22,22 +22,21 @@ cdef long long _WAIT_MIN
 cdef int _TRUSTED_STREAK
 cdef long long _LESS_WAIT
 cdef long long _LONG_GAP
-cdef long long _RTT_FLOOR
+cdef double _STREAM_FACTOR
+cdef long long _STREAM_FLOOR
 cdef long long _OPEN
 cdef long long _ON_PROGRESS
 cdef int _FIN
 cdef int _RST
 
-cdef class PacedHalf(CapturedHalf):
+cdef class PacedHalf(MeasuredHalf):
     cdef public long long answer_last_ns
     cdef public long long answer_started_ns
     cdef public long long answer_usual_ns
-    cdef public Context context
     cdef public long long drift
     cdef public long long excess
     cdef public long long previous_turn_ns
     cdef public long long previous_turn_offset
-    cdef public long long rtt_ns
     cdef public long long shortfall
     cdef public long long surplus_0
     cdef public long long surplus_1
@@ -48,7 +47,6 @@ cdef class PacedHalf(CapturedHalf):
     cdef public long long turn_offset
     cdef public long long turn_released_ns
     cdef public unsigned int answer_gap_ns
-    cdef public unsigned int client_rtt_ns
     cdef public int turn_count
     cdef public unsigned char behind
     cdef public unsigned char expired
@@ -61,6 +59,8 @@ cdef class PacedHalf(CapturedHalf):
     cdef void set_up_paced(self, Context context) except *
     @cython.locals(first=cython.bint)
     cpdef int note_turn(self, Chunk chunk) except -1
+    @cython.locals(as_captured=cython.double)
+    cdef void _note_pace(self, long long gap_ns) except *
     cdef void _sniff(self, bytes data) except *
     @cython.locals(sample=cython.longlong, gap=cython.longlong)
     cpdef int note_answer(self, long long now_ns) except -1
@@ -76,6 +76,10 @@ cdef class PacedHalf(CapturedHalf):
     cdef long long _when_answered(
         self, Replayed replayed, long long answered, long long expected, long long now_ns
     ) except -2
+    @cython.locals(quiet=cython.longlong, both=cython.longlong)
+    cdef long long _end_quiet(
+        self, Replayed replayed, long long answered, long long expected
+    ) except -1
     cdef bint _data_waits(self) except *
     @cython.locals(opens=cython.longlong, bound=cython.longlong, quiet=cython.longlong)
     cdef long long _when_short(

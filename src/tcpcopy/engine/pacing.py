@@ -10,15 +10,17 @@ the target has sent than online had at the same place); `shortfall`, by how much
 stayed below that; and `turn_base`, what had been received when the turn before was released. An
 answer is complete when it reaches the offset corrected by the drift, or has as many bytes as
 online's answer to this turn had, and was pushed or went quiet. A shorter one is complete when it
-has been quiet for longer. When as many bytes as needed had come before the turn went out, and nothing
-since, a surplus that shrank lately is a lead, which is not waited for long; any other surplus is
-answers that are longer here, so that an answer is owed. A turn that went without its answer may
-have two under way: the next one waits until the target has been quiet.
+has been quiet for longer.
+
+When as many bytes as needed had come before the turn went out, and nothing since, a surplus that
+shrank lately is a lead, which is not waited for long; any other surplus is answers that are longer
+here, so that an answer is owed. A turn that went without its answer may leave two under way: the
+next one waits until the target has been quiet.
 
 Streams in which both sides send freely (HTTP/2, WebSocket, feeds) have no answers in that sense:
-they are recognised by their first bytes, or when online turns follow each other faster than a
-round trip, which is impossible when each is a reaction; then the plain offset is all that counts
-and every wait is bounded.
+they are recognised by their first bytes, or when online turns follow each other far faster than a
+round trip, which is impossible when each is a reaction; then the plain offset is all that counts,
+less what the target has shown to say less, and every wait is bounded.
 
 Source: DESIGN section 4, "Pacing".
 """
@@ -27,10 +29,10 @@ from __future__ import annotations
 
 import cython
 
-from tcpcopy.engine.captured import CapturedHalf
 from tcpcopy.engine.chunk import FIN, RST, Chunk
 from tcpcopy.engine.context import Context
 from tcpcopy.engine.replayed import Replayed
+from tcpcopy.engine.round_trip import MeasuredHalf
 
 # An answer that was not pushed is taken as complete after this silence: its end is on its way, as
 # senders push what empties their queue, and on a busy host the way can take a while.
@@ -61,8 +63,10 @@ LESS_WAIT_NS = 10_000_000_000
 TRUSTED_STREAK = 2
 # Longer pauses within an answer say no more than this.
 LONG_GAP_NS = 1_000_000_000
-# Round trips below this are not put back: the wake-up would cost more than it tells.
-RTT_FLOOR_NS = 250_000
+# Turns so many times faster than the client's round trip are no reactions, if that is no stall of a
+# host that was taken for a distance.
+STREAM_FACTOR = 4
+STREAM_FLOOR_NS = 10_000_000
 
 OPEN = 0  # the chunk may go
 ON_PROGRESS = -1  # nothing but progress of the target can open the gate
@@ -81,7 +85,8 @@ _WAIT_MIN = WAIT_MIN_NS
 _TRUSTED_STREAK = TRUSTED_STREAK
 _LESS_WAIT = LESS_WAIT_NS
 _LONG_GAP = LONG_GAP_NS
-_RTT_FLOOR = RTT_FLOOR_NS
+_STREAM_FACTOR = STREAM_FACTOR
+_STREAM_FLOOR = STREAM_FLOOR_NS
 _OPEN = OPEN
 _P = ord("P")
 _G = ord("G")
@@ -90,7 +95,7 @@ _FIN = FIN
 _RST = RST
 
 
-class PacedHalf(CapturedHalf):
+class PacedHalf(MeasuredHalf):
     """A captured half with its gate."""
 
     __slots__ = (
@@ -99,8 +104,6 @@ class PacedHalf(CapturedHalf):
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
         "behind",  # the last released turn went before the target had answered the one before
-        "client_rtt_ns",  # the round-trip time that the capture showed, as captured, 0: none
-        "context",
         "drift",  # least surplus of the last turns, bytes; negative when target says less
         "excess",  # how much longer than online's the last answer was
         "expired",  # the gate last looked at opened because a wait ran out
@@ -109,7 +112,6 @@ class PacedHalf(CapturedHalf):
         "lead",  # turns for which a surplus is a lead, at most LEAD_TURNS
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
-        "rtt_ns",  # the round-trip time to put back
         "shortfall",  # how much the last answer stayed below the expectation
         "short_streak",  # turns in a row that were answered with less than online's, at most 4
         "streaming",  # both sides send freely
@@ -129,14 +131,12 @@ class PacedHalf(CapturedHalf):
 
     def set_up_paced(self, context: Context) -> None:
         """See `Timed.set_up_timed`."""
-        self.set_up_captured()
-        self.context = context
+        self.set_up_measured(context)
         self.answer_gap_ns = 0
         self.answer_last_ns = 0
         self.answer_started_ns = 0
         self.answer_usual_ns = 0
         self.behind = 0
-        self.client_rtt_ns = 0
         self.drift = 0
         self.excess = 0
         self.expired = 0
@@ -145,7 +145,6 @@ class PacedHalf(CapturedHalf):
         self.lead = 0
         self.previous_turn_ns = 0
         self.previous_turn_offset = 0
-        self.rtt_ns = 0
         self.shortfall = 0
         self.short_streak = 0
         self.streaming = 0
@@ -161,15 +160,8 @@ class PacedHalf(CapturedHalf):
         first = self.previous_turn_ns == 0
         if not first and chunk.server_offset <= self.previous_turn_offset:
             return 0
-        if (
-            not first
-            and self.client_rtt_ns >= _RTT_FLOOR
-            and cython.cast(cython.double, chunk.captured_ns - self.previous_turn_ns)
-            * self.context.speed
-            < cython.cast(cython.double, self.client_rtt_ns * 3 // 4)
-            and chunk.kind < _FIN
-        ):
-            self.streaming = 1  # faster than any reaction could be
+        if not first and chunk.kind < _FIN:
+            self._note_pace(chunk.captured_ns - self.previous_turn_ns)
         if first:
             self._sniff(chunk.data)
         self.previous_turn_ns = chunk.captured_ns
@@ -177,6 +169,17 @@ class PacedHalf(CapturedHalf):
         if chunk.kind < _FIN:
             self.context.counts.turns_captured += 1
         return 0
+
+    def _note_pace(self, gap_ns: int) -> None:
+        """A turn came so long after the one before: a reaction, or far too fast for one."""
+        as_captured = cython.cast(cython.double, gap_ns) * self.context.speed
+        if (
+            self.client_rtt_ns >= _STREAM_FLOOR
+            and as_captured * _STREAM_FACTOR < self.client_rtt_ns
+        ):
+            self.streaming = 1
+        else:
+            self.note_reaction(gap_ns)
 
     def _sniff(self, data: bytes) -> None:
         if len(data) < 4 or (data[0] != _P and data[0] != _G):
@@ -217,34 +220,41 @@ class PacedHalf(CapturedHalf):
             return _OPEN
         received = replayed.received
         answered = received - self.turn_base
+        expected = chunk.server_offset - self.turn_offset
         if self.streaming:
-            if received >= chunk.server_offset:
+            needed = chunk.server_offset + (self.drift if self.drift < 0 else 0)
+            if received >= needed:
                 return self._when_answered(replayed, 0, 0, now_ns)
+            if answered > 0:
+                return self._when_short(replayed, needed, answered, expected, now_ns)
         elif answered > 0:
             needed = chunk.server_offset + self.drift
-            expected = chunk.server_offset - self.turn_offset
             if received >= needed or answered >= expected:
                 return self._when_answered(replayed, answered, expected, now_ns)
             return self._when_short(replayed, needed, answered, expected, now_ns)
         return self._when_silent(chunk, replayed, now_ns)
 
     def _when_answered(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
-        quiet = 0
-        if not replayed.pushed:
+        quiet = 0 if self.streaming else self._end_quiet(replayed, answered, expected)
+        if not replayed.pushed and quiet < _UNPUSHED_QUIET:
             quiet = _UNPUSHED_QUIET
-        elif answered < expected + self.excess:
+        if quiet < self.rtt_ns:
+            quiet = self.rtt_ns
+        return self._open_at(replayed.last_receive_ns + quiet, now_ns)
+
+    def _end_quiet(self, replayed: Replayed, answered: int, expected: int) -> int:
+        """How long the target must be quiet for what it pushed to be the end of its answer."""
+        quiet = 0
+        if answered < expected + self.excess:
             quiet = _QUIET  # the last answers were longer than online's: more may come
         elif answered > expected + self.excess:
             quiet = _FIRST_QUIET  # longer than known; large ones are pushed more than once
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
-        if quiet < self.rtt_ns:
-            quiet = self.rtt_ns
-        if self.behind and not self.streaming:
+        if self.behind:
             both = min(max(_QUIET, self.answer_usual_ns * _BEHIND_FACTOR), _SURPLUS_MAX)
-            if quiet < both:
-                quiet = both
-        return self._open_at(replayed.last_receive_ns + quiet, now_ns)
+            return max(quiet, both)
+        return quiet
 
     def _data_waits(self) -> bool:
         return self.gate is not None and self.gate.kind < _FIN

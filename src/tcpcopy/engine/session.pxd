@@ -36,7 +36,6 @@ cdef class Session(PacedHalf):
     cdef public long long received_seen
     cdef public Replayed replayed
     cdef public Session sibling
-    cdef public long long syn_ns
     cdef public long long slot_ns
     cdef public object target
     cdef public unsigned int answer_ports

@@ -70,7 +70,6 @@ class Session(PacedHalf):
         "replayed",
         "slot_ns",  # --rate: when the turn at the gate may go, 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
-        "syn_ns",  # capture time of the SYN while the round-trip time is not known, 0 else
         "target",  # the Transfer it is replayed to
     )
 
@@ -97,7 +96,6 @@ class Session(PacedHalf):
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
         self.sibling: Session | None = None
         self.slot_ns = 0
-        self.syn_ns = 0
         self.target = target
 
     # --- progress --------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.outcome import Drop
 from tcpcopy.packet import flags
 from tests.sim.model import wire
@@ -241,6 +242,22 @@ def test_round_trip_is_from_the_syn_to_the_next_segment(elapsed_ns: int, expecte
     world.run_to(2 * SECOND)
     caller.say("later")
     assert session.rtt_ns == expected_ns
+
+
+def test_echoes_correct_a_handshake_that_was_slow() -> None:
+    """300 ms for the handshake, 60 from then on, by the timestamps that the client echoes."""
+    world = World()
+    caller = Caller(world)
+    caller.syn(timestamp=(1, 0))
+    world.run_to(300 * MS)
+    caller.give("A", timestamp=(300, 5000))
+    session = world.sessions()[0]
+    client = session.replayed
+    assert isinstance(client, TcpClient)
+    assert session.rtt_ns == client.rtt_ns == 300 * MS
+    world.run_to(SECOND)
+    caller.give("PA", payload=b"ask", timestamp=(1000, 5940))
+    assert session.rtt_ns == client.rtt_ns == session.client_rtt_ns == 60 * MS
 
 
 def test_repeated_syn_does_not_move_the_round_trip() -> None:

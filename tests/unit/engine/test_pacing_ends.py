@@ -163,14 +163,31 @@ def test_only_the_first_bytes_tell() -> None:
     assert gate.half.streaming == 0
 
 
-@pytest.mark.parametrize(("gap_ns", "streaming"), [(30 * MS - 1, True), (30 * MS, False)])
-def test_turns_faster_than_a_round_trip_tell(gap_ns: int, streaming: bool) -> None:
-    """No reaction can be faster; three quarters allow for what a clock does."""
+@pytest.mark.parametrize(("gap_ns", "streaming"), [(10 * MS - 1, True), (10 * MS, False)])
+def test_turns_much_faster_than_a_round_trip_tell(gap_ns: int, streaming: bool) -> None:
+    """No reaction can be faster; a quarter allows for a handshake that took longer than others."""
     gate = Gate(rtt_ns=40 * MS)
     gate.turn(0, seen=0)
     gate.turn(SECOND, seen=100)
     gate.turn(SECOND + gap_ns, seen=200)
     assert gate.half.streaming == streaming
+
+
+def test_handshake_of_a_busy_host_shows_no_stream() -> None:
+    """A near client whose handshake took 9 ms once; its turns are reactions all the same."""
+    gate = Gate(rtt_ns=10 * MS - 1)
+    for index in range(5):
+        gate.turn(index * MS, seen=100 * index)
+    assert gate.half.streaming == 0
+
+
+def test_turn_bounds_the_round_trip_that_is_put_back() -> None:
+    """The handshake took 300 ms (a radio woke up), a turn follows another after 100."""
+    gate = asked(rtt_ns=300 * MS)
+    gate.answer(10 * MS, 100)
+    gate.turn(100 * MS, seen=100)
+    gate.goes_at(110 * MS)
+    assert gate.half.streaming == 0
 
 
 def test_round_trip_that_was_asked_for_tells_nothing() -> None:
@@ -207,15 +224,37 @@ def test_stream_goes_with_the_plain_offset() -> None:
     gate.goes(21 * MS)
 
 
-def test_stream_never_stalls() -> None:
-    """The target sends less: each wait is bounded, and counted."""
+def test_stream_of_a_target_that_says_less_goes_when_it_is_quiet() -> None:
     gate = streaming_gate()
     gate.turn(10 * MS, seen=100)
     gate.answer(20 * MS, 50)
-    opens = gate.look(20 * MS)
-    assert opens is not None and opens >= 10 * MS + WAIT_MIN_NS
-    gate.goes_at(opens)
-    assert gate.counts.waits_expired == 1
+    gate.goes_at(20 * MS + SHORT_ANSWER_QUIET_NS)
+    assert gate.counts.waits_expired == 0
+
+
+def test_stream_of_a_target_whose_every_answer_is_shorter_never_stalls() -> None:
+    """Its headers lack a line: 100 answers of 90 bytes where online sent 100."""
+    gate = streaming_gate()
+    at = 0
+    for index in range(1, 101):
+        gate.turn(at + MS, seen=100 * index)
+        gate.answer(at + MS, 90)
+        at = gate.goes_after(at + MS)
+    assert at <= 2 * SHORT_ANSWER_QUIET_NS + 100 * (MS + QUIET_NS)
+    assert gate.counts.waits_expired == 0
+
+
+def test_stream_goes_with_what_the_target_has_shown_to_say_less() -> None:
+    """It lacks ten bytes for good; window updates after its last data wait for nothing."""
+    gate = streaming_gate()
+    gate.turn(10 * MS, seen=100)
+    gate.answer(20 * MS, 90)
+    gate.goes(20 * MS + SHORT_ANSWER_QUIET_NS)
+    gate.turn(200 * MS, seen=200)
+    gate.answer(200 * MS, 900)
+    gate.goes(200 * MS)
+    gate.turn(201 * MS, seen=1000)
+    gate.goes(201 * MS)
 
 
 def test_stream_of_a_silent_target_never_stalls() -> None:
