@@ -179,15 +179,27 @@ def test_nginx_http2_uploads(real: RealServers, mode: str) -> None:
     check_report(replay, 8)
 
 
-@pytest.mark.parametrize("lengths", [(40, 0), (0, 40)])
-def test_nginx_http2_answers_of_another_length(
-    real: RealServers, mode: str, lengths: tuple[int, int]
+# Answers of random length, so that each server's are now longer and now shorter.
+_RANDOM_LENGTH = """
+  map $request_id $more { default ""; ~^[0-3] "m"; ~^[4-7] "mmmmmmmm"; ~^[8-b] "mmmmmmmmmmmmmmm"; }
+  add_header X-More "more$more";
+"""
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+@pytest.mark.parametrize("online_header", ["", f'add_header X-More "{"m" * 40}";', _RANDOM_LENGTH])
+def test_nginx_answers_of_another_length(
+    real: RealServers, mode: str, protocol: str, online_header: str
 ) -> None:
-    """One request after another on a connection: nothing stalls where headers are longer or not."""
-    first, second = (f'add_header X-More "{"m" * length}";' for length in lengths)
-    online, target = real.start(Nginx, {"settings": second}, http2=True, settings=first)
-    load = [find_program("h2load", "nghttp2-client"), "-c", 4, "-m", 1, "-n", 400]
-    with real.replay(mode, catch_up_s=5) as replay:
+    """One request after another: the sessions hardly wait to see that an answer has ended."""
+    http2 = protocol == "http2"
+    online, target = real.start(
+        Nginx, {"settings": _RANDOM_LENGTH}, http2=http2, settings=online_header
+    )
+    load = [find_program("h2load", "nghttp2-client"), "-c", 4, "-m", 1, "-n", 2000]
+    if not http2:
+        load.append("--h1")
+    with real.replay(mode, catch_up_s=12) as replay:
         real.client(*load, f"http://{online.host.v4}:{PORT}/small")
     assert online.sessions() == target.sessions()
     check_report(replay, 4)

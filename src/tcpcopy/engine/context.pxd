@@ -1,4 +1,5 @@
 from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.pauses cimport Pauses
 from tcpcopy.packet.batch cimport PacketBatch
 
 cdef class Context:
@@ -16,6 +17,7 @@ cdef class Context:
     cdef public int mss
     cdef public int mtu
     cdef public bint paced
+    cdef public Pauses pauses
     cdef public bint recorded
     cdef public long long remember_ns
     cdef public long long rtt_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tcpcopy.engine.counts import Counts
+from tcpcopy.engine.pauses import Pauses
 from tcpcopy.packet.batch import PacketBatch
 
 SECOND_NS = 1_000_000_000
@@ -62,6 +63,7 @@ class Context:
         "mss",
         "mtu",
         "paced",
+        "pauses",  # what is known of the targets' pauses within answers
         "recorded",
         "remember_ns",  # how long a connection that has ended is known
         "rtt_ns",
@@ -92,6 +94,7 @@ class Context:
         self.linger_ns = config.linger_ns
         self.mss = config.mss
         self.mtu = config.mtu
+        self.pauses = Pauses()
         self.rtt_ns = config.rtt_ns
         self.seed = config.seed
         self.wait_for_answers = config.wait_for_answers

@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
+from tcpcopy.engine.pauses cimport Pauses
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.round_trip cimport MeasuredHalf
 
@@ -19,7 +20,10 @@ cdef int _GROWING
 cdef int _LEAD
 cdef long long _BEHIND_FACTOR
 cdef long long _WAIT_MIN
-cdef int _TRUSTED_STREAK
+cdef int _MOST_TRUST
+cdef int _EXPLORED
+cdef unsigned char _BRIEFLY
+cdef unsigned char _AT_LENGTH
 cdef long long _LESS_WAIT
 cdef long long _LONG_GAP
 cdef double _STREAM_FACTOR
@@ -35,9 +39,9 @@ cdef class PacedHalf(MeasuredHalf):
     cdef public long long answer_usual_ns
     cdef public long long drift
     cdef public long long excess
+    cdef public long long owed
     cdef public long long previous_turn_ns
     cdef public long long previous_turn_offset
-    cdef public long long shortfall
     cdef public long long surplus_0
     cdef public long long surplus_1
     cdef public long long surplus_2
@@ -53,8 +57,10 @@ cdef class PacedHalf(MeasuredHalf):
     cdef public unsigned char growing
     cdef public unsigned char guessed
     cdef public unsigned char lead
-    cdef public unsigned char short_streak
+    cdef public unsigned char paused
+    cdef public unsigned char shorter
     cdef public unsigned char streaming
+    cdef public unsigned char trust
 
     cdef void set_up_paced(self, Context context) except *
     @cython.locals(first=cython.bint)
@@ -76,22 +82,18 @@ cdef class PacedHalf(MeasuredHalf):
     cdef long long _when_answered(
         self, Replayed replayed, long long answered, long long expected, long long now_ns
     ) except -2
-    @cython.locals(quiet=cython.longlong, both=cython.longlong)
+    @cython.locals(quiet=cython.longlong)
     cdef long long _end_quiet(
         self, Replayed replayed, long long answered, long long expected
     ) except -1
     cdef bint _data_waits(self) except *
+    cdef long long _both_quiet(self) noexcept
     @cython.locals(opens=cython.longlong, bound=cython.longlong, quiet=cython.longlong)
     cdef long long _when_short(
-        self,
-        Replayed replayed,
-        long long needed,
-        long long answered,
-        long long expected,
-        long long now_ns,
+        self, Replayed replayed, long long answered, long long expected, long long now_ns
     ) except -2
     @cython.locals(quiet=cython.longlong)
-    cdef long long _short_quiet(self, bint is_less_than_half) noexcept
+    cdef long long _short_quiet(self, int pushed, bint is_less_than_half) noexcept
     @cython.locals(
         received=cython.longlong, since=cython.longlong, opens=cython.longlong
     )
@@ -101,11 +103,13 @@ cdef class PacedHalf(MeasuredHalf):
     cdef long long _open_at(self, long long opens, long long now_ns) noexcept
     @cython.locals(wait=cython.longlong)
     cdef long long _surplus_wait(self) except -1
+    cdef long long _shortest_quiet(self) noexcept
+    cdef bint _explores(self) noexcept
     @cython.locals(chunk=Chunk, wait=cython.longlong)
     cdef long long _longest_wait(self) except -1
     @cython.locals(chunk=Chunk)
     cpdef int release_gate(self, Replayed replayed, long long now_ns) except -1
-    @cython.locals(received=cython.longlong, lacking=cython.longlong)
+    @cython.locals(received=cython.longlong)
     cdef void _settle(self, Chunk chunk, Replayed replayed, long long now_ns) except *
     @cython.locals(counts=Counts)
     cdef void _count_turn(self, long long lag_ns) except *

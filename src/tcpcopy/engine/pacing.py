@@ -5,12 +5,13 @@ acknowledged more of the server's bytes than before. It waits until the target h
 as the client had been answered, then the client's round-trip time.
 
 "As far" is counted in stream offsets of the online server, while the target may answer more or
-less. So three numbers are kept: `drift`, the least surplus of the last few turns (how much more
-the target has sent than online had at the same place); `shortfall`, by how much the last answer
-stayed below that; and `turn_base`, what had been received when the turn before was released. An
-answer is complete when it reaches the offset corrected by the drift, or has as many bytes as
-online's answer to this turn had, and was pushed or went quiet. A shorter one is complete when it
-has been quiet for longer.
+less. So two numbers are kept: `drift`, the least surplus of the last few turns (how much more the
+target has sent than online had at the same place), and `turn_base`, what had been received when the
+turn before was released. An answer is complete when it reaches the offset corrected by the drift,
+or has as many bytes as online's answer to this turn had, and was pushed or went quiet. A shorter
+one is complete when it has been quiet for longer: a tenth of a second, or little where the targets
+have shown that hardly anything follows what they pushed. What follows after all is known by its
+length, or seems so by coming sooner than an answer could.
 
 When as many bytes as needed had come before the turn went out, and nothing since, a surplus that
 shrank lately is a lead, which is not waited for long; any other surplus is answers that are longer
@@ -59,8 +60,10 @@ BEHIND_FACTOR = 2
 WAIT_MIN_NS = 1_000_000_000
 # The same for a target that is silent, and is known to answer less than online does.
 LESS_WAIT_NS = 10_000_000_000
-# A shorter answer is expected to be as short again after so many in a row.
-TRUSTED_STREAK = 2
+# An answer much shorter than online's is waited for half as long each time, so often.
+MOST_TRUST = 8
+# One turn in 64 explores.
+EXPLORED = 63
 # Longer pauses within an answer say no more than this.
 LONG_GAP_NS = 1_000_000_000
 # Turns so many times faster than the client's round trip are no reactions, if that is no stall of a
@@ -82,7 +85,9 @@ _GROWING = GROWING_TURNS
 _LEAD = LEAD_TURNS
 _BEHIND_FACTOR = BEHIND_FACTOR
 _WAIT_MIN = WAIT_MIN_NS
-_TRUSTED_STREAK = TRUSTED_STREAK
+_MOST_TRUST = MOST_TRUST
+_EXPLORED = EXPLORED
+_BRIEFLY, _AT_LENGTH = 1, 2  # how long the gate waited after a shorter answer
 _LESS_WAIT = LESS_WAIT_NS
 _LONG_GAP = LONG_GAP_NS
 _STREAM_FACTOR = STREAM_FACTOR
@@ -99,7 +104,7 @@ class PacedHalf(MeasuredHalf):
     """A captured half with its gate."""
 
     __slots__ = (
-        "answer_gap_ns",  # the target's longest pause within an answer, at most a second
+        "answer_gap_ns",  # the target's longest pause within an answer lately, at most a second
         "answer_last_ns",  # when the target last sent something new
         "answer_started_ns",  # when the target began to answer the last turn, 0: not yet
         "answer_usual_ns",  # smoothed time from a turn's release to its answer, 0: none yet
@@ -110,15 +115,17 @@ class PacedHalf(MeasuredHalf):
         "growing",  # turns in a row with which the surplus grew, at most GROWING_TURNS
         "guessed",  # the gate last looked at opened though an answer may be under way
         "lead",  # turns for which a surplus is a lead, at most LEAD_TURNS
+        "owed",  # the last released turn went before that many bytes were received, 0: it did not
+        "paused",  # the answer to the last turn went on after it had seemed complete
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
-        "shortfall",  # how much the last answer stayed below the expectation
-        "short_streak",  # turns in a row that were answered with less than online's, at most 4
+        "shorter",  # the gate last looked at waits after a shorter answer: briefly, at length
         "streaming",  # both sides send freely
         "surplus_0",  # surplus when the last turns were released, a window of four
         "surplus_1",
         "surplus_2",
         "surplus_3",
+        "trust",  # shorter answers that were complete, at most MOST_TRUST
         "turn_base",  # server bytes received when the last turn was released
         "turn_captured_ns",  # when the last released turn had been captured
         "turn_count",  # turns released
@@ -143,12 +150,14 @@ class PacedHalf(MeasuredHalf):
         self.growing = 0
         self.guessed = 0
         self.lead = 0
+        self.owed = 0
+        self.paused = 0
         self.previous_turn_ns = 0
         self.previous_turn_offset = 0
-        self.shortfall = 0
-        self.short_streak = 0
+        self.shorter = 0
         self.streaming = 0
         self.surplus_0 = self.surplus_1 = self.surplus_2 = self.surplus_3 = 0
+        self.trust = 0
         self.turn_base = 0
         self.turn_captured_ns = 0
         self.turn_count = 0
@@ -193,6 +202,8 @@ class PacedHalf(MeasuredHalf):
             gap = now_ns - self.answer_last_ns
             if gap > self.answer_gap_ns:
                 self.answer_gap_ns = cython.cast(cython.uint, min(gap, _LONG_GAP))
+            if self.shorter and gap > self._shortest_quiet():
+                self.paused = 1
         self.answer_last_ns = now_ns
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
@@ -201,6 +212,8 @@ class PacedHalf(MeasuredHalf):
             if self.behind:
                 return 0  # it may well be the answer to the turn before
             sample = now_ns - self.turn_released_ns
+            if self.owed > 0 and max(2 * sample, _QUIET) < self.answer_usual_ns:
+                self.behind = 1  # so soon: it may be the rest of what had seemed complete
             if self.answer_usual_ns == 0:
                 self.answer_usual_ns = sample
             self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
@@ -212,6 +225,7 @@ class PacedHalf(MeasuredHalf):
         chunk = self.gate
         self.expired = 0
         self.guessed = 0
+        self.shorter = 0
         if chunk is None or not replayed.established:
             return _ON_PROGRESS
         if chunk.server_offset <= self.turn_offset:
@@ -219,6 +233,11 @@ class PacedHalf(MeasuredHalf):
         if not self.context.wait_for_answers or replayed.target_closed:
             return _OPEN
         received = replayed.received
+        if received == self.owed and received > 0:
+            self.owed = 0
+            self.behind = 1  # to the byte what was owed: the answer had not been complete
+            self.paused = 1
+            self.trust = 0
         answered = received - self.turn_base
         expected = chunk.server_offset - self.turn_offset
         if self.streaming:
@@ -226,12 +245,12 @@ class PacedHalf(MeasuredHalf):
             if received >= needed:
                 return self._when_answered(replayed, 0, 0, now_ns)
             if answered > 0:
-                return self._when_short(replayed, needed, answered, expected, now_ns)
+                return self._when_short(replayed, answered, expected, now_ns)
         elif answered > 0:
             needed = chunk.server_offset + self.drift
             if received >= needed or answered >= expected:
                 return self._when_answered(replayed, answered, expected, now_ns)
-            return self._when_short(replayed, needed, answered, expected, now_ns)
+            return self._when_short(replayed, answered, expected, now_ns)
         return self._when_silent(chunk, replayed, now_ns)
 
     def _when_answered(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
@@ -251,27 +270,24 @@ class PacedHalf(MeasuredHalf):
             quiet = _FIRST_QUIET  # longer than known; large ones are pushed more than once
         elif replayed.coarse and 0 < self.turn_count <= 2 and self._data_waits():
             quiet = _FIRST_QUIET  # nothing is known yet of how this target answers
-        if self.behind:
-            both = min(max(_QUIET, self.answer_usual_ns * _BEHIND_FACTOR), _SURPLUS_MAX)
-            return max(quiet, both)
-        return quiet
+        return max(quiet, self._both_quiet()) if self.behind else quiet
+
+    def _both_quiet(self) -> int:
+        """The same when the answer to the turn before may be under way, too."""
+        return min(max(_QUIET, self.answer_usual_ns * _BEHIND_FACTOR), _SURPLUS_MAX)
 
     def _data_waits(self) -> bool:
         return self.gate is not None and self.gate.kind < _FIN
 
-    def _when_short(
-        self, replayed: Replayed, needed: int, answered: int, expected: int, now_ns: int
-    ) -> int:
-        if (
-            self.short_streak >= _TRUSTED_STREAK
-            and replayed.pushed
-            and replayed.received >= needed - self.shortfall
-            and answered * 2 >= expected
-        ):
-            # It has been as short before, and more than once.
-            quiet = _QUIET if self.rtt_ns < _QUIET else self.rtt_ns
-            return self._open_at(replayed.last_receive_ns + quiet, now_ns)
-        opens = replayed.last_receive_ns + self._short_quiet(answered * 2 < expected)
+    def _when_short(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
+        quiet = self._short_quiet(replayed.pushed, answered * 2 < expected)
+        if self.behind:
+            quiet = max(quiet, self._both_quiet())
+        if quiet < self.rtt_ns:
+            quiet = self.rtt_ns
+        opens = replayed.last_receive_ns + quiet
+        if replayed.pushed:
+            self.shorter = _BRIEFLY if quiet < _SHORT_QUIET else _AT_LENGTH
         bound = self._longest_wait()
         if bound < _LESS_WAIT and not self.streaming:
             bound = _LESS_WAIT  # it does come, only slowly
@@ -279,21 +295,32 @@ class PacedHalf(MeasuredHalf):
         if bound < opens:
             opens = bound
             self.expired = 1
+            self.shorter = 0
         return self._open_at(opens, now_ns)
 
-    def _short_quiet(self, is_less_than_half: bool) -> int:
+    def _short_quiet(self, pushed: int, is_less_than_half: bool) -> int:
         """How long the target must be quiet for its shorter answer to be complete.
 
-        Longer than the pauses that it makes, and at first for an answer much shorter than online's.
+        Longer than the pauses that it makes; long, until such answers are known to be complete. One
+        that is much shorter than online's may be a first part, the more so the fewer there were.
         """
-        quiet = _SHORT_QUIET
-        if quiet < 4 * self.answer_usual_ns:
-            quiet = 4 * self.answer_usual_ns
+        quiet = 4 * self.answer_usual_ns
+        if pushed and self.context.pauses.are_rare() and not self._explores():
+            quiet = self._shortest_quiet()
+        elif quiet < _SHORT_QUIET:
+            quiet = _SHORT_QUIET
         if quiet < 4 * self.answer_gap_ns:
             quiet = 4 * self.answer_gap_ns
-        if is_less_than_half and quiet < _WAIT_MIN >> self.short_streak:
-            quiet = _WAIT_MIN >> self.short_streak
+        if is_less_than_half and quiet < _WAIT_MIN >> self.trust:
+            quiet = _WAIT_MIN >> self.trust
         return quiet if quiet < _WAIT_MIN else _WAIT_MIN
+
+    def _shortest_quiet(self) -> int:
+        return min(max(4 * self.answer_usual_ns, _FIRST_QUIET), _QUIET)
+
+    def _explores(self) -> bool:
+        """Now and then a session waits for long, or pauses that begin would not be seen."""
+        return (self.turn_count ^ self.captured_isn) & _EXPLORED == 0
 
     def _when_silent(self, chunk: Chunk, replayed: Replayed, now_ns: int) -> int:
         """The target has said nothing since the last turn (or too little of a free stream)."""
@@ -354,13 +381,18 @@ class PacedHalf(MeasuredHalf):
             self.expired = 0
         self.behind = self.guessed
         self.guessed = 0
+        if self.paused:
+            self.context.pauses.note(1)
+        elif self.shorter == _AT_LENGTH:
+            self.context.pauses.note(0)
+        self.paused = 0
+        self.owed = 0
+        if self.shorter:
+            self.owed = chunk.server_offset + self.drift
+            if self.trust < _MOST_TRUST:
+                self.trust += 1
+        self.answer_gap_ns -= self.answer_gap_ns >> 3  # one hiccup is not for ever
         received = replayed.received
-        lacking = chunk.server_offset + self.drift - received
-        self.shortfall = lacking if lacking > 0 else 0
-        if lacking <= 0:
-            self.short_streak = 0
-        elif self.short_streak < 4:
-            self.short_streak += 1
         if self.turn_count > 0 or chunk.server_offset > 0:
             self._note_surplus(received - chunk.server_offset)
         self.turn_count += 1

@@ -214,27 +214,109 @@ def test_shorter_answer_is_never_waited_for_longer_than_the_least_bound() -> Non
     gate.goes_at(5 * SECOND + WAIT_MIN_NS)
 
 
-def test_same_shortfall_twice_is_soon_complete() -> None:
-    """Once may be a pause; after two turns that were answered so, a short silence is enough."""
-    gate = asked()
+def trusting(gate: Gate) -> Gate:
+    """The targets' shorter answers are known to be complete; `Gate`'s session explores turn 40."""
+    while not gate.context.pauses.are_rare():
+        gate.context.pauses.note(0)
+    return gate
+
+
+def shorter_answers(gate: Gate, count: int, size: int = 90) -> list[int]:
+    """Online sent 100 bytes for each turn, the target sends `size`; how long each was waited for.
+
+    The turns were captured at once, after the first.
+    """
+    waits = []
     at = 0
-    for index in range(1, 6):
-        gate.turn(at + 1 * MS, seen=100 * index)
-        gate.answer(at + 1 * MS, 90)
-        at += 1 * MS + (SHORT_ANSWER_QUIET_NS if index <= 2 else QUIET_NS)
-        gate.goes_at(at)
+    for index in range(1, count + 1):
+        gate.turn(MS, seen=100 * index)
+        at += MS
+        gate.answer(at, size)
+        opened = gate.goes_after(at)
+        waits.append(opened - at)
+        at = opened
+    return waits
+
+
+def test_shorter_answers_that_were_complete_are_soon_complete() -> None:
+    """A tenth of a second each, until the targets have shown forty times that nothing follows."""
+    gate = asked()
+    waits = shorter_answers(gate, 200)
+    assert set(waits[:30]) == {SHORT_ANSWER_QUIET_NS}
+    brief = [wait for wait in waits[50:] if wait < SHORT_ANSWER_QUIET_NS]
+    assert max(brief) <= QUIET_NS
+    assert len(waits[50:]) - len(brief) == 2, "one turn in 64 explores"
     assert gate.counts.waits_expired == 0
 
 
-def test_much_shorter_answer_is_waited_for_longer_at_first() -> None:
-    """Less than half of online's answer may be a pause: a second, then less with each turn."""
+def test_what_one_session_has_shown_holds_for_the_others() -> None:
+    gate = trusting(asked())
+    assert shorter_answers(gate, 1) == [4 * MS]
+
+
+@pytest.mark.parametrize(("usual_ns", "wait_ns"), [(100 * US, MS), (900 * US, 3600 * US)])
+def test_short_silence_fits_the_targets_usual_time(usual_ns: int, wait_ns: int) -> None:
+    gate = trusting(asked())
+    gate.turn(MS, seen=100)
+    gate.answer(usual_ns, 90)
+    gate.goes_at(usual_ns + wait_ns)
+
+
+def test_answer_that_goes_on_after_it_had_seemed_complete_is_noted() -> None:
     gate = asked()
+    before = gate.context.pauses.share
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 60)
+    assert gate.look(11 * MS) == 11 * MS + SHORT_ANSWER_QUIET_NS
+    gate.answer(40 * MS, 40)
+    gate.goes(40 * MS)
+    assert gate.context.pauses.share > before
+
+
+def test_rest_of_an_answer_cut_short_is_known_by_its_length() -> None:
+    """Then the next turn waits until the target is quiet, and trust is lost."""
+    gate = trusting(asked())
+    before = gate.context.pauses.share
+    gate.turn(10 * MS, seen=100)
+    gate.answer(11 * MS, 60)
+    at = gate.goes_after(11 * MS)
+    gate.turn(12 * MS, seen=200)
+    gate.answer(at + 30 * MS, 40)
+    opens = gate.look(at + 30 * MS)
+    assert opens is not None and opens >= at + 30 * MS + 2 * gate.half.answer_usual_ns
+    gate.answer(opens, 100)
+    gate.goes_after(opens)
+    assert gate.context.pauses.share > before
+
+
+def test_what_follows_too_soon_after_a_shorter_answer_may_be_its_rest() -> None:
+    """The target takes 50 ms for an answer; what comes after one is none."""
+    gate = trusting(asked())
+    gate.turn(MS, seen=100)
+    gate.answer(50 * MS, 90)
+    at = gate.goes_after(50 * MS)
+    gate.turn(2 * MS, seen=200)
+    gate.answer(at + MS, 70)
+    opens = gate.look(at + MS)
+    assert opens is not None and opens >= at + 80 * MS
+    gate.answer(at + 50 * MS, 30)
+    assert gate.goes_after(at + 50 * MS) >= at + 130 * MS
+
+
+def test_much_shorter_answer_is_waited_for_longer_at_first() -> None:
+    """Less than half of online's answer may be a pause: a second, then half with each turn."""
+    gate = trusting(asked())
+    waits = []
     at = 0
-    for index in range(1, 6):
-        gate.turn(at + 1 * MS, seen=1000 * index)
-        gate.answer(at + 1 * MS, 90)
-        at += 1 * MS + max(SHORT_ANSWER_QUIET_NS, WAIT_MIN_NS >> (index - 1))
-        gate.goes_at(at)
+    for index in range(1, 11):
+        gate.turn(at + MS, seen=1000 * index)
+        gate.answer(at + MS, 90)
+        opened = gate.goes_after(at + MS)
+        waits.append(opened - at - MS)
+        at = opened
+    halved = [WAIT_MIN_NS >> times for times in range(8)]
+    assert waits == [*halved, 4 * MS, 4 * MS]
+    assert gate.counts.waits_expired == 0
 
 
 def test_pauses_within_answers_are_learnt() -> None:
@@ -246,17 +328,11 @@ def test_pauses_within_answers_are_learnt() -> None:
     gate.goes_at(80 * MS + 4 * 60 * MS)
 
 
-def test_same_shortfall_again_waits_for_the_round_trip_time() -> None:
-    gate = asked(rtt_ns=20 * MS)
+def test_shorter_answer_waits_for_the_round_trip_time() -> None:
+    gate = trusting(asked(rtt_ns=20 * MS))
     gate.turn(20 * MS, seen=100)
     gate.answer(21 * MS, 90)
-    gate.goes_at(21 * MS + SHORT_ANSWER_QUIET_NS)
-    gate.turn(122 * MS, seen=200)
-    gate.answer(122 * MS, 90)
-    gate.goes_at(122 * MS + SHORT_ANSWER_QUIET_NS)
-    gate.turn(223 * MS, seen=300)
-    gate.answer(223 * MS, 90)
-    gate.goes_at(243 * MS)
+    gate.goes_at(41 * MS)
 
 
 def test_target_that_answers_nothing_to_a_turn_after_it_has_shown_to_say_less() -> None:
