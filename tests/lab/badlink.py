@@ -35,6 +35,12 @@ def is_tcp(frame: bytes | memoryview) -> bool:
     return kind == _IPV6 and len(frame) > 20 and frame[20] == socket.IPPROTO_TCP
 
 
+def is_syn(frame: bytes | memoryview) -> bool:
+    """Whether the TCP packet in an Ethernet frame has the SYN flag."""
+    header = 14 + ((frame[14] & 15) * 4 if frame[12:14] == _IPV4 else 40)
+    return len(frame) > header + 13 and bool(frame[header + 13] & 2)
+
+
 @dataclass(slots=True)
 class Faults:
     """What happens to the packets of one direction; percentages of packets, times in ms."""
@@ -43,20 +49,21 @@ class Faults:
     duplicate: float = 0.0
     reorder: float = 0.0  # held back, so that later ones overtake
     delay_ms: float = 0.0  # every packet, order kept
+    syn_delay_ms: float = 0.0  # SYNs, so much more
     hold_ms: float = 2.0  # how long at most a held packet or second copy comes later
     random: random.Random = field(default_factory=random.Random)
     counts: dict[str, int] = field(
         default_factory=lambda: {"packets": 0, "lost": 0, "duplicated": 0, "reordered": 0}
     )
 
-    def plan_ns(self) -> list[int]:
+    def plan_ns(self, is_syn: bool = False) -> list[int]:
         """Delays of the copies of the next packet: [] if it is lost, [0] if nothing happens."""
         self.counts["packets"] += 1
         chance = self.random.random
         if chance() * 100 < self.lose:
             self.counts["lost"] += 1
             return []
-        base_ns = int(self.delay_ms * 1e6)
+        base_ns = int((self.delay_ms + self.syn_delay_ms * is_syn) * 1e6)
         first_ns = base_ns
         if chance() * 100 < self.reorder:
             self.counts["reordered"] += 1
@@ -118,7 +125,7 @@ class Shuttle:
             if not is_tcp(frame):
                 self._send(other, frame)
                 continue
-            for delay_ns in faults.plan_ns():
+            for delay_ns in faults.plan_ns(is_syn(frame)):
                 if delay_ns:
                     due_ns = time.monotonic_ns() + delay_ns
                     heapq.heappush(self.later, (due_ns, next(self.order), other, bytes(frame)))
@@ -139,6 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("lose", "duplicate", "reorder"):
         parser.add_argument(f"--{name}", type=float, default=0.0, help="percent, both ways")
     parser.add_argument("--delay-ms", type=float, default=0.0, help="each way")
+    parser.add_argument("--syn-delay-ms", type=float, default=0.0, help="of SYNs, so much more")
     parser.add_argument("--hold-ms", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=1)
     options = vars(parser.parse_args(argv))

@@ -204,9 +204,9 @@ class Scenario:
 
     # -- network ------------------------------------------------------------------------------
 
-    def bad_link(self, *arguments: object) -> Program:
-        """Put a bad cable on the target's link (`badlink` has the options). Once for each lab."""
-        ends = self.lab.cut_target_link()
+    def bad_link(self, *arguments: object, host: Host | None = None) -> Program:
+        """Put a bad cable on the target's link, or another's (`badlink` has the options)."""
+        ends = self.lab.cut_link(host or self.lab.target)
         command = python("tests.lab.badlink", *ends, *_words(arguments))
         program = self.lab.bridge.start(command, name="badlink", env=self.environment)
         program.wait_for(r"^ready")

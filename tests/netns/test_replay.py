@@ -194,6 +194,19 @@ def test_target_that_answers_more_stalls(scenario: Scenario, mode: str) -> None:
     check(scenario, replay, 20)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_far_clients_whose_handshake_was_slow(scenario: Scenario, mode: str) -> None:
+    """40 ms away, but 240 for the handshake (a radio woke up): the replay does not fall behind."""
+    scenario.servers()
+    scenario.bad_link("--delay-ms 20", "--syn-delay-ms 100", host=scenario.lab.client)
+    with scenario.replay(mode) as replay:
+        scenario.load("--connections 10 --requests 20")
+        scenario.wait_for_target(10, 30)
+    check(scenario, replay, 10)
+    lag = replay.report["latency"]["lag"]
+    assert lag["p99_ms"] <= 100, "each turn waited for the handshake's time again"
+
+
 @pytest.mark.parametrize("mode", ALL_MODES)
 def test_pacing_keeps_think_times(scenario: Scenario, mode: str) -> None:
     """Gaps between a connection's requests: p50 within 0.5 ms of online's, p99 within 5 ms."""

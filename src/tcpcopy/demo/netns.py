@@ -342,21 +342,21 @@ class Lab:
             counts.append(int(found.group(1)) if found else 0)
         return counts[0], counts[1]
 
-    def cut_target_link(self) -> tuple[str, str]:
-        """Cut the target's cable; return the two loose ends, devices of the bridge host.
+    def cut_link(self, host: Host) -> tuple[str, str]:
+        """Cut a host's cable; return the two loose ends, devices of the bridge host. Once a lab.
 
-        A program there has to carry frames between them (switch side, target side). Offloads are
+        A program there has to carry frames between them (switch side, host side). Offloads are
         turned off around it: every frame fits the MTU and has its checksum.
         """
         self.bridge.ip(
-            f"link set {self.target.role} nomaster",
+            f"link set {host.role} nomaster",
             f"link add wire0 mtu {self.mtu} type veth peer name wire1 mtu {self.mtu}",
             "link set wire0 master br0 up",
             "link set wire1 up",
         )
         self.bridge.offload(False, "wire0")
-        self.target.offload(False)
-        return "wire1", self.target.role
+        host.offload(False)
+        return "wire1", host.role
 
     def close(self) -> None:
         """End every program, remove every namespace and the directory. Never raises `LabError`."""

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.lab.badlink import Faults, is_tcp
+from tests.lab.badlink import Faults, is_syn, is_tcp
 
 _MACS = bytes(12)
 
@@ -27,6 +27,24 @@ def test_only_tcp_suffers() -> None:
     assert not is_tcp(_MACS + b"\x86\xdd" + bytes(ipv6))
     assert not is_tcp(_MACS + b"\x08\x06" + bytes(28))
     assert not is_tcp(_MACS + b"\x08\x00")
+
+
+def test_syn_is_known_by_its_flag() -> None:
+    ipv4 = bytearray(40)
+    ipv4[0], ipv4[9], ipv4[33] = 0x45, 6, 0x12
+    ipv6 = bytearray(60)
+    ipv6[0], ipv6[6], ipv6[53] = 0x60, 6, 0x02
+    assert is_syn(_MACS + b"\x08\x00" + bytes(ipv4))
+    assert is_syn(_MACS + b"\x86\xdd" + bytes(ipv6))
+    ipv4[33] = ipv6[53] = 0x10
+    assert not is_syn(_MACS + b"\x08\x00" + bytes(ipv4))
+    assert not is_syn(_MACS + b"\x86\xdd" + bytes(ipv6))
+    assert not is_syn(_MACS + b"\x08\x00" + bytes(ipv4[:30]))
+
+
+def test_syn_is_delayed_more() -> None:
+    link = faults(delay_ms=3, syn_delay_ms=100)
+    assert [link.plan_ns(flag) for flag in (True, False)] == [[103_000_000], [3_000_000]]
 
 
 def test_good_cable_passes_at_once() -> None:
