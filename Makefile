@@ -1,7 +1,7 @@
 # Each target works as the first command typed: it installs what it still needs.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench soak clean
+.PHONY: help setup demo test lint bench soak acceptance clean
 
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff, mypy, cython-lint"
 	@echo "make bench   measure the hot paths"
 	@echo "make soak    long tests"
+	@echo "make acceptance  the promises at their full size, with real servers in namespaces (root)"
 	@echo "make setup   only install: .venv, the compiled package, the programs that tests use"
 	@echo "make clean   remove what the above made"
 
@@ -32,6 +33,9 @@ bench: setup
 
 soak: setup
 	scripts/soak.sh
+
+acceptance: setup
+	scripts/acceptance.sh
 
 clean:
 	rm -rf build dist $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,5 +6,5 @@ PATH="$PWD/.venv/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 unset PYTHONPATH
 export TCPCOPY_HYPOTHESIS=deep TCPCOPY_EXPECT_BUILD=compiled
 
-.venv/bin/python -m pytest -n 2 --timeout 3600 -m 'not soak' tests/sim tests/property
+.venv/bin/python -m pytest -n 2 --timeout 3600 -m 'not soak and not acceptance' tests/sim tests/property
 .venv/bin/python -m pytest --timeout 7200 -m soak tests

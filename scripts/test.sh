@@ -31,8 +31,8 @@ for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
         pure) run pure -n 2 tests/repo $(rings) ;;
         compiled) run compiled -n 2 $(rings) ;;
         netns)
-            run compiled -n 2 -m "not alone and not soak" tests/netns
-            run compiled -m "alone and not soak" tests/netns
+            run compiled -n 2 -m "not alone and not soak and not acceptance" tests/netns
+            run compiled -m "alone and not soak and not acceptance" tests/netns
             ;;
         *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
     esac
