@@ -4,6 +4,7 @@ from tcpcopy.packet.batch cimport PacketBatch
 
 cdef class Context:
     cdef public long long answer_timeout_ns
+    cdef public long long answer_usual_ns
     cdef public PacketBatch batch
     cdef public long long capture_ns
     cdef public long long close_timeout_ns
@@ -26,3 +27,5 @@ cdef class Context:
     cdef public object turn_rate
     cdef public long long wait_factor
     cdef public bint wait_for_answers
+
+    cpdef int note_answer_time(self, long long nanoseconds) except -1

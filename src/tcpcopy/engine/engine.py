@@ -54,6 +54,7 @@ _FIN = flags.FIN
 _SYN = flags.SYN
 _RST = flags.RST
 _ACK = flags.ACK
+_PSH = flags.PSH
 
 
 class AnswerFeed(PacketHandler):
@@ -190,6 +191,7 @@ class Engine(PacketHandler):
             self.most_queued_bytes = counts.queued_bytes
         if session.tail is not tail:
             self._note_turns(session, tail)
+            session.note_segment_end(length, segment.flags & _PSH)
         outcome = self._hole_or_shed(session, reason)
         if outcome != 0:
             session.give_up(outcome, self.now_ns)
