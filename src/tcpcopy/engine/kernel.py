@@ -29,6 +29,7 @@ _RUNNING = replayed.RUNNING
 _CLOSED = replayed.CLOSED
 _REFUSED = replayed.REFUSED
 _RESET = replayed.RESET_BY_TARGET
+_RESET_AT_END = replayed.RESET_AT_END
 _RESET_SENT = replayed.RESET_SENT
 _CONNECT_TIMEOUT = replayed.CONNECT_TIMEOUT
 _ANSWER_TIMEOUT = replayed.ANSWER_TIMEOUT
@@ -176,8 +177,9 @@ class KernelClient(Replayed):
         """The connection has failed."""
         if not self.established:
             self._connect_failed(error, now_ns)
-        elif self.fin_sent and self.transport.unacknowledged(self) == 0:
-            self._end(_CLOSED)
+        elif self.fin_sent and self.transport.unacknowledged(self) <= 1:
+            # Only the FIN is open: its acknowledgement may have come with the RST.
+            self._end(_RESET_AT_END)
         elif error == errno.ETIMEDOUT:
             self._end(_ANSWER_TIMEOUT)
         else:
@@ -216,11 +218,11 @@ class KernelClient(Replayed):
             return 0
         self.cursor = None  # an idle connection holds no data
         if queue.fin_released and not self.fin_sent:
-            self.fin_sent = 1
             error = -self.transport.shutdown(self)
             if error:
                 self.on_error(error, now_ns)
                 return 0
+            self.fin_sent = 1
             self.close_deadline_ns = now_ns + self.context.close_timeout_ns
             if self.target_closed:
                 self._close_when_acknowledged(now_ns)
@@ -267,7 +269,7 @@ class KernelClient(Replayed):
 
     def _end(self, how: int) -> None:
         self.ended = cython.cast(cython.uchar, how)
-        if how == _CLOSED:
+        if how in (_CLOSED, _RESET_AT_END):
             self.fin_acknowledged = 1
         else:
             self._settle_delivered()

@@ -39,6 +39,8 @@ class Outcome(Ending):
     OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
     SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
+    RESET_AT_END = (22, "replayed in full, then reset by the target", False)
+    UNANSWERED = (23, "delivered, but the target answered nothing of it")
 
 
 class Drop(Described):
