@@ -401,7 +401,7 @@ class PacedHalf(MeasuredHalf):
             # Enough had come before that turn went out. Its own answer may still be coming.
             self.guessed = 1
             return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
-        if replayed.acknowledged < self.released_end:
+        if replayed.acknowledged < self.released_end and not replayed.coarse:
             return _ON_PROGRESS  # what the target has not got, it cannot answer
         since = self.turn_released_ns
         if since < chunk.captured_ns:
@@ -411,7 +411,7 @@ class PacedHalf(MeasuredHalf):
         self.expired = 1
         self.guessed = cython.cast(cython.uchar, self.turn_count > 0)
         opens = since + self._silent_wait(chunk, replayed.received)
-        if opens <= now_ns and replayed.undelivered() > 0:
+        if opens <= now_ns and not self.streaming and replayed.undelivered() > 0:
             return now_ns + _TAKEN_LOOK  # it is still in the kernel's buffer
         return self._open_at(opens, now_ns)
 

@@ -100,7 +100,7 @@ def test_what_stands_in_the_kernels_buffer_is_not_taken() -> None:
 
     gate = answered()
     gate.replayed = half = Buffered()
-    half.established, half.received = 1, 100
+    half.established, half.received, half.coarse = 1, 100, 1
     half.acknowledged = gate.half.released_end
     gate.turn(105 * MS, seen=200)
     late = 105 * MS + WAIT_MIN_NS
