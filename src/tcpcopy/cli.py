@@ -13,9 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from tcpcopy import doctor_cli
+from tcpcopy import doctor_cli, rights
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
@@ -35,6 +34,8 @@ from tcpcopy.mapping.rate import REQUESTS, SESSIONS
 from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
+from tcpcopy.output_files import write_whole
+from tcpcopy.rehearsal import OutputFiles, give_up, rehearse
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
 from tcpcopy.report.status import StatusReporter
@@ -42,7 +43,7 @@ from tcpcopy.supervisor import (
     PidFile,
     Startup,
     StopSignals,
-    check_writable,
+    check_replaceable,
     hold_log,
     open_log,
     raise_open_files,
@@ -151,6 +152,8 @@ def _run(options: Options, startup: Startup | None) -> int:
             config = copier_config(options, open_files=open_files)
             if options.check:
                 config = replace(config, checks=report_context(options))
+            keep = rights.of_parent(config) if options.workers > 1 else rights.of_worker(config)
+            rehearsed = rehearse(output_files(options), keep, options.user)
             copier: Copier | Workers
             if options.workers > 1:
                 copier = Workers(config, options.workers, lambda: random.getrandbits(31))
@@ -161,14 +164,16 @@ def _run(options: Options, startup: Startup | None) -> int:
             signals = stack.enter_context(stop_signals())
         _check_memory(options, len(copier.rings))
         if options.json_file:
-            check_writable("--json", options.json_file)
+            check_replaceable("--json", options.json_file)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
+        open_log(options.log_file, daemon=options.daemon, program="tcpcopy", user=options.user)
         if options.check:
             doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
+        give_up(keep, options.user, rehearsed)
+        _log.info("ready: %s", _describe(options))
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
@@ -210,7 +215,6 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         if options.transport != "tcp":
             told = "sends each UDP datagram twice; name one of them"
         _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
-    _log.info("ready: %s", _describe(options))
 
 
 def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
@@ -255,9 +259,11 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     if options.json_file:
         data = json.dumps(summary.to_json(snapshot, context), indent=2)
         try:
-            Path(options.json_file).write_text(data + "\n", encoding="utf-8")
+            write_whole(options.json_file, f"{data}\n".encode(), {0, os.geteuid()})
         except OSError as error:
-            _log.error("--json %s: %s", options.json_file, error.strerror)
+            _log.error(
+                "--json %s: %s; nothing was changed there", options.json_file, error.strerror
+            )
             code = code or 1
     if options.daemon or options.log_file:
         for line in text.splitlines():
@@ -266,6 +272,15 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     if not options.daemon:
         say(text, sys.stdout)
     return code
+
+
+def output_files(options: Options) -> OutputFiles:
+    """The files of a run, and those that it opens again."""
+    recorded = options.recorded
+    read_again: tuple[str, ...] = ()
+    if recorded is not None and (recorded.passes > 1 or len(recorded.paths) > 1):
+        read_again = recorded.paths
+    return OutputFiles(options.log_file, options.json_file, options.pid_file, read_again)
 
 
 def session_limit(options: Options, open_files: int) -> int:
@@ -363,6 +378,7 @@ def copier_config(
         recorded=recorded,
         rate=options.rate,
         tcp=options.copies_tcp,
+        user=options.user,
         udp=udp_config(
             options, port_shift, open_files=open_files, local_addresses=len(local_addresses)
         ),

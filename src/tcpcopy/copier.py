@@ -38,6 +38,7 @@ from tcpcopy.memory import ResidentMemory, give_back
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.privileges import User
 from tcpcopy.probe_side import start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
@@ -94,6 +95,7 @@ class CopierConfig:
     tcp: bool = True  # whether TCP is copied
     udp: UdpConfig | None = None  # UDP as well, or alone
     checks: Setup | None = None  # the run, for the probe at the start; None: none is wanted
+    user: User | None = None  # what a worker becomes once all is open
 
 
 class _NoSink(PacketSink):

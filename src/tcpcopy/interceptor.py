@@ -184,6 +184,14 @@ class Interceptor:
         self.rings.append(ring)
         self._places.append(self._waiter.add(ring.fileno()))
 
+    def stay_where_captured(self) -> None:
+        """Move to the captured namespace for good: to come and go takes CAP_SYS_ADMIN.
+
+        Connections are accepted by a socket that is open already. Raises: UsageError.
+        """
+        if self.config.capture_namespace is not None:
+            self.config.capture_namespace.enter()
+
     def log_start(self) -> None:
         """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
         config = self.config

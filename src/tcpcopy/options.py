@@ -37,6 +37,7 @@ from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
 from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.privileges import User
 from tcpcopy.recorded.player import RecordedConfig
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay_options import relay_options, relay_terms
@@ -172,6 +173,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
     process_options.no_check_option(_PROCESS, "tcpcopy"),
+    process_options.user_option(_PROCESS),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -249,6 +251,7 @@ class Options:
     log_file: str | None = None  # absolute, as are the other files
     json_file: str | None = None
     pid_file: str | None = None
+    user: User | None = None  # to become once all is open
     status: bool = True  # whether a terminal gets a live status
     check: bool = True  # whether the host is checked at the start
     daemon: bool = False
@@ -343,6 +346,7 @@ def parse(
         rate=recorded_options.rate(words, places["recorded"] is not None),
         **places,
         **process_options.files(words),
+        user=process_options.user(words),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),

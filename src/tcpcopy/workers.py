@@ -28,12 +28,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
+from tcpcopy import rights
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
 from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import inside
+from tcpcopy.rehearsal import give_up
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
 from tcpcopy.report.flow_outcome import FlowOutcome
@@ -228,7 +230,7 @@ class Workers:
             _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
             for ring in rings if again else ():
                 ring.resume()
-            _work(config, rings, parent_line)
+            _work(config, rings, parent_line, parent)
             code = 0
         except BaseException:
             with contextlib.suppress(BaseException):
@@ -445,7 +447,7 @@ def _close_all_but(wanted: set[int]) -> None:
     os.close(null)
 
 
-def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
+def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int) -> None:
     """Copy until told to stop."""
     orders = _Orders()
     logging.getLogger(log.ROOT).handlers[:] = [_ParentLog(line)]
@@ -460,6 +462,9 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
         reason = error.strerror or str(error)
         line.tell("refused", "start", None, reason, "this host does not allow what is needed")
         return
+    # The parent, which opens what the next worker takes, gives up its own when all are open.
+    give_up(rights.of_worker(config), config.user)
+    _die_with(parent)  # a change of the user puts an end to that
     _log.info("process %d", os.getpid())
     line.tell("open")
     # As in a process without workers: sessions free themselves without the collector.

@@ -28,6 +28,7 @@ LAYERS: list[set[str]] = [
         "demo",
     },
     {"supervisor", "workers"},
+    {"rights"},
     {"copier", "interceptor"},
     {"loop", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
@@ -40,6 +41,9 @@ LAYERS: list[set[str]] = [
         "pure_cython",
         "waiting",
         "namespaces",
+        "output_files",
+        "privileges",
+        "rehearsal",
         "threads",
     },
 ]

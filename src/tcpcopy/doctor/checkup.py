@@ -27,9 +27,10 @@ from tcpcopy.doctor.checks_limits import (
 )
 from tcpcopy.doctor.checks_privilege import check_intercept_privilege, check_privilege
 from tcpcopy.doctor.checks_route import check_routes, destinations
-from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
+from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import inside, same
 
 
@@ -47,7 +48,7 @@ class Facts:
     """What was read for one run: where is captured, and where is sent from or listened."""
 
     process: ProcessFacts
-    capture: NetworkFacts
+    capture: NetworkFacts | None  # None: a running process that may no longer enter it
     other: NetworkFacts
 
 
@@ -63,12 +64,17 @@ def check_tcpcopy(
     shared = same(plan.capture_namespace, plan.send_namespace)
     with inside(plan.send_namespace):
         send = reader.network(destinations(plan), enter=host.entering(plan.send_namespace))
-    capture = send
+    capture: NetworkFacts | None = send
     if not shared:
-        with inside(plan.capture_namespace):
-            enter = host.entering(plan.capture_namespace)
-            capture = reader.network((), enter=enter, with_firewall=False)
-    if plan.captures and plan.filter_program and not is_running:
+        try:
+            with inside(plan.capture_namespace):
+                enter = host.entering(plan.capture_namespace)
+                capture = reader.network((), enter=enter, with_firewall=False)
+        except UsageError:
+            if not is_running:
+                raise
+            capture = None
+    if plan.captures and plan.filter_program and not is_running and capture is not None:
         with inside(plan.capture_namespace):
             capture = replace(capture, ring_problem=host.ring_problem(plan))
     return judge_tcpcopy(plan, Facts(process, capture, send), is_running=is_running)
@@ -77,8 +83,13 @@ def check_tcpcopy(
 def judge_tcpcopy(plan: Plan, facts: Facts, *, is_running: bool = False) -> list[Finding]:
     """What the facts mean for a tcpcopy."""
     process, capture, send = facts.process, facts.capture, facts.other
-    findings = check_privilege(plan, process, capture, send)
-    if plan.captures:
+    findings = []
+    if not is_running and capture is not None:  # else it has given up what it needed to begin
+        findings += check_privilege(plan, process, capture, send)
+    if plan.captures and capture is None:
+        text = "not looked at: to enter its network namespace again takes CAP_SYS_ADMIN"
+        findings.append(Finding("devices", Level.NOTE, text))
+    elif plan.captures and capture is not None:
         findings += check_devices(plan.devices, capture)
         findings += check_capture_filter(plan)
         if not is_running:  # else it has told so itself, by what it was granted
@@ -118,7 +129,7 @@ def check_intercept(
 
 def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
     """What the facts mean for an intercept."""
-    process, capture, listen = facts.process, facts.capture, facts.other
+    process, capture, listen = facts.process, facts.capture or facts.other, facts.other
     findings = check_intercept_privilege(plan, process, capture)
     if not plan.uses_tun:
         findings += check_devices(plan.devices, capture)
