@@ -129,7 +129,8 @@ def check_intercept(
 
 def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
     """What the facts mean for an intercept."""
-    process, capture, listen = facts.process, facts.capture or facts.other, facts.other
+    process, capture, listen = facts.process, facts.capture, facts.other
+    assert capture is not None
     findings = check_intercept_privilege(plan, process, capture)
     if not plan.uses_tun:
         findings += check_devices(plan.devices, capture)
