@@ -280,7 +280,13 @@ def output_files(options: Options) -> OutputFiles:
     read_again: tuple[str, ...] = ()
     if recorded is not None and (recorded.passes > 1 or len(recorded.paths) > 1):
         read_again = recorded.paths
-    return OutputFiles(options.log_file, options.json_file, options.pid_file, read_again)
+    return OutputFiles(
+        options.log_file,
+        options.json_file,
+        options.pid_file,
+        read_again,
+        makes_tun=options.local is not None and options.workers > 1,
+    )
 
 
 def session_limit(options: Options, open_files: int) -> int:

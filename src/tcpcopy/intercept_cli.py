@@ -241,7 +241,8 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
     with contextlib.ExitStack() as stack:
         hold_log()
         keep = rights.of_intercept(options.config)
-        files = OutputFiles(log=options.log_file, pid=options.pid_file)
+        makes_tun = options.config.tunnel is not None
+        files = OutputFiles(options.log_file, pid=options.pid_file, makes_tun=makes_tun)
         rehearsed = rehearse(files, keep, options.user)
         raise_open_files()
         # What may fail comes before what leaves traces: sockets, then the pid file, then the log.

@@ -21,6 +21,7 @@ from tcpcopy.privileges import User
 
 _log = logging.getLogger("tcpcopy")
 _OPTION: Final = "--user"
+TUN: Final = "/dev/net/tun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class OutputFiles:
     report: str | None = None
     pid: str | None = None
     read_again: tuple[str, ...] = ()  # capture files that are opened more than once, or late
+    makes_tun: bool = False  # a TUN device may have to be made anew
 
 
 def rehearse(files: OutputFiles, keep: Collection[int], user: User | None) -> tuple[str, ...]:
@@ -104,6 +106,11 @@ def _try(files: OutputFiles, keep: Collection[int], user: User | None) -> list[s
         )
     if files.pid is not None and not output_files.may_remove(files.pid, creator):
         warnings.append(f"-P {files.pid}: {who} may not remove it; it stays at the end, empty")
+    if files.makes_tun and not os.access(TUN, os.R_OK | os.W_OK, effective_ids=True):
+        warnings.append(
+            f"{TUN} may not be opened by {who}: a device that is lost, or whose worker died, "
+            f"cannot be made anew (chmod 666 {TUN})"
+        )
     return warnings
 
 
