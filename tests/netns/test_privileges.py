@@ -86,8 +86,28 @@ def imports_nothing_late(replay: Replay) -> None:
         assert "imported late" not in program.output(), program.output()
 
 
-@pytest.mark.parametrize("user", [(), NOBODYS], ids=["root", "nobody"])
-@pytest.mark.parametrize("mode", ["socket", "classic", "link", "local", "kept", "tunnel"])
+@pytest.mark.parametrize(
+    ("mode", "user"),
+    [
+        ("classic", ()),
+        ("link", NOBODYS),
+        ("kept", NOBODYS),
+        ("tunnel", NOBODYS),
+        *(
+            pytest.param(mode, user, marks=pytest.mark.acceptance)
+            for mode, user in (
+                ("socket", ()),
+                ("socket", NOBODYS),
+                ("classic", NOBODYS),
+                ("link", ()),
+                ("local", ()),
+                ("local", NOBODYS),
+                ("kept", ()),
+                ("tunnel", ()),
+            )
+        ),
+    ],
+)
 def test_what_is_kept(scenario: Scenario, mode: str, user: tuple[str, ...]) -> None:
     """After «ready», before a session and while they run; every stream exact."""
     named, words, kept = mode, [*user], RAW  # of the probe
@@ -115,8 +135,15 @@ def test_what_is_kept(scenario: Scenario, mode: str, user: tuple[str, ...]) -> N
     imports_nothing_late(replay)
 
 
-@pytest.mark.parametrize("user", [(), NOBODYS], ids=["root", "nobody"])
-@pytest.mark.parametrize("promiscuous", [(), ("--promiscuous",)], ids=["plain", "mirror"])
+@pytest.mark.parametrize(
+    ("user", "promiscuous"),
+    [
+        (NOBODYS, ("--promiscuous",)),
+        pytest.param((), (), marks=pytest.mark.acceptance),
+        pytest.param((), ("--promiscuous",), marks=pytest.mark.acceptance),
+        pytest.param(NOBODYS, (), marks=pytest.mark.acceptance),
+    ],
+)
 def test_device_that_goes_and_comes_back(
     scenario: Scenario, user: tuple[str, ...], promiscuous: tuple[str, ...]
 ) -> None:
@@ -186,7 +213,14 @@ def test_probe_in_a_namespace_that_may_not_be_entered_again(scenario: Scenario) 
     imports_nothing_late(replay)
 
 
-@pytest.mark.parametrize("mode", ["socket", "classic", "local"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "classic",
+        pytest.param("socket", marks=pytest.mark.acceptance),
+        pytest.param("local", marks=pytest.mark.acceptance),
+    ],
+)
 def test_worker_that_died_comes_back(scenario: Scenario, mode: str) -> None:
     """The parent keeps what a new worker takes to open its own, and is the same user.
 
@@ -250,7 +284,7 @@ def test_tun_device_of_a_tunnel_is_made_again(scenario: Scenario) -> None:
     assert not left_behind(lab)
 
 
-@pytest.mark.parametrize("mode", ["socket", "packet"])
+@pytest.mark.parametrize("mode", [pytest.param("socket", marks=pytest.mark.acceptance), "packet"])
 def test_udp_keeps_nothing(scenario: Scenario, mode: str) -> None:
     """No probe, and sockets that are open."""
     online = udp.UdpServer(scenario, scenario.lab.online)

@@ -143,7 +143,7 @@ def test_report_that_does_not_fit_leaves_the_old_one(
     def full(descriptor: int, data: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(output_files.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(str(path), b"new", OWN)
     monkeypatch.undo()
