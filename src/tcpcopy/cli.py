@@ -153,6 +153,8 @@ def _run(options: Options, startup: Startup | None) -> int:
             if options.check:
                 config = replace(config, checks=report_context(options))
             keep = rights.of_parent(config) if options.workers > 1 else rights.of_worker(config)
+            if options.json_file:
+                check_replaceable("--json", options.json_file)
             rehearsed = rehearse(output_files(options), keep, options.user)
             copier: Copier | Workers
             if options.workers > 1:
@@ -163,8 +165,6 @@ def _run(options: Options, startup: Startup | None) -> int:
             copier.open()
             signals = stack.enter_context(stop_signals())
         _check_memory(options, len(copier.rings))
-        if options.json_file:
-            check_replaceable("--json", options.json_file)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
