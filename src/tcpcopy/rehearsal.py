@@ -7,6 +7,7 @@ up all that the run will: it tries, and ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -159,7 +160,9 @@ def give_up(
             raise _no_change(user, error) from None
         _log.warning("privileges cannot be given up here: %s", error.strerror)
         return
-    threads = len(os.listdir("/proc/self/task"))
+    threads = 1
+    with contextlib.suppress(OSError):  # no /proc here
+        threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         _log.warning("%d threads of this process began before and keep their privileges", threads)
     kept = privileges.said(privileges.permitted()) or "none"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -149,6 +150,33 @@ def test_report_that_does_not_fit_leaves_the_old_one(
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["report"]
+
+
+@needs_root
+def test_full_disk_leaves_the_old_report_whole(tmp_path: Path) -> None:
+    """A file system of two pages, one of which is taken by the old report."""
+    code = (
+        "import os, sys\n"
+        "from tcpcopy.output_files import write_whole\n"
+        "path = sys.argv[1]\n"
+        "write_whole(path, b'old' * 1000, {0})\n"
+        "try:\n"
+        "    write_whole(path, b'new' * 4000, {0})\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
+        "print(open(path, 'rb').read() == b'old' * 1000, os.listdir(os.path.dirname(path)))\n"
+        "write_whole(path, b'new' * 1000, {0})\n"
+        "print(open(path, 'rb').read() == b'new' * 1000)\n"
+    )
+    mounted = 'mount -t tmpfs -o size=8k none "$1" && exec "$2" -c "$3" "$1/report"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted, "sh", tmp_path, sys.executable, code],
+        capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "No space left on device", "True ['report']", "True"
+    ], done  # fmt: skip
 
 
 def test_report_into_a_pipe(tmp_path: Path) -> None:
