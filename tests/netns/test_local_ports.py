@@ -1,0 +1,57 @@
+"""Socket mode where this host lacks what a connect needs: every session arrives, and no storm."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lab.scenario import Replay, Scenario, wait_until
+from tests.netns.test_replay import check
+
+pytestmark = pytest.mark.netns
+# As Linux has it: TIME_WAIT lasts 60 s, and its ports are used again on the loopback only.
+AS_LINUX = {"net/ipv4/tcp_tw_reuse": "2"}
+
+
+def cpu_seconds(replay: Replay) -> tuple[float, float]:
+    """User and system time of tcpcopy until now. Source: proc(5), stat."""
+    stat = Path(f"/proc/{replay.tcpcopy.pid}/stat").read_text()
+    fields = stat.rpartition(")")[2].split()
+    ticks = os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) / ticks, int(fields[12]) / ticks
+
+
+def few_ports(scenario: Scenario, count: int, **others: str) -> None:
+    """So many local ports on online, set up as Linux is."""
+    settings = {"net/ipv4/ip_local_port_range": f"20000 {20000 + count - 1}", **AS_LINUX, **others}
+    scenario.lab.online.sysctl(settings)
+
+
+def test_more_connections_than_ports(scenario: Scenario) -> None:
+    """Ports that rest after their connection are used again after a second."""
+    few_ports(scenario, 300)
+    scenario.servers()
+    with scenario.replay("socket", "--no-check") as replay:
+        scenario.load("--connections 900 --rate 600")
+        scenario.wait_for_target(900, 20)
+    check(scenario, replay, 900)
+    ports = replay.report["ports"]
+    assert ports["available"] == 300 and ports["reused"] > 100, ports
+
+
+@pytest.mark.acceptance
+def test_22_000_connections_with_10_000_ports(scenario: Scenario) -> None:
+    """At most 4 s of system time, every stream exact."""
+    few_ports(scenario, 10_000)
+    scenario.servers()
+    with scenario.replay("socket", "--no-check") as replay:
+        scenario.load("--connections 22000 --concurrency 64", timeout=300)
+        scenario.wait_for_target(22_000, 300)
+        user, system = cpu_seconds(replay)
+    print(f"22,000 connections, 10,000 ports: {user:.2f} s user, {system:.2f} s system time;"
+          f" {replay.report['ports']}, {replay.report['duration_s']} s")  # fmt: skip
+    check(scenario, replay, 22_000)
+    assert system <= 4.0
