@@ -55,3 +55,37 @@ def test_22_000_connections_with_10_000_ports(scenario: Scenario) -> None:
           f" {replay.report['ports']}, {replay.report['duration_s']} s")  # fmt: skip
     check(scenario, replay, 22_000)
     assert system <= 4.0
+
+
+@pytest.mark.acceptance
+def test_22_000_connections_where_no_port_is_used_again(scenario: Scenario) -> None:
+    """Without timestamps each port rests for 60 s, so the last sessions wait for two minutes."""
+    few_ports(scenario, 10_000, **{"net/ipv4/tcp_timestamps": "0"})
+    scenario.servers()
+    with scenario.replay("socket", "--no-check") as replay:
+        scenario.load("--connections 22000 --concurrency 64", timeout=300)
+        scenario.wait_for_target(22_000, 300)
+        user, system = cpu_seconds(replay)
+    print(f"the same without timestamps: {user:.2f} s user, {system:.2f} s system time;"
+          f" {replay.report['ports']}, {replay.report['duration_s']} s")  # fmt: skip
+    check(scenario, replay, 22_000)
+    assert system <= 4.0
+
+
+def test_connections_that_wait_for_ports(scenario: Scenario) -> None:
+    """More sessions at a time than ports: what has to wait goes on when others end."""
+    few_ports(scenario, 200)
+    scenario.servers(target=("--delay-ms 1500",))
+    with scenario.replay("socket", "--no-check") as replay:
+        scenario.load("--connections 500 --concurrency 100 --end server")
+        assert wait_until(lambda: "200 of 200 local ports" in replay.output, 10), replay.output
+        scenario.wait_for_target(500, 30)
+        user, system = cpu_seconds(replay)
+    check(scenario, replay, 500)
+    report = replay.report
+    assert report["ports"]["waited"] >= 250, report["ports"]
+    assert report["send_errors"]["EADDRNOTAVAIL"] <= 100, report["send_errors"]
+    assert system <= 1.0, (user, system)
+    assert "warn  200 of 200 local ports" in replay.output
+
+
