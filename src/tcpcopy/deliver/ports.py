@@ -236,7 +236,8 @@ class LocalPorts:
         """
         found: dict[Target, tuple[bytes, int, int]] = {}
         for (address, target), use in self._uses.items():
-            used = use.in_use(now_ns)
+            # The kernel's clock of a port that rests began somewhat before ours.
+            used = min(use.in_use(now_ns), self.settings.size)
             worst, most, opened = found.get(target, (address, -1, 0))
             if used > most:
                 worst, most = address, used

@@ -284,7 +284,6 @@ class KernelClient(Replayed):
             self._settle_delivered()
         self._drop_handle(False)
         self.close_deadline_ns = 0
-        self.connect_deadline_ns = 0
         self.poll_deadline_ns = 0
 
     def _settle_delivered(self) -> None:
@@ -308,8 +307,9 @@ class KernelClient(Replayed):
         if self.handle >= 0:
             self.transport.close(self, reset)
             self.handle = -1
-        elif not self.established:
+        elif self.connect_deadline_ns:
             self.transport.leave(self)
+        self.connect_deadline_ns = 0
 
     def linger(self, now_ns: int) -> int:
         """Nothing is needed of a closed socket."""
