@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -87,5 +86,3 @@ def test_connections_that_wait_for_ports(scenario: Scenario) -> None:
     assert report["send_errors"]["EADDRNOTAVAIL"] <= 100, report["send_errors"]
     assert system <= 1.0, (user, system)
     assert "warn  200 of 200 local ports" in replay.output
-
-

@@ -6,13 +6,13 @@ after twice as long, up to a second; when a try begins well, those behind follow
 
 What is waited for, by the error of `connect` (at once, or later by SO_ERROR):
 
-| error | means | line | waits |
+| error | means | line | how long |
 | --- | --- | --- | --- |
-| EADDRNOTAVAIL, EADDRINUSE | local ports used up, or the local address is away | target | lack_ns |
+| EADDRNOTAVAIL, EADDRINUSE | local ports used up, local address away | target | lack_ns |
 | EMFILE, ENFILE, ENOBUFS, ENOMEM, EAGAIN | no open file, no kernel memory | process | lack_ns |
-| ENETUNREACH, EHOSTUNREACH, EHOSTDOWN, ENONET | no route, no answer to ARP, ICMP | target | route_ns |
+| ENETUNREACH, EHOSTUNREACH, EHOSTDOWN, ENONET | no route, no ARP, ICMP | target | route_ns |
 | ENETDOWN, ENODEV | the device is down or gone | target | route_ns |
-| EACCES, EPERM, EINVAL | a route or rule that prohibits, rejects, swallows | target | route_ns |
+| EACCES, EPERM, EINVAL | a route or rule prohibits, rejects, swallows | target | route_ns |
 
 Routes, devices and rules are away for a moment when they are changed; the last row is that as well
 (a default route of type blackhole or unreachable is what is left when a better one goes). All other

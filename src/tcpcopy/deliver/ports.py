@@ -58,7 +58,11 @@ class PortSettings:
 
     def rest_ns(self, target: bytes) -> int:
         """How long the kernel leaves a port alone that was used for a target."""
-        if not self.timestamps or not self.reuses or (self.reuses == 2 and not _is_loopback(target)):
+        if (
+            not self.timestamps
+            or not self.reuses
+            or (self.reuses == 2 and not _is_loopback(target))
+        ):
             return REST_NS
         return READY_NS
 
@@ -145,7 +149,7 @@ class PortUse:
         return now_ns < self.full_until_ns
 
     def take(self, now_ns: int) -> int:
-        """A port to bind by its number, 0: let the kernel choose. `give_back` or `begun` follows."""
+        """A port to bind by its number, which is ours no more; 0: let the kernel choose."""
         ports = self.ports
         if now_ns < self._again_ns or not ports.settings.timestamps:
             return 0
@@ -199,7 +203,7 @@ class LocalPorts:
                  "settings", "share")  # fmt: skip
 
     def __init__(self, addresses: Sequence[bytes] = (), share: int = 1) -> None:
-        """`addresses` to connect from; none: the kernel chooses. `share`: workers that there are."""
+        """`addresses` to connect from; none: the kernel chooses. `share`: so many workers."""
         self.addresses = addresses
         self.share = share
         self.settings = PortSettings()

@@ -437,7 +437,8 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
     if own_errors and not snapshot.outcomes[Outcome.SEND_FAILED]:
         findings.append(Finding(
             "send_errors", WARNING, sum(snapshot.send_errors[error] for error in own_errors),
-            f"sending failed at times, and was made up for: {_errors_text(snapshot)}{_waited(snapshot)}",
+            f"sending failed at times, and was made up for: {_errors_text(snapshot)}"
+            + _waited(snapshot),
             _errors_remedy(snapshot, context),
         ))  # fmt: skip
     ports = snapshot.ports

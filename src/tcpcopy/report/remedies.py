@@ -257,8 +257,8 @@ def local_ports() -> tuple[str, ...]:
         "on this host: sysctl -w net.ipv4.ip_local_port_range='10000 65535' gives 55,536 to each"
         " address and target (net.ipv4.ip_local_reserved_ports leaves out those of your servers)",
         "give more addresses of this host with -c: each has ports of its own",
-        "on this host: sysctl -w net.ipv4.tcp_tw_reuse=1, with net.ipv4.tcp_timestamps=1 here and on"
-        " the target: a port rests for 1 s instead of 60 s (TIME_WAIT)",
+        "on this host: sysctl -w net.ipv4.tcp_tw_reuse=1, with net.ipv4.tcp_timestamps=1 here and"
+        " on the target: a port rests for 1 s instead of 60 s (TIME_WAIT)",
     )
 
 
