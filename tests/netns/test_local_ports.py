@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.lab.scenario import Replay, Scenario, wait_until
+from tests.lab.scenario import PORT, Replay, Scenario, wait_until
 from tests.netns.test_replay import check
 
 pytestmark = pytest.mark.netns
@@ -86,3 +87,47 @@ def test_connections_that_wait_for_ports(scenario: Scenario) -> None:
     assert report["send_errors"]["EADDRNOTAVAIL"] <= 100, report["send_errors"]
     assert system <= 1.0, (user, system)
     assert "warn  200 of 200 local ports" in replay.output
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_several_addresses(scenario: Scenario, family: int) -> None:
+    """Each of -c has ports of its own; one that has none left is passed over."""
+    lab = scenario.lab
+    few_ports(scenario, 100)
+    own, other = (lab.online.v4, "10.66.0.12") if family == 4 else (lab.online.v6, "fd66::12")
+    lab.online.ip(f"addr add {other}/{'16' if family == 4 else '64 nodad'} dev eth0")
+    # A half of the ports of one address is taken by another program.
+    taker = (
+        "import socket, sys, time\n"
+        "held = []\n"
+        "for _ in range(50):\n"
+        "    one = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)\n"
+        "    one.setsockopt(0, 24, 1)  # IP_BIND_ADDRESS_NO_PORT\n"
+        "    one.bind((sys.argv[2], 0))\n"
+        "    one.connect((sys.argv[1], 8080))\n"
+        "    held.append(one)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    target = lab.target.v4 if family == 4 else lab.target.v6
+    scenario.serve(lab.online)
+    scenario.serve(lab.target, "--delay-ms 1500")
+    holder = lab.online.start([sys.executable, "-c", taker, target, own], name="taker")
+    holder.wait_for("ready")
+    shown = f"{PORT}-{target if family == 4 else f'[{target}]'}:{PORT}"
+    arguments = ("--no-check", "-c", f"{own},{other}")
+    with scenario.replay("socket", *arguments, transfer=shown) as replay:
+        to = lab.online.v6 if family == 6 else ""
+        scenario.load("--connections 140 --concurrency 70 --end server", to=to)
+        scenario.wait_for_target(140, 20)
+    holder.kill()
+    check_besides(scenario, replay, 140)
+    assert replay.report["ports"]["waited"] == 0, replay.report["ports"]
+    assert replay.report["ports"]["most_used"] > 70
+
+
+def check_besides(scenario: Scenario, replay: Replay, streams: int) -> None:
+    """As `check`, but for connections of another program without a byte."""
+    result = scenario.compare()
+    assert result.exact == streams and not result.lost, result
+    assert replay.exit_code == 0 and replay.report["sessions"]["replayed"] == streams
