@@ -48,7 +48,8 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.context import Context as Setup
-from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
+from tcpcopy.report.counters import RateCounts, RingCounts, Snapshot
+from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class Copier:
             self.local = LocalSide(config.local, config.transfers, config.share, config.engine.mtu)
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self._socket_watch: SocketWatch | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
         self._ack_filter: AckFilter | None = None
@@ -155,7 +157,14 @@ class Copier:
                 copies=config.copies,
             )
         else:
-            self.transport = SocketTransport(self._on_transport, config.engine.answer_timeout_ns)
+            self.transport = SocketTransport(
+                self._on_transport,
+                config.engine.answer_timeout_ns,
+                config.engine.connect_timeout_ns,
+                config.local_addresses,
+                config.share[1],
+            )
+            self._socket_watch = SocketWatch(self.transport)
             opener = Opener(
                 config.engine,
                 context,
@@ -370,6 +379,8 @@ class Copier:
             self.probe.look(now_ns)
         if self.local is not None:
             self.local.look()
+        if self._socket_watch is not None:
+            self._socket_watch.look(now_ns)
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
@@ -431,6 +442,8 @@ class Copier:
             if handled < _BUSY_EVENTS:
                 loop.waiter.wait(_PAUSE_NS)
         engine.now_ns = time.monotonic_ns()
+        if self._socket_watch is not None:
+            self._socket_watch.stop()
         engine.close_all()
         self._batch.flush()
         if self.udp is not None:
@@ -503,8 +516,8 @@ class Copier:
             snapshot.send_errors = dict(self.sender.errors)
         if self.local is not None:
             snapshot.send_errors = dict(self.local.errors)
-        if self.transport is not None:
-            snapshot.send_errors = dict(self.transport.errors)
+        if self._socket_watch is not None:
+            self._socket_watch.fill(snapshot)
         for ring in self.rings:
             received, dropped = ring.statistics()
             name = ring.device or "all devices"
@@ -516,7 +529,7 @@ class Copier:
         if self.udp is not None:
             self.udp.fill(snapshot)
         if self.player is not None:
-            snapshot.file = file_counts(self.player)
+            snapshot.file = self.player.counts()
         if self._rate is not None:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
@@ -535,19 +548,6 @@ def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
     if config.udp is not None:
         expressions.append(udp_expression_for(sources, targets))
     return " or ".join(expressions)
-
-
-def file_counts(player: Player) -> InputCounts:
-    """What was read of the files."""
-    done, total = player.progress()
-    return InputCounts(
-        packets=player.feed.taken + player.feed.left_out,
-        left_out=player.feed.left_out,
-        bytes_read=done,
-        bytes_total=total,
-        passes=player.passes_done,
-        problems=len(player.stream.problems),
-    )
 
 
 def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:

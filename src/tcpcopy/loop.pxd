@@ -51,6 +51,7 @@ cdef class Loop:
         timeout_ns=cython.longlong,
         left_ns=cython.longlong,
         udp_ns=cython.longlong,
+        lines_ns=cython.longlong,
     )
     cpdef void wait(self) except *
     cdef void _watch_input(self, object player) except *

@@ -163,6 +163,8 @@ class Loop:
         udp: Any = self.udp
         if udp is not None:
             udp.begin(now_ns)
+        if self.transport is not None:
+            self.transport.now_ns = now_ns  # connects begin before it is served
         handled = 0
         relay: Any = self.relay
         if relay is not None:
@@ -193,6 +195,10 @@ class Loop:
             if due_ns >= 0 and (deadline_ns < 0 or due_ns < deadline_ns):
                 deadline_ns = due_ns
             self._watch_input(self.player)
+        if self.transport is not None:
+            lines_ns = self.transport.next_deadline_ns()
+            if lines_ns >= 0 and (deadline_ns < 0 or lines_ns < deadline_ns):
+                deadline_ns = lines_ns
         if self.udp is not None:
             udp_ns = self.udp.next_deadline_ns()
             if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):

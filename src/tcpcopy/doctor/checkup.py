@@ -23,6 +23,7 @@ from tcpcopy.doctor.checks_limits import (
     check_intercept_files,
     check_memory,
     check_open_files,
+    check_port_rate,
     check_ports,
 )
 from tcpcopy.doctor.checks_privilege import check_intercept_privilege, check_privilege
@@ -32,6 +33,7 @@ from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import inside, same
+from tcpcopy.report.context import SOCKET
 
 
 class Reader(Protocol):
@@ -41,6 +43,7 @@ class Reader(Protocol):
     def network(
         self, destinations: Iterable[bytes], *, enter: str = "", with_firewall: bool = True
     ) -> NetworkFacts: ...
+    def new_connections(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,9 @@ def check_tcpcopy(
     if plan.captures and plan.filter_program and not is_running and capture is not None:
         with inside(plan.capture_namespace):
             capture = replace(capture, ring_problem=host.ring_problem(plan))
+    if plan.mode == SOCKET and plan.captures and not is_running:
+        with inside(plan.capture_namespace):
+            capture = replace(capture, new_connections=reader.new_connections())
     return judge_tcpcopy(plan, Facts(process, capture, send), is_running=is_running)
 
 
@@ -100,6 +106,7 @@ def judge_tcpcopy(plan: Plan, facts: Facts, *, is_running: bool = False) -> list
     findings += check_firewall(plan, send)
     findings += check_conntrack(plan, send)
     findings += check_ports(plan, send)
+    findings += check_port_rate(plan, send, capture.new_connections)
     findings += check_open_files(plan, process)
     findings += check_memory(plan, process)
     findings += check_clock(plan.needs_intercept, process)

@@ -35,6 +35,9 @@ from tcpcopy.namespaces import Namespace
 _PLAIN_SYSCTLS: Final = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
+    "net/ipv4/ip_local_reserved_ports",
+    "net/ipv4/tcp_timestamps",
+    "net/ipv4/tcp_tw_reuse",
     "net/core/rmem_max",
 )
 _DEVICE_SYSCTLS: Final = (
@@ -116,6 +119,10 @@ class HostReader:
             raw_problem=_refusal(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
         )
 
+    def new_connections(self) -> int:
+        """Connections that servers here accept each second, measured for one; -1: not known."""
+        return new_connections()
+
     def _firewall(self) -> tuple[Firewall | None, str]:
         """The rules of nftables and iptables; None, and why, when they cannot be told."""
         self._until = time.monotonic() + self._program_seconds
@@ -164,6 +171,26 @@ class HostReader:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             return "", f"{name}: {lines[0]}"
         return done.stdout, ""
+
+
+def new_connections(seconds: float = 1.0) -> int:
+    """Connections that servers of this network namespace accept each second; -1: not known.
+
+    Measured for so long. Source: proc(5), /proc/net/snmp (Tcp: PassiveOpens).
+    """
+    before = _passive_opens()
+    began = time.monotonic()
+    time.sleep(seconds)
+    after = _passive_opens()
+    if before < 0 or after < before:
+        return -1
+    return round((after - before) / (time.monotonic() - began))
+
+
+def _passive_opens() -> int:
+    lines = [line.split() for line in _text("/proc/thread-self/net/snmp").splitlines()]
+    names, values = [line for line in lines if line[:1] == ["Tcp:"]] or [[], []]
+    return int(values[names.index("PassiveOpens")]) if "PassiveOpens" in names else -1
 
 
 def ring_problem(plan: Plan) -> str:

@@ -100,7 +100,9 @@ class FailureWatch:
         otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
         answered = snapshot.sessions_established + snapshot.answers_to_sessions + otherwise
         begun = snapshot.sessions_captured - snapshot.sessions_skipped
-        waiting = self._silence.look(begun, snapshot.sessions_live, answered, now_ns)
+        # What waits on this host asked nobody: why it waits is told where it does.
+        live = snapshot.sessions_live - snapshot.ports.waiting
+        waiting = self._silence.look(begun, live, answered, now_ns)
         return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting) if waiting else None
 
 

@@ -22,6 +22,7 @@ from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.feed import Feed
 from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
+from tcpcopy.report.counters import InputCounts
 
 #: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left.
 FAST_SPEED: Final = Fraction(10_000)
@@ -171,6 +172,18 @@ class Player:
         total = self.stream.total_bytes * self.config.passes
         done = self._bytes_before + (0 if self._is_over else self.stream.bytes_read)
         return (min(done, total) if total else done), total
+
+    def counts(self) -> InputCounts:
+        """What was read of the files."""
+        done, total = self.progress()
+        return InputCounts(
+            packets=self.feed.taken + self.feed.left_out,
+            left_out=self.feed.left_out,
+            bytes_read=done,
+            bytes_total=total,
+            passes=self.passes_done,
+            problems=len(self.stream.problems),
+        )
 
     @property
     def _is_over(self) -> bool:

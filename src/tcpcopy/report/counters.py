@@ -6,7 +6,7 @@ second time. The log, the status line, the summary and the JSON report all rende
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -65,6 +65,17 @@ class InputCounts:
 
 
 @dataclass(slots=True)
+class PortCounts:
+    """What connects of socket mode met on this host: local ports, and waiting; else all 0."""
+
+    available: int = 0  # local ports from one address to one target
+    most_used: int = 0  # at once, towards one target from one address; those that rest as well
+    reused: int = 0  # connects from a port that still rested (TIME_WAIT)
+    waited: int = 0  # connects that waited for a port, an open file, a route
+    waiting: int = 0  # of these, those that wait now
+
+
+@dataclass(slots=True)
 class RateCounts:
     """What `--rate` came to."""
 
@@ -117,6 +128,7 @@ class Snapshot:
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
+    ports: PortCounts = field(default_factory=PortCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -326,7 +338,7 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
-            elif isinstance(value, InputCounts | RateCounts):
+            elif isinstance(value, InputCounts | RateCounts | PortCounts):
                 value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
@@ -343,8 +355,8 @@ class Snapshot:
             value = data[spec.name]
             if spec.name in _HISTOGRAMS:
                 value = Histogram.from_dict(value)
-            elif spec.name in ("file", "rate"):
-                value = (InputCounts if spec.name == "file" else RateCounts)(**value)
+            elif spec.name in _GROUPS:
+                value = _GROUPS[spec.name](**value)
             elif spec.name in ("send_errors", "udp_errors"):
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
@@ -356,6 +368,12 @@ class Snapshot:
             setattr(twin, spec.name, value)
         return twin
 
+
+_GROUPS: dict[str, Callable[..., Any]] = {
+    "file": InputCounts,
+    "ports": PortCounts,
+    "rate": RateCounts,
+}
 
 #: A count, and the count of which it is a part.
 _PARTS = (
@@ -406,7 +424,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts):
+    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts | PortCounts):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -418,7 +436,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
-        elif isinstance(value, InputCounts | RateCounts):
+        elif isinstance(value, InputCounts | RateCounts | PortCounts):
             for part in fields(value):
                 yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
@@ -447,7 +465,7 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
-        elif isinstance(mine, InputCounts | RateCounts):
+        elif isinstance(mine, InputCounts | RateCounts | PortCounts):
             _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)

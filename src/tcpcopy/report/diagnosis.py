@@ -24,6 +24,7 @@ LEVELS = (BUG, LOSS, WARNING, NOTE)
 # Connects in vain since the target accepted one, to call it gone: so many, and this part of all.
 _LEAST_MISSING = 20
 _MISSING_PERCENT = 80
+_NEARLY_PERCENT = 80  # of the local ports in use at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,6 +344,11 @@ def _internal_error(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    lacking = _errors_text(snapshot)
+    if snapshot.ports.waiting and lacking:
+        text = f"{plural(count, 'session')} open at exit with data not delivered, of which"
+        text += f" {number(snapshot.ports.waiting)} waited to be sent from this host: {lacking}"
+        return text, _errors_remedy(snapshot, context)
     if not snapshot.has_answered:
         text, remedy = _connect_timeout(snapshot, context, count)
         return text.replace("to the connect", "to the connect until the exit", 1), remedy
@@ -431,8 +437,16 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
     if own_errors and not snapshot.outcomes[Outcome.SEND_FAILED]:
         findings.append(Finding(
             "send_errors", WARNING, sum(snapshot.send_errors[error] for error in own_errors),
-            f"sending failed at times, and was made up for: {_errors_text(snapshot)}",
+            f"sending failed at times, and was made up for: {_errors_text(snapshot)}"
+            + _waited(snapshot),
             _errors_remedy(snapshot, context),
+        ))  # fmt: skip
+    ports = snapshot.ports
+    if ports.most_used * 100 >= ports.available * _NEARLY_PERCENT and ports.available:
+        findings.append(Finding(
+            "ports", WARNING, ports.most_used,
+            remedies.ports_text(ports.most_used, ports.available).replace(" are ", " were "),
+            remedies.local_ports(),
         ))  # fmt: skip
     if snapshot.waits_expired:
         findings.append(Finding(
@@ -454,6 +468,11 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
             f"{plural(malformed, 'captured packet')} not readable as TCP over IP",
         ))  # fmt: skip
     return findings
+
+
+def _waited(snapshot: Snapshot) -> str:
+    waited = snapshot.ports.waited
+    return f"; {plural(waited, 'connect')} waited for it" if waited else ""
 
 
 #: The target's answer to a connection of socket mode: the outcome of its session tells it.

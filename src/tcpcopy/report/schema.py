@@ -101,6 +101,11 @@ FIELDS: Final[dict[str, str]] = {
     "relay.intercepts[].dropped": "as relay.dropped",
     "relay.intercepts[].kind": "native, classic, or both; empty: it never connected",
     "relay.intercepts[].tls": "whether it was encrypted",
+    "ports.available": "socket mode: local ports from one address to one target",
+    "ports.most_used": "of these, most in use at once, those that rest (TIME_WAIT) as well",
+    "ports.reused": "connects from a port that still rested",
+    "ports.waited": "connects that waited for a local port, an open file or a route",
+    "ports.waiting": "of these, those that wait now, or waited at the exit",
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
@@ -149,6 +154,13 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         **_recorded(snapshot, context),
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
+        "ports": {
+            "available": snapshot.ports.available,
+            "most_used": snapshot.ports.most_used,
+            "reused": snapshot.ports.reused,
+            "waited": snapshot.ports.waited,
+            "waiting": snapshot.ports.waiting,
+        },
         "send_errors": {
             errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
         },

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tcpcopy.report.context import LINK, LOCAL, MODES, TUNNEL, Context, TransferInfo
-from tcpcopy.report.counters import RelayCounts, RingCounts, Snapshot
+from tcpcopy.report.counters import PortCounts, RelayCounts, RingCounts, Snapshot
 from tcpcopy.report.diagnosis import BUG, LEVELS, LOSS, NOTE, WARNING, Finding, diagnose, is_loss
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.verdict import exit_code
@@ -32,6 +32,31 @@ def only(snapshot: Snapshot, context: Context, key: str) -> Finding:
 
 def steps(finding: Finding) -> str:
     return "\n".join(finding.remedy)
+
+
+def test_local_ports_that_nearly_ran_out() -> None:
+    snapshot = clean()
+    snapshot.ports = PortCounts(available=1000, most_used=799)
+    assert diagnose(snapshot, SOCKET_CONTEXT) == []
+    snapshot.ports.most_used = 800
+    (found,) = diagnose(snapshot, SOCKET_CONTEXT)
+    assert (found.key, found.level, found.count) == ("ports", "warning", 800)
+    assert found.text == "800 of 1,000 local ports towards the target were in use (80 %)"
+    assert "tcp_tw_reuse=1" in steps(found) and "-c" in steps(found)
+
+
+def test_connects_that_waited() -> None:
+    snapshot = clean()
+    snapshot.send_errors = {errno.ENETUNREACH: 5}
+    snapshot.ports.waited = 400
+    found = only(snapshot, SOCKET_CONTEXT, "send_errors")
+    assert found.text.endswith("5 times; 400 connects waited for it")
+    lost = with_outcome(Outcome.OPEN_AT_EXIT)
+    lost.send_errors = {errno.EADDRNOTAVAIL: 3}
+    lost.ports.waiting = 6
+    found = only(lost, SOCKET_CONTEXT, "open_at_exit")
+    assert "6 waited to be sent from this host: EADDRNOTAVAIL" in found.text
+    assert "tcp_tw_reuse=1" in steps(found)
 
 
 def test_clean_run_has_nothing_to_tell() -> None:
