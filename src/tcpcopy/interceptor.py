@@ -274,7 +274,7 @@ class Interceptor:
             version=VERSION,
             filter=self.filter_expression,
             devices=tuple(name for name in self.config.devices if name != "any"),
-            received=sum(received for received, _ in counts),
+            received=sum(taken + dropped for taken, dropped in counts),
             dropped=sum(dropped for _, dropped in counts),
             forwards_v4=forwards_v4,
             forwards_v6=forwards_v6,

@@ -31,8 +31,10 @@ from typing import Any, Final, NoReturn
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
+from tcpcopy.copier import Copier, CopierConfig, filter_program, no_privilege, unread_of
+from tcpcopy.ending import EXIT_WAIT_NS, count_ring
 from tcpcopy.errors import UsageError
+from tcpcopy.figures import fill_rings, fill_unread
 from tcpcopy.namespaces import inside
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
@@ -47,6 +49,7 @@ _LONGEST_BACKOFF_NS: Final = 10_000_000_000
 _STEADY_NS: Final = 60_000_000_000  # a worker that ran so long is not one that cannot start
 _GRACE_NS: Final = 5_000_000_000  # beyond the copier's own bound for its end
 _URGENT_GRACE_NS: Final = 2_000_000_000
+_COUNT_NS: Final = 500_000_000  # for looking at what a worker that died has left unread
 _OPEN_WAIT_S: Final = 60.0
 _LEAST_BUFFER: Final = 4 << 20
 _PIPE_BYTES: Final = 1 << 16
@@ -327,6 +330,8 @@ class Workers:
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS + _GRACE_NS
         hurried = False
         while any(worker.pid for worker in self._workers):
+            self._read(0.05)  # first: this process may have stood still while they ended
+            tick(time.monotonic_ns())
             now_ns = time.monotonic_ns()
             if urgent() and not hurried:
                 hurried = True
@@ -336,8 +341,21 @@ class Workers:
                 _log.error("workers that do not end are killed")
                 self._signal(signal.SIGKILL)
                 until_ns = now_ns + _GRACE_NS
-            self._read(0.05)
-            tick(time.monotonic_ns())
+        for worker in self._workers:
+            if not worker.is_done:
+                self._count_left(self._rings[worker.index])
+
+    def _count_left(self, rings: list[Ring]) -> None:
+        """Count what was captured for a worker that is no more, and that no other works on."""
+        unread, left = unread_of(self._config), Snapshot()
+        until_ns = time.monotonic_ns() + _COUNT_NS
+        for ring in rings:
+            ring.set_filter(REJECT_ALL)
+            ring.resume()
+            count_ring(ring, unread, until_ns)
+        fill_rings(left, rings)
+        fill_unread(left, unread)
+        self._past.append(left)
 
     def close(self) -> None:
         """End what still runs, at once, and close everything; may be called twice."""
@@ -363,9 +381,9 @@ class Workers:
 
 def _after_death(snapshot: Snapshot) -> Snapshot:
     """The last counts of a worker that died: its open sessions have ended with it."""
-    snapshot.outcomes[Outcome.INTERNAL_ERROR] += snapshot.sessions_live
+    snapshot.outcomes[Outcome.WORKER_LOST] += snapshot.sessions_live
     snapshot.sessions_live = 0
-    snapshot.udp_outcomes[FlowOutcome.INTERNAL_ERROR] += snapshot.udp_flows_live
+    snapshot.udp_outcomes[FlowOutcome.WORKER_LOST] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
     for relay in snapshot.relays.values():

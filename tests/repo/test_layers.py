@@ -29,6 +29,7 @@ LAYERS: list[set[str]] = [
     },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
+    {"ending", "figures"},
     {"loop", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},

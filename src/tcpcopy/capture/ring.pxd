@@ -76,6 +76,8 @@ cdef class Ring:
         status=cython.uint
     )
     cpdef Py_ssize_t drain(self, PacketHandler handler, Py_ssize_t limit) except -1
+    @cython.locals(count=cython.Py_ssize_t, index=cython.Py_ssize_t)
+    cpdef Py_ssize_t waiting(self) except -1
     @cython.locals(
         wire_length=cython.Py_ssize_t, available=cython.Py_ssize_t, start=cython.Py_ssize_t,
         timestamp_ns=cython.longlong, seconds=cython.longlong, copied=cython.Py_ssize_t,

@@ -275,6 +275,14 @@ class Ring:
             self.down = False
         return handed
 
+    def waiting(self) -> int:
+        """Return how many frames of the ring hold what nobody has taken yet."""
+        count = 0
+        for index in range(self.frame_count):
+            if load_status(self.base, index * self.frame_size) & _STATUS_USER:
+                count += 1
+        return count
+
     def statistics(self) -> tuple[int, int]:
         """Return how many packets the kernel put into the ring and how many it had no room for.
 

@@ -100,4 +100,4 @@ cdef class ProtocolSwitch(PacketHandler):
 @cython.locals(
     following=cython.int, at=cython.Py_ssize_t, hops=cython.int, size=cython.Py_ssize_t
 )
-cdef int _is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+cpdef int is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept

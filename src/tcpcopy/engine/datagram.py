@@ -411,12 +411,12 @@ class ProtocolSwitch(PacketHandler):
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Hand the packet on; what its handler says."""
-        if _is_udp(data, start, end):
+        if is_udp(data, start, end):
             return self.udp.packet(data, start, end, wire_length, timestamp_ns)
         return self.others.packet(data, start, end, wire_length, timestamp_ns)
 
 
-def _is_udp(data: Any, start: int, end: int) -> int:
+def is_udp(data: Any, start: int, end: int) -> int:
     """Whether the packet carries UDP, in fragments or not, behind up to 8 IPv6 extensions."""
     if end - start < 20:
         return 0

@@ -32,6 +32,7 @@ _MOST_QUEUED: Final = 64 << 20
 _PACKETS_AT_ONCE: Final = 512
 _LOOK_AT_ONCE: Final = 4096  # packets of other traffic
 _LOOK_AGAIN_NS: Final = 20_000_000
+_SOON_NS: Final = 100_000_000  # what comes through a pipe is not quite on time
 _REQUESTS_AHEAD_NS: Final = 100_000_000  # kept in hand by --rate-mode pace
 
 _HELD, _NOTHING_YET, _MORE, _ENDED = range(4)
@@ -165,6 +166,24 @@ class Player:
         self.finished = True
         self.due_ns = -1
         self.wants_input = False
+
+    def is_behind(self, now_ns: int) -> bool:
+        """Whether packets have come through a pipe that should have been played by now, or soon."""
+        if not self.config.is_live or self.finished:
+            return False
+        return self._look() == _HELD and self._held_due_ns(now_ns) <= now_ns + _SOON_NS
+
+    def count_left(self, handler: PacketHandler, until_ns: int, clock: Callable[[], int]) -> None:
+        """Give what has come through a pipe and is late to `handler`, no later than `until_ns`."""
+        now_ns = clock()
+        if not self.config.is_live or self.finished:
+            return
+        while now_ns < until_ns and self._look() == _HELD and self._held_due_ns(now_ns) <= now_ns:
+            self.feed.hand_on(handler, self.feed.timestamp_ns)
+            now_ns = clock()
+
+    def _held_due_ns(self, now_ns: int) -> int:
+        return self._due_ns(self.feed.timestamp_ns, now_ns) + self._paused_ns
 
     def progress(self) -> tuple[int, int]:
         """Bytes read and bytes to read, over all passes; (bytes, 0) when the end is unknown."""
