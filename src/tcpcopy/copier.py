@@ -31,7 +31,7 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
-from tcpcopy.memory import ResidentMemory, give_back
+from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
@@ -115,6 +115,7 @@ class Copier:
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
         self._memory: MemoryLimit | None = None
+        self._stood_still_ns = 0  # as logged
         self._unread: Unread | None = None  # packets, once the run has ended
         self._closed = False
         self.engine = self._make_engine()
@@ -198,6 +199,11 @@ class Copier:
             on_bug=_log_bug,
             local=self.local,
         )
+
+    @property
+    def resident_bytes(self) -> int:
+        """What this process has in memory now."""
+        return resident_bytes()
 
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
@@ -347,8 +353,15 @@ class Copier:
     # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        if self._ack_filter is not None:
-            counts = self.engine.context.counts
+        context = self.engine.context
+        if context.stood_still_ns > self._stood_still_ns:
+            stood_ns = context.stood_still_ns - self._stood_still_ns
+            self._stood_still_ns = context.stood_still_ns
+            _log.warning(
+                "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
+            )
+        elif self._ack_filter is not None:  # not judged by what had no time to come
+            counts = context.counts
             evidence = Evidence(counts.client_first, counts.server_first, counts.far)
             self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         if self.player is None:  # its times are the loop's already
@@ -442,6 +455,9 @@ class Copier:
         if self.udp is not None:
             self.udp.close()
 
+    def _rate_clock_ns(self) -> int:
+        return self.engine.context.rate_clock_ns(time.monotonic_ns())
+
     # --- figures ---------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -494,7 +510,7 @@ class Copier:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
                 waited=self._rate.waited,
-                reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
+                reached_milli=round(1000 * self._rate.reached(self._rate_clock_ns())),
             )
         return snapshot
 

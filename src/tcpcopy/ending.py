@@ -37,9 +37,12 @@ class Ending:
         self._urgent = urgent
         self._tick = tick
         self._until_ns = time.monotonic_ns() + EXIT_WAIT_NS
+        self._stood_still_ns = loop.engine.context.stood_still_ns
 
     def _is_over(self) -> bool:
-        return self._urgent() or self._loop.engine.now_ns >= self._until_ns
+        engine = self._loop.engine
+        stood_still_ns = engine.context.stood_still_ns - self._stood_still_ns
+        return self._urgent() or engine.now_ns >= self._until_ns + stood_still_ns
 
     def read(self, unread: Unread) -> None:
         """Work on what has been captured; `unread` counts what there was no time for."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import logging
@@ -22,6 +23,7 @@ import os
 import select
 import signal
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Callable
@@ -35,6 +37,7 @@ from tcpcopy.copier import Copier, CopierConfig, filter_program, no_privilege, u
 from tcpcopy.ending import EXIT_WAIT_NS, count_ring
 from tcpcopy.errors import UsageError
 from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import inside
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
@@ -71,6 +74,7 @@ class _Worker:
         "pid",
         "pipe",
         "refusal",
+        "resident_bytes",
         "restart_ns",
         "snapshot",
         "started_ns",
@@ -86,6 +90,7 @@ class _Worker:
         self.refusal: list[str | None] | None = None  # why it could not open: of a UsageError
         self.snapshot = Snapshot()
         self.started_ns = 0
+        self.resident_bytes = 0  # when it had opened all
         self.restart_ns = 0
         self.backoff_ns = _FIRST_BACKOFF_NS
 
@@ -111,6 +116,11 @@ class Workers:
         """The rings of one worker; all workers' buffers for a device make up -B together."""
         return self._rings[0] if self._rings else []
 
+    @property
+    def resident_bytes(self) -> int:
+        """What all workers together had in memory at the start."""
+        return sum(worker.resident_bytes for worker in self._workers)
+
     # --- opening ---------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -118,6 +128,9 @@ class Workers:
         try:
             program = filter_program(self._config)
             self._open_rings()
+            # What is in memory already is shared with the workers as long as nobody writes to it.
+            gc.collect()
+            gc.freeze()
             for worker in self._workers:
                 self._start(worker)
             self._await_open()
@@ -157,6 +170,10 @@ class Workers:
                 f"the kernel does not share captured packets out ({error.strerror})",
                 "leave out --workers",
             ) from None
+
+        for rings in self._rings:
+            for ring in rings:
+                ring.let_go()  # only workers read them
 
     def _await_open(self) -> None:
         until = time.monotonic() + _OPEN_WAIT_S
@@ -229,8 +246,10 @@ class Workers:
                     ring.detach()
             rings = self._rings[index]
             _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
-            for ring in rings if again else ():
-                ring.resume()
+            for ring in rings:
+                ring.take_up()
+                if again:
+                    ring.resume()
             _work(config, rings, parent_line)
             code = 0
         except BaseException:
@@ -265,6 +284,7 @@ class Workers:
             worker.is_done = True
         elif kind == "open":
             worker.is_open = True
+            (worker.resident_bytes,) = rest
         elif kind == "refused":
             worker.refusal = rest
 
@@ -351,6 +371,7 @@ class Workers:
         until_ns = time.monotonic_ns() + _COUNT_NS
         for ring in rings:
             ring.set_filter(REJECT_ALL)
+            ring.take_up()
             ring.resume()
             count_ring(ring, unread, until_ns)
         fill_rings(left, rings)
@@ -401,6 +422,14 @@ class _Line:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+
+    def is_full(self) -> bool:
+        """Whether much is there that nobody has read: the parent stands still, or waits for a disk.
+
+        More would soon wait for room, and with it all copying.
+        """
+        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0")
+        return int.from_bytes(waiting, sys.byteorder) >= _PIPE_BYTES // 2
 
     def tell(self, *message: object) -> None:
         data = memoryview(json.dumps(message).encode() + b"\n")
@@ -479,7 +508,7 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
         line.tell("refused", "start", None, reason, "this host does not allow what is needed")
         return
     _log.info("process %d", os.getpid())
-    line.tell("open")
+    line.tell("open", resident_bytes())
     # As in a process without workers: sessions free themselves without the collector.
     gc.collect()
     gc.disable()
@@ -489,7 +518,8 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
         nonlocal next_ns
         if now_ns >= next_ns:
             next_ns = now_ns + _TELL_NS
-            line.tell("counts", copier.snapshot().to_dict())
+            if not line.is_full():
+                line.tell("counts", copier.snapshot().to_dict())
 
     copier.run(orders.fd, lambda: orders.level > 0, tick)
     copier.finish(lambda: orders.level > 1, tick)

@@ -67,6 +67,8 @@ cdef class Ring:
     cdef long long received
     cdef Py_ssize_t frame_count
     cdef Py_ssize_t frame_size
+    cdef Py_ssize_t frames_let_go
+    cdef Py_ssize_t ring_bytes
     cdef Py_ssize_t next_frame
     cdef Py_ssize_t snaplen
     cdef unsigned char[::1] view

@@ -324,6 +324,8 @@ class KernelClient(Replayed):
         if self.ended != _RUNNING:
             return 0
         if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
+            self.connect_deadline_ns = self.context.connect_ends_ns(self.connect_deadline_ns)
+        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
             self._end(_CONNECT_TIMEOUT if self.retry_ns == 0 else _SEND_FAILED)
             return 0
         if self.retry_ns and self.retry_ns <= now_ns:

@@ -67,7 +67,7 @@ class Player:
         "_bytes_before",  # read in the passes before
         "_engine",
         "_handler",  # takes the packets: the engine, or what stands before it
-        "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace)
+        "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace, stops)
         "_queued_limit",
         "_rate",
         "_rate_mode",
@@ -160,6 +160,11 @@ class Player:
         # All that is due before has been taken; in a file that is late, time is late, too.
         engine.context.capture_ns = read_ns
         return count
+
+    def stand_still(self, duration_ns: int) -> None:
+        """This process stood still for so long: a file goes on as late, a pipe catches up."""
+        if not self.config.is_live:
+            self._paused_ns += duration_ns
 
     def stop(self) -> None:
         """Play nothing more."""
@@ -260,7 +265,7 @@ class Player:
         """How long reading has to wait for the rate."""
         if self._rate is None or self._rate_mode == DROP:
             return 0
-        ahead_ns = self._rate.ahead_ns(now_ns)
+        ahead_ns = self._rate.ahead_ns(self._engine.context.rate_clock_ns(now_ns))
         if self._rate_mode != PACE:
             return max(0, ahead_ns - QUEUE_NS)
         return max(0, ahead_ns - (_REQUESTS_AHEAD_NS if self._rate_of_requests else 0))

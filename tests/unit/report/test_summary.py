@@ -10,7 +10,7 @@ from tcpcopy.report.context import Context, TransferInfo, endpoint, prefix_of, s
 from tcpcopy.report.counters import RingCounts, Snapshot
 from tcpcopy.report.diagnosis import diagnose
 from tcpcopy.report.outcome import Drop, Outcome
-from tcpcopy.report.summary import exit_code, headline, render
+from tcpcopy.report.summary import exit_code, headline, render, to_json
 from tests.unit.report.samples import (
     CLASSIC_CONTEXT,
     SOCKET_CONTEXT,
@@ -145,7 +145,7 @@ def test_losses_do_not_hide_what_was_left_unread() -> None:
     snapshot = with_outcome(Outcome.REFUSED, 2)
     snapshot.packets_unread = snapshot.sessions_unread = 9
     assert headline(snapshot) == (
-        "2 of 100 sessions LOST (2 %), and 9 sessions in 9 captured packets left UNREAD"
+        "2 of 100 sessions LOST (2.00 %), and 9 sessions in 9 captured packets left UNREAD"
     )
 
 
