@@ -62,7 +62,7 @@ def test_both_ends_stand_still(scenario: Scenario) -> None:
 @pytest.mark.parametrize("who", ["tcpcopy", "intercept"])
 @pytest.mark.parametrize("mode", ["native", "classic relay", "tunnel", "socket", "workers"])
 def test_one_end_stands_still(scenario: Scenario, mode: str, who: str) -> None:
-    """Under load. The other end may give it up meanwhile: what was lost with that is made up for."""
+    """Under load. The other end may give it up meanwhile: what that loses is made up for."""
     if mode == "socket" and who == "intercept":
         pytest.skip("there is none in socket mode")
     scenario.servers()

@@ -158,7 +158,7 @@ def proportional_mib(pid: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_two_workers_hold_at_most_160_mb(scenario: Scenario, mode: str) -> None:
-    """With default options, parent included, and after some work; shared pages counted each time."""
+    """With default options, after some work; the parent and shared pages are counted, too."""
     scenario.servers()
     with scenario.replay(mode, *TWO) as replay:
         scenario.load("--connections 500 --requests 2 --concurrency 50")
