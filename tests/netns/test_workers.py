@@ -166,7 +166,7 @@ def test_two_workers_hold_at_most_160_mb(scenario: Scenario, mode: str) -> None:
         pids = [replay.tcpcopy.pid, *workers_of(replay)]
         sizes = [proportional_mib(pid) for pid in pids]
     print(f"{mode}: Rss {[round(rss) for rss, _ in sizes]}, Pss {[round(pss) for _, pss in sizes]}")
-    assert sum(rss for rss, _ in sizes) <= 160e6 / (1 << 20), sizes
+    assert sum(rss for rss, _ in sizes) <= 160, sizes
     check(scenario, replay, 500)
 
 
