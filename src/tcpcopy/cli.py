@@ -31,7 +31,6 @@ from tcpcopy.errors import UsageError
 from tcpcopy.local_options import check_targets
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
-from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.output_files import write_whole
@@ -164,7 +163,7 @@ def _run(options: Options, startup: Startup | None) -> int:
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
-        _check_memory(options, len(copier.rings))
+        _check_memory(options, len(copier.rings), copier.resident_bytes)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
@@ -185,9 +184,11 @@ def _run(options: Options, startup: Startup | None) -> int:
         return _report(options, copier, context)
 
 
-def _check_memory(options: Options, rings: int) -> None:
-    """Refuse a limit that would shed every session: the capture buffers count, too."""
-    used = resident_bytes()
+def _check_memory(options: Options, rings: int, used: int) -> None:
+    """Refuse a limit that would shed every session: the capture buffers count, too.
+
+    `used`: bytes of memory that the limit is for, of all workers.
+    """
     if used > options.memory_bytes // 4 * 3:
         raise UsageError(
             "-m",

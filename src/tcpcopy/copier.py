@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-import select
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpcopy.capture.acks import AckFilter, Evidence
-from tcpcopy.capture.filters import (
-    REJECT_ALL,
-    compile_filter,
-    expression_for,
-    udp_expression_for,
-)
+from tcpcopy.capture.filters import compile_filter, expression_for, udp_expression_for
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.doctor.start import StartProbe
+from tcpcopy.ending import EXIT_WAIT_NS, Ending
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
+from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
+from tcpcopy.figures import fill_rings, fill_unread
 from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
@@ -34,7 +31,7 @@ from tcpcopy.mapping.clients import AddressPool
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
-from tcpcopy.memory import ResidentMemory, give_back
+from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
@@ -48,17 +45,13 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.context import Context as Setup
-from tcpcopy.report.counters import RateCounts, RingCounts, Snapshot
+from tcpcopy.report.counters import RateCounts, Snapshot
 from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
 
-EXIT_WAIT_NS = 10_000_000_000
 _TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
-_LOOK_NS = 20_000_000
-_PAUSE_NS = 5_000_000
-_BUSY_EVENTS = 8
 _MIB = 1 << 20
 
 
@@ -126,6 +119,8 @@ class Copier:
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
         self._memory: MemoryLimit | None = None
+        self._stood_still_ns = 0  # as logged
+        self._unread: Unread | None = None  # packets, once the run has ended
         self._closed = False
         self.engine = self._make_engine()
         self.loop = Loop(self.engine, self._batch, self._housekeep)
@@ -215,6 +210,11 @@ class Copier:
             on_bug=_log_bug,
             local=self.local,
         )
+
+    @property
+    def resident_bytes(self) -> int:
+        """What this process has in memory now."""
+        return resident_bytes()
 
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
@@ -364,8 +364,15 @@ class Copier:
     # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        if self._ack_filter is not None:
-            counts = self.engine.context.counts
+        context = self.engine.context
+        if context.stood_still_ns > self._stood_still_ns:
+            stood_ns = context.stood_still_ns - self._stood_still_ns
+            self._stood_still_ns = context.stood_still_ns
+            _log.warning(
+                "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
+            )
+        elif self._ack_filter is not None:  # not judged by what had no time to come
+            counts = context.counts
             evidence = Evidence(counts.client_first, counts.server_first, counts.far)
             self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
         if self.player is None:  # its times are the loop's already
@@ -415,46 +422,29 @@ class Copier:
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
-        loop, engine = self.loop, self.engine
+        engine, udp = self.engine, self.udp
         self._ack_filter = None
-        for ring in self.rings:
-            ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        ending = Ending(self.loop, self.rings, urgent, tick)
+        self._unread = unread = unread_of(self.config, engine)
+        ending.read(unread)
         if self.player is not None:
-            self.player.stop()
             for problem in self.player.stream.problems:
                 _log.warning("%s", problem)
-        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
-        loop.turn()
-        while loop.backlog.held_bytes or self._left_in_rings():
-            loop.turn()
-            if urgent() or engine.now_ns >= until_ns:
-                _log.warning("%d captured packets were left unread", len(loop.backlog))
-                break
-        loop.remove_rings()
-        looked_ns = 0
-        while not urgent() and engine.now_ns < until_ns:
-            handled = loop.turn()
-            tick(engine.now_ns)
-            if engine.now_ns - looked_ns > _LOOK_NS:
-                looked_ns = engine.now_ns
-                if engine.unfinished() == 0 and not (self.udp and self.udp.engine.unfinished()):
-                    break
-            if handled < _BUSY_EVENTS:
-                loop.waiter.wait(_PAUSE_NS)
+        if unread.total:
+            _log.warning(
+                "%d captured packets were left unread, %d sessions begin in them",
+                unread.total,
+                unread.sessions,
+            )
+        ending.wait(lambda: engine.unfinished() + (udp.engine.unfinished() if udp else 0))
         engine.now_ns = time.monotonic_ns()
         if self._socket_watch is not None:
             self._socket_watch.stop()
         engine.close_all()
         self._batch.flush()
-        if self.udp is not None:
-            self.udp.begin(engine.now_ns)
-            self.udp.engine.close_all()
-
-    def _left_in_rings(self) -> bool:
-        poll = select.poll()
-        for ring in self.rings:
-            poll.register(ring.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        if udp is not None:
+            udp.begin(engine.now_ns)
+            udp.engine.close_all()
 
     def close(self) -> None:
         """Close everything; may be called twice."""
@@ -479,6 +469,9 @@ class Copier:
             self.local.close()
         if self.udp is not None:
             self.udp.close()
+
+    def _rate_clock_ns(self) -> int:
+        return self.engine.context.rate_clock_ns(time.monotonic_ns())
 
     # --- figures ---------------------------------------------------------------------------
 
@@ -518,12 +511,10 @@ class Copier:
             snapshot.send_errors = dict(self.local.errors)
         if self._socket_watch is not None:
             self._socket_watch.fill(snapshot)
-        for ring in self.rings:
-            received, dropped = ring.statistics()
-            name = ring.device or "all devices"
-            ring_counts = snapshot.rings.setdefault(name, RingCounts())
-            ring_counts.received += received
-            ring_counts.dropped += dropped
+        fill_rings(snapshot, self.rings)
+        if self._unread is not None:
+            snapshot.is_over = True
+            fill_unread(snapshot, self._unread)
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
         if self.udp is not None:
@@ -534,9 +525,27 @@ class Copier:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
                 waited=self._rate.waited,
-                reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
+                reached_milli=round(1000 * self._rate.reached(self._rate_clock_ns())),
             )
         return snapshot
+
+
+def unread_of(config: CopierConfig, engine: Engine | None = None) -> Unread:
+    """What counts the packets that a worker has not read; `engine`: its own, if it still runs."""
+    sampling = None
+    if engine is not None:
+        sampling = engine.opener.sampling
+    elif config.percentage < 100:
+        sampling = Sampler(config.percentage)
+    return Unread(
+        config.transfers,
+        config.copies,
+        engine=engine,
+        sampling=sampling,
+        now_ns=time.monotonic_ns(),
+        with_tcp=config.tcp,
+        with_udp=config.udp is not None,
+    )
 
 
 def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:

@@ -21,7 +21,7 @@ from tcpcopy.doctor.watch import AnswerWatch
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
 from tcpcopy.relay.desk import ProbeDesk
-from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.native import STANDSTILL_NS, RelayMode, RelayTerms
 from tcpcopy.relay.peers import Network, Peers
 from tcpcopy.relay.probing import Report
 from tcpcopy.relay.router import AnswerRouter
@@ -45,6 +45,8 @@ _BUSY_PACKETS: Final = 4
 _NAP_NS: Final = 500_000
 _HOUSEKEEPING_NS: Final = 250 * _MS
 _REPORT_NS: Final = 60 * _SECOND_NS
+# After a standstill announcements come in pieces: nothing is too old before they have been read.
+_CATCH_UP_NS: Final = 5 * _SECOND_NS
 _FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _RETURN_CONSTANT: Final = 0x06
@@ -110,6 +112,7 @@ class Interceptor:
         self._waiter = Waiter()
         self._closed = False
         self._kernel_dropped = 0
+        self._resumed_ns = 0  # when the last standstill of this process ended; 0: there was none
         self._server_place = -1
         self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
@@ -212,7 +215,7 @@ class Interceptor:
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
         stop_place = self._waiter.add(stop_fd)
-        housekeeping_ns = report_ns = monotonic_ns()
+        housekeeping_ns = report_ns = looked_ns = monotonic_ns()
         report_ns += _REPORT_NS
         handed = 0
         while not stopping():
@@ -223,6 +226,10 @@ class Interceptor:
                 self._waiter.wait(_HOUSEKEEPING_NS if handed < _DRAIN_LIMIT else 0)
                 polled = True
             now_ns = monotonic_ns()
+            if now_ns - looked_ns > STANDSTILL_NS:
+                self._stand_still(now_ns, now_ns - looked_ns)
+                polled = False  # what is ready was found out before
+            looked_ns = now_ns
             handed = self.step(now_ns, polled)
             if now_ns >= housekeeping_ns:
                 housekeeping_ns = now_ns + _HOUSEKEEPING_NS
@@ -282,7 +289,7 @@ class Interceptor:
             version=VERSION,
             filter=self.filter_expression,
             devices=tuple(name for name in self.config.devices if name != "any"),
-            received=sum(received for received, _ in counts),
+            received=sum(taken + dropped for taken, dropped in counts),
             dropped=sum(dropped for _, dropped in counts),
             forwards_v4=forwards_v4,
             forwards_v6=forwards_v6,
@@ -333,8 +340,15 @@ class Interceptor:
                 "relay connections refused %d, dropped: %s", server.refused, ", ".join(kinds) or 0
             )
 
+    def _stand_still(self, now_ns: int, duration_ns: int) -> None:
+        _log.warning(
+            "this process stood still for %.1f s: it goes on from there", duration_ns / 1e9
+        )
+        self._resumed_ns = now_ns
+
     def _housekeeping(self, now_ns: int) -> None:
-        self.router.sweep(now_ns)
+        if not self._resumed_ns or now_ns - self._resumed_ns >= _CATCH_UP_NS:
+            self.router.sweep(now_ns)
         self.server.run_timers(now_ns)
         if self.tunnel is not None:
             self.tunnel.look()

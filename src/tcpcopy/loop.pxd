@@ -18,8 +18,13 @@ cdef Py_ssize_t _BUSY_EVENTS
 cdef long long _NAP_NS
 cdef long long _HOUSEKEEPING_NS
 cdef long long _LONGEST_SLEEP_NS
+cdef long long STANDSTILL_NS
+cdef Py_ssize_t _RELAY_UNREAD
+cdef Py_ssize_t _SOCKET_EVENTS
+cdef Py_ssize_t _SOCKET_ROUNDS
 
 cdef class Loop:
+    cdef public long long awaited_ns
     cdef public Backlog backlog
     cdef public long long backlog_limit
     cdef public PacketBatch batch
@@ -43,7 +48,9 @@ cdef class Loop:
     cpdef void run(self, long long until_ns, Py_ssize_t stop_place) except *
     cpdef bint is_done(self) except *
     cdef bint waited_long(self) except *
-    @cython.locals(now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t)
+    @cython.locals(
+        now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t, has_stood=cython.bint
+    )
     cpdef Py_ssize_t turn(self) except -1
     @cython.locals(
         deadline_ns=cython.longlong,
@@ -55,10 +62,15 @@ cdef class Loop:
     )
     cpdef void wait(self) except *
     cdef void _watch_input(self, object player) except *
+    cdef void _stand_still(self, long long now_ns, long long duration_ns) except *
+    @cython.locals(events=cython.Py_ssize_t, total=cython.Py_ssize_t)
+    cdef Py_ssize_t _serve_sockets(self, object transport, long long now_ns) except -1
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )
-    cdef Py_ssize_t _take_answers(self, RelayClient relay, long long now_ns) except -1
+    cdef Py_ssize_t _take_answers(
+        self, RelayClient relay, long long now_ns, Py_ssize_t limit
+    ) except -1
     @cython.locals(
         timestamp_ns=cython.longlong, answers=PacketHandler, taken=cython.Py_ssize_t
     )

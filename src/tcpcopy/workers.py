@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import logging
@@ -22,6 +23,7 @@ import os
 import select
 import signal
 import sys
+import termios
 import time
 import traceback
 from collections.abc import Callable
@@ -32,8 +34,11 @@ from tcpcopy import rights
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
+from tcpcopy.copier import Copier, CopierConfig, filter_program, no_privilege, unread_of
+from tcpcopy.ending import EXIT_WAIT_NS, count_ring
 from tcpcopy.errors import UsageError
+from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import inside
 from tcpcopy.rehearsal import give_up
 from tcpcopy.report import log
@@ -49,6 +54,7 @@ _LONGEST_BACKOFF_NS: Final = 10_000_000_000
 _STEADY_NS: Final = 60_000_000_000  # a worker that ran so long is not one that cannot start
 _GRACE_NS: Final = 5_000_000_000  # beyond the copier's own bound for its end
 _URGENT_GRACE_NS: Final = 2_000_000_000
+_COUNT_NS: Final = 500_000_000  # for looking at what a worker that died has left unread
 _OPEN_WAIT_S: Final = 60.0
 _LEAST_BUFFER: Final = 4 << 20
 _PIPE_BYTES: Final = 1 << 16
@@ -70,6 +76,7 @@ class _Worker:
         "pid",
         "pipe",
         "refusal",
+        "resident_bytes",
         "restart_ns",
         "snapshot",
         "started_ns",
@@ -85,6 +92,7 @@ class _Worker:
         self.refusal: list[str | None] | None = None  # why it could not open: of a UsageError
         self.snapshot = Snapshot()
         self.started_ns = 0
+        self.resident_bytes = 0  # when it had opened all
         self.restart_ns = 0
         self.backoff_ns = _FIRST_BACKOFF_NS
 
@@ -110,6 +118,11 @@ class Workers:
         """The rings of one worker; all workers' buffers for a device make up -B together."""
         return self._rings[0] if self._rings else []
 
+    @property
+    def resident_bytes(self) -> int:
+        """What all workers together had in memory at the start."""
+        return sum(worker.resident_bytes for worker in self._workers)
+
     # --- opening ---------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -117,6 +130,9 @@ class Workers:
         try:
             program = filter_program(self._config)
             self._open_rings()
+            # What is in memory already is shared with the workers as long as nobody writes to it.
+            gc.collect()
+            gc.freeze()
             for worker in self._workers:
                 self._start(worker)
             self._await_open()
@@ -156,6 +172,10 @@ class Workers:
                 f"the kernel does not share captured packets out ({error.strerror})",
                 "leave out --workers",
             ) from None
+
+        for rings in self._rings:
+            for ring in rings:
+                ring.let_go()  # only workers read them
 
     def _await_open(self) -> None:
         until = time.monotonic() + _OPEN_WAIT_S
@@ -228,8 +248,10 @@ class Workers:
                     ring.detach()
             rings = self._rings[index]
             _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
-            for ring in rings if again else ():
-                ring.resume()
+            for ring in rings:
+                ring.take_up()
+                if again:
+                    ring.resume()
             _work(config, rings, parent_line, parent)
             code = 0
         except BaseException:
@@ -264,6 +286,7 @@ class Workers:
             worker.is_done = True
         elif kind == "open":
             worker.is_open = True
+            (worker.resident_bytes,) = rest
         elif kind == "refused":
             worker.refusal = rest
 
@@ -329,6 +352,8 @@ class Workers:
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS + _GRACE_NS
         hurried = False
         while any(worker.pid for worker in self._workers):
+            self._read(0.05)  # first: this process may have stood still while they ended
+            tick(time.monotonic_ns())
             now_ns = time.monotonic_ns()
             if urgent() and not hurried:
                 hurried = True
@@ -338,8 +363,22 @@ class Workers:
                 _log.error("workers that do not end are killed")
                 self._signal(signal.SIGKILL)
                 until_ns = now_ns + _GRACE_NS
-            self._read(0.05)
-            tick(time.monotonic_ns())
+        for worker in self._workers:
+            if not worker.is_done:
+                self._count_left(self._rings[worker.index])
+
+    def _count_left(self, rings: list[Ring]) -> None:
+        """Count what was captured for a worker that is no more, and that no other works on."""
+        unread, left = unread_of(self._config), Snapshot()
+        until_ns = time.monotonic_ns() + _COUNT_NS
+        for ring in rings:
+            ring.set_filter(REJECT_ALL)
+            ring.take_up()
+            ring.resume()
+            count_ring(ring, unread, until_ns)
+        fill_rings(left, rings)
+        fill_unread(left, unread)
+        self._past.append(left)
 
     def close(self) -> None:
         """End what still runs, at once, and close everything; may be called twice."""
@@ -365,9 +404,9 @@ class Workers:
 
 def _after_death(snapshot: Snapshot) -> Snapshot:
     """The last counts of a worker that died: its open sessions have ended with it."""
-    snapshot.outcomes[Outcome.INTERNAL_ERROR] += snapshot.sessions_live
+    snapshot.outcomes[Outcome.WORKER_LOST] += snapshot.sessions_live
     snapshot.sessions_live = 0
-    snapshot.udp_outcomes[FlowOutcome.INTERNAL_ERROR] += snapshot.udp_flows_live
+    snapshot.udp_outcomes[FlowOutcome.WORKER_LOST] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
     for relay in snapshot.relays.values():
@@ -385,6 +424,14 @@ class _Line:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+
+    def is_full(self) -> bool:
+        """Whether much is there that nobody has read: the parent stands still, or waits for a disk.
+
+        More would soon wait for room, and with it all copying.
+        """
+        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0")
+        return int.from_bytes(waiting, sys.byteorder) >= _PIPE_BYTES // 2
 
     def tell(self, *message: object) -> None:
         data = memoryview(json.dumps(message).encode() + b"\n")
@@ -466,7 +513,7 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int) -> 
     give_up(rights.of_worker(config), config.user)
     _die_with(parent)  # a change of the user puts an end to that
     _log.info("process %d", os.getpid())
-    line.tell("open")
+    line.tell("open", resident_bytes())
     # As in a process without workers: sessions free themselves without the collector.
     gc.collect()
     gc.disable()
@@ -476,7 +523,8 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int) -> 
         nonlocal next_ns
         if now_ns >= next_ns:
             next_ns = now_ns + _TELL_NS
-            line.tell("counts", copier.snapshot().to_dict())
+            if not line.is_full():
+                line.tell("counts", copier.snapshot().to_dict())
 
     copier.run(orders.fd, lambda: orders.level > 0, tick)
     copier.finish(lambda: orders.level > 1, tick)

@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"supervisor", "workers"},
     {"rights"},
     {"copier", "interceptor"},
+    {"ending", "figures"},
     {"loop", "socket_side", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},

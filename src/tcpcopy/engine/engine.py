@@ -433,7 +433,7 @@ class Engine(PacketHandler):
         if deadline > now:
             self.timers.schedule(session, deadline, now)
             return
-        if session.opens_ns != 0 and session.opens_ns <= now:
+        if session.opens_ns != 0 and session.opens_ns <= self.context.rate_clock_ns(now):
             self._connect(session)
         outcome = session.run_timers(now)
         if outcome != 0:

@@ -334,6 +334,8 @@ class KernelClient(Replayed):
         if self.ended != _RUNNING:
             return 0
         if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
+            self.connect_deadline_ns = self.context.connect_ends_ns(self.connect_deadline_ns)
+        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
             until_ns = self.transport.waits_until_ns(self)
             if until_ns > now_ns:
                 self.connect_deadline_ns = until_ns

@@ -64,7 +64,7 @@ cdef class Opener:
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1
     cdef int _reason_to_shed(self) except -1
-    @cython.locals(opens_ns=cython.longlong, outcome=cython.int)
+    @cython.locals(clock_ns=cython.longlong, opens_ns=cython.longlong, outcome=cython.int)
     cdef int _wait_for_rate(self, Session session, long long now_ns) except -1
     @cython.locals(session=Session, client=TcpClient, answers=FlowKey)
     cdef Session _make(

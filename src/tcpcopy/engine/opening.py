@@ -160,12 +160,13 @@ class Opener:
 
     def _wait_for_rate(self, session: Session, now_ns: int) -> int:
         """Ask --rate when the session may connect; 0, or the outcome when it may not."""
-        opens_ns: int = self.rate.admit(now_ns)
+        clock_ns = self.context.rate_clock_ns(now_ns)
+        opens_ns: int = self.rate.admit(clock_ns)
         if opens_ns < 0:
             outcome: int = cython.cast(cython.int, -opens_ns)
             self.left_out = _SKIPPED_SESSION if outcome == _SKIPPED_RATE else _SHED_SESSION
             return outcome
-        session.opens_ns = opens_ns if opens_ns > now_ns else 0
+        session.opens_ns = opens_ns if opens_ns > clock_ns else 0
         return 0
 
     def _make(

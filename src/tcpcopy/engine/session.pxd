@@ -66,7 +66,10 @@ cdef class Session(PacedHalf):
     )
     cpdef int run_timers(self, long long now_ns) except -1
     @cython.locals(answered=cython.longlong)
+    @cython.locals(active=cython.longlong)
     cdef long long _last_active_ns(self) except -1
+    @cython.locals(since=cython.longlong, context=Context)
+    cdef long long _hole_deadline_ns(self) except -1
     @cython.locals(since=cython.longlong)
     cdef long long _answer_deadline_ns(self) except -1
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)

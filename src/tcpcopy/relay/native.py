@@ -61,6 +61,8 @@ MESSAGE_V6_BYTES: Final = 38
 #: Each end says something at least so often, and gives the other up when it hears nothing so long.
 PING_NS: Final = 2_000_000_000
 SILENCE_NS: Final = 10_000_000_000
+#: An end that looks so much later than it meant to was stopped: it has heard nothing meanwhile.
+STANDSTILL_NS: Final = 2_000_000_000
 
 _HELLO: Final = struct.Struct("!HBx32s")
 _JOIN: Final = struct.Struct("!HBBQ32s")

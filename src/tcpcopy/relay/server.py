@@ -135,6 +135,7 @@ class RelayServer:
         self._in_handshake: dict[int, _Connection] = {}  # those of them, the oldest first
         self._lost_of_closed = 0  # RecordWriter.lost of connections that are gone
         self._now_ns = 0  # of the last call
+        self._timers_ns = 0  # of the last `run_timers`; 0: not yet
         self._poll = select.epoll()
         self._paused = False  # out of descriptors: nothing is accepted until the next timers
         self._protected = protected
@@ -196,8 +197,15 @@ class RelayServer:
                 self._send(connection)
 
     def run_timers(self, now_ns: int) -> None:
-        """Drop who says nothing, and say something to the others; call about once a second."""
-        self._now_ns = now_ns
+        """Drop who says nothing, and say something to the others; call about once a second.
+
+        Call `service` before. When this comes much later, nobody could be heard meanwhile: that is
+        not their silence.
+        """
+        gap_ns = now_ns - self._timers_ns
+        if self._timers_ns and gap_ns > native.STANDSTILL_NS:
+            self._stand_still(now_ns, gap_ns)
+        self._now_ns = self._timers_ns = now_ns
         if self._paused and self._listener is not None:
             self._paused = False
             self._poll.register(self._listener.fileno(), select.EPOLLIN)
@@ -228,6 +236,11 @@ class RelayServer:
         self.peers.look(now_ns)
         if self.desk is not None:
             self.desk.look(now_ns)
+
+    def _stand_still(self, now_ns: int, duration_ns: int) -> None:
+        for connection in self._connections.values():
+            connection.heard_ns = min(connection.heard_ns + duration_ns, now_ns)
+            connection.opened_ns = min(connection.opened_ns + duration_ns, now_ns)
 
     def _tell_of_packets(self, connection: _Connection, writer: NativeWriter) -> None:
         """Say what was dropped, and give credit that there was no room to give."""

@@ -26,6 +26,7 @@ class RingCounts:
 
     received: int = 0  # packets that passed the filter, those dropped included
     dropped: int = 0  # of these, packets that found the ring full
+    skipped: int = 0  # of these, frames that are not IP
 
 
 @dataclass(slots=True)
@@ -95,6 +96,7 @@ class Snapshot:
     # Time.
     started_ns: int = 0  # CLOCK_REALTIME of the start; 0: not started
     duration_ns: int = 0  # since then
+    is_over: bool = False  # all that was captured is counted: nothing more is read
 
     # Sessions. One captured connection counts once for each target and copy (-x, -n).
     sessions_captured: int = 0
@@ -103,6 +105,7 @@ class Snapshot:
     sessions_established: int = 0  # of the captured, those that the target accepted
     sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
+    sessions_unread: int = 0  # beside the captured: those whose SYN was left unread at exit
     outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
 
     # What they carry; sessions that were skipped or shed do not count here.
@@ -116,6 +119,7 @@ class Snapshot:
 
     # Packets.
     packets_captured: int = 0
+    packets_unread: int = 0  # beside the captured: left unread at exit
     packet_drops: list[int] = field(default_factory=lambda: [0] * DROP_SLOTS)
     packets_sent: int = 0  # to the target, retransmissions included
     packets_retransmitted: int = 0
@@ -147,6 +151,7 @@ class Snapshot:
     udp_bytes_captured: int = 0  # payload of the datagrams captured
     udp_bytes_sent: int = 0
     udp_packets_captured: int = 0
+    udp_packets_unread: int = 0  # beside the captured: left unread at exit
     udp_packet_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
     udp_fragments: int = 0  # of the packets captured
     udp_joined: int = 0  # datagrams put together from them
@@ -223,6 +228,16 @@ class Snapshot:
         return self.answer_drops[0]
 
     @property
+    def all_unread(self) -> int:
+        """Packets that were captured, and that nobody had looked at when the run ended."""
+        return self.packets_unread + self.udp_packets_unread
+
+    @property
+    def kernel_skipped(self) -> int:
+        """Frames that passed the filter and are not IP."""
+        return sum(ring.skipped for ring in self.rings.values())
+
+    @property
     def kernel_received(self) -> int:
         return sum(ring.received for ring in self.rings.values())
 
@@ -243,7 +258,8 @@ class Snapshot:
     def merge(self, other: Snapshot) -> Snapshot:
         """A new snapshot with the counts of both; the order does not matter.
 
-        Counts are added. The start is the earlier of the two, the duration the longer.
+        Counts are added. The start is the earlier of the two, the duration the longer; it is over
+        when both are.
         """
         joined = Snapshot()
         for source in (self, other):
@@ -254,8 +270,10 @@ class Snapshot:
         starts = [start for start in (self.started_ns, other.started_ns) if start]
         started_ns = min(starts, default=0)
         duration_ns = max(self.duration_ns, other.duration_ns)
+        over = [one.is_over for one in (self, other) if one.started_ns or one.is_over]
         _add_fields(self, other)
         self.started_ns = started_ns
+        self.is_over = bool(over) and all(over)
         self.duration_ns = duration_ns
 
     # --- checking -----------------------------------------------------------------------------
@@ -282,12 +300,7 @@ class Snapshot:
             ("UDP packets captured", self.udp_packets_captured,
              "packets used and dropped", sum(self.udp_packet_drops)),
         ]  # fmt: skip
-        if self.file.packets:
-            equal.append(
-                ("packets read from files", self.file.packets,
-                 "packets captured and left out",
-                 self.packets_captured + self.udp_packets_captured + self.file.left_out)
-            )  # fmt: skip
+        equal += self._input()
         if self.sessions_live == 0 and self.sessions_lost == 0:
             equal.append(
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
@@ -303,10 +316,12 @@ class Snapshot:
                     f" {_words(whole)} {getattr(self, whole)}"
                 )
         for device, ring in self.rings.items():
-            if ring.dropped > ring.received:
-                broken.append(
-                    f"ring {device}: dropped {ring.dropped} is more than received {ring.received}"
-                )
+            for name in ("dropped", "skipped"):
+                if getattr(ring, name) > ring.received:
+                    broken.append(
+                        f"ring {device}: {name} {getattr(ring, name)} is more than received"
+                        f" {ring.received}"
+                    )
         for peer, relay in self.relays.items():
             for part, whole in _RELAY_PARTS:
                 if getattr(relay, part) > getattr(relay, whole):
@@ -315,6 +330,25 @@ class Snapshot:
                         f" {whole} {getattr(relay, whole)}"
                     )
         return broken
+
+    def _input(self) -> list[tuple[str, int, str, int]]:
+        """What came in, and what became of it: pairs of counts that are equal, with their names."""
+        equal = []
+        captured = self.packets_captured + self.udp_packets_captured
+        if self.file.packets:
+            equal.append(
+                ("packets read from files", self.file.packets,
+                 "packets captured, unread and left out",
+                 captured + self.all_unread + self.file.left_out)
+            )  # fmt: skip
+        # While it runs some are on their way, and a worker that died has not told all it had read.
+        if self.rings and self.is_over and not self.workers_lost:
+            equal.append(
+                ("packets received by the kernel", self.kernel_received,
+                 "packets captured, dropped by it, unread and not IP",
+                 captured + self.kernel_dropped + self.all_unread + self.kernel_skipped)
+            )  # fmt: skip
+        return equal
 
     def _check_shapes(self) -> list[str]:
         broken = []

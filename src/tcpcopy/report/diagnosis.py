@@ -42,11 +42,13 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
     """Every finding, most serious first, then by count.
 
     A loss is: a session with an outcome that is one, packets that the kernel dropped before
-    tcpcopy saw them (nobody knows what was in them), and a run that replayed nothing at all.
+    tcpcopy saw them (nobody knows what was in them), packets left unread at exit, and a run that
+    replayed nothing at all.
     """
     findings = _broken_counts(snapshot)
     findings += _nothing_replayed(snapshot, context)
     findings += _kernel_drops(snapshot, context)
+    findings += _left_unread(snapshot, context)
     findings += _dead_workers(snapshot)
     for outcome, explain in _EXPLAIN.items():
         count = snapshot.outcomes[outcome]
@@ -78,10 +80,10 @@ def _broken_counts(snapshot: Snapshot) -> list[Finding]:
 
 
 def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
-    if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
+    if snapshot.sessions_captured + snapshot.udp_flows_captured + snapshot.all_unread == 0:
         text, remedy = _why_nothing_captured(snapshot, context)
         return [Finding("nothing_captured", LOSS, 0, f"no session captured: {text}", remedy)]
-    if wanted(snapshot) == 0:
+    if wanted(snapshot) == 0 and not snapshot.all_unread:
         count = snapshot.sessions_skipped + snapshot.udp_flows_skipped
         remedy = ("sample more (-r, -g), run longer, or take sessions begun earlier (no -O)",)
         text = f"nothing replayed: {plural(count, 'session')} captured, left out as asked"
@@ -146,6 +148,24 @@ def _kernel_drops(snapshot: Snapshot, context: Context) -> list[Finding]:
     return [Finding("kernel_dropped", LOSS, dropped, text, remedies.bigger_buffer(context))]
 
 
+def _left_unread(snapshot: Snapshot, context: Context) -> list[Finding]:
+    count = snapshot.all_unread
+    if not count:
+        return []
+    begun = snapshot.sessions_unread
+    what = f", and with them {plural(begun, 'session')} of which nothing was replayed"
+    waited = f"{context.exit_wait_s} s after the stop" if context.exit_wait_s else "at exit"
+    text = (
+        f"{plural(count, 'captured packet')} left unread {waited}{what if begun else ''}: tcpcopy"
+        " was behind the traffic, and a stop ends the work after 10 s, a second one at once"
+    )
+    remedy = (
+        "stop the clients first, and tcpcopy once its log shows no new sessions; stop it once only",
+        "if it falls behind all the time: --workers 2 or more, or replay less: -r",
+    )
+    return [Finding("packets_unread", LOSS, count, text, remedy)]
+
+
 def _dead_workers(snapshot: Snapshot) -> list[Finding]:
     lost = snapshot.workers_lost
     if not lost:
@@ -154,11 +174,7 @@ def _dead_workers(snapshot: Snapshot) -> list[Finding]:
         f"{plural(lost, 'worker')} died and {'was' if lost == 1 else 'were'} started again: the"
         " sessions open there are lost, and what happened in the last second is not counted"
     )
-    remedy = (
-        "the log says how it ended; after a kill by the kernel for want of memory (dmesg), give a"
-        " smaller -m or fewer --workers",
-    )
-    return [Finding("workers_lost", LOSS, lost, text, remedy)]
+    return [Finding("workers_lost", LOSS, lost, text, remedies.WORKER_DIED)]
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -364,6 +380,11 @@ def _shed_rate(snapshot: Snapshot, context: Context, count: int) -> _Explained:
                   " --rate-mode drop, or -r",)  # fmt: skip
 
 
+def _worker_lost(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} open in a worker that died: they ended with it"
+    return text, remedies.WORKER_DIED
+
+
 _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.REFUSED: _refused,
     Outcome.RESET: _reset,
@@ -379,6 +400,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.INTERNAL_ERROR: _internal_error,
     Outcome.OPEN_AT_EXIT: _open_at_exit,
     Outcome.SHED_RATE: _shed_rate,
+    Outcome.WORKER_LOST: _worker_lost,
 }
 
 

@@ -23,6 +23,13 @@ RECORD_ANEW = (
     " what the kernel dropped",
 )
 
+#: Where a worker died (--workers).
+WORKER_DIED = (
+    "the log says how it ended, by which signal or with which trace",
+    "SIGKILL that nobody sent is the kernel's, for want of memory: dmesg | grep -i 'killed process'"
+    " shows it; give a smaller -m or fewer --workers",
+)
+
 _WHOLE_PACKETS = 65535  # the default of -S
 _NO_TRANSFER = TransferInfo("", 0, "TARGET", 0)
 

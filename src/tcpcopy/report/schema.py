@@ -53,6 +53,7 @@ FIELDS: Final[dict[str, str]] = {
     "sessions.established": "accepted by the target",
     "sessions.since_accept": "begun since the target last accepted one",
     "sessions.midstream": "first seen without their SYN",
+    "sessions.unread": "beside the captured: left unread at exit, as packets.unread",
     "sessions.peak": "most live at once",
     **{f"sessions.outcomes.{o.name.lower()}": o.description for o in Outcome},
     "turns.captured": "turns of client data captured",
@@ -65,6 +66,7 @@ FIELDS: Final[dict[str, str]] = {
     "packets.captured": "packets handed over by the capture",
     "packets.used": "of these, used",
     **{f"packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
+    "packets.unread": "beside the captured: taken from the network and left unread at exit",
     "packets.sent": "packets sent to the target, retransmissions included",
     "packets.retransmitted": "of these, retransmissions",
     "answers.received": "packets of the target",
@@ -83,9 +85,11 @@ FIELDS: Final[dict[str, str]] = {
     "rate.waited": "of these, those that had to wait for it",
     "kernel.received": "packets that passed the capture filter, dropped ones included",
     "kernel.dropped": "of these, lost because a capture buffer was full",
+    "kernel.skipped": "of kernel.received, frames that are not IP",
     "kernel.rings[].device": "capture device",
     "kernel.rings[].received": "as kernel.received",
     "kernel.rings[].dropped": "as kernel.dropped",
+    "kernel.rings[].skipped": "as kernel.skipped",
     "relay.records": "answers received from intercepts",
     "relay.malformed": "of these, not readable",
     "relay.lost": "answers known to be lost on the way",
@@ -143,6 +147,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "captured": snapshot.packets_captured,
             "used": snapshot.packets_used,
             "dropped": _drops(snapshot.packet_drops),
+            "unread": snapshot.packets_unread,
             "sent": snapshot.packets_sent,
             "retransmitted": snapshot.packets_retransmitted,
         },
@@ -259,6 +264,7 @@ def _sessions(snapshot: Snapshot) -> dict[str, Any]:
         "established": snapshot.sessions_established,
         "since_accept": snapshot.sessions_since_accept,
         "midstream": snapshot.sessions_midstream,
+        "unread": snapshot.sessions_unread,
         "peak": snapshot.sessions_peak,
         "outcomes": {outcome.name.lower(): snapshot.outcomes[outcome] for outcome in Outcome},
     }
@@ -272,8 +278,14 @@ def _kernel(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "received": snapshot.kernel_received,
         "dropped": snapshot.kernel_dropped,
+        "skipped": snapshot.kernel_skipped,
         "rings": [
-            {"device": device, "received": ring.received, "dropped": ring.dropped}
+            {
+                "device": device,
+                "received": ring.received,
+                "dropped": ring.dropped,
+                "skipped": ring.skipped,
+            }
             for device, ring in snapshot.rings.items()
         ],
     }
