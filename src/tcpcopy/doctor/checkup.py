@@ -80,7 +80,7 @@ def check_tcpcopy(
     if plan.captures and plan.filter_program and not is_running and capture is not None:
         with inside(plan.capture_namespace):
             capture = replace(capture, ring_problem=host.ring_problem(plan))
-    if plan.mode == SOCKET and plan.captures and not is_running:
+    if plan.mode == SOCKET and plan.captures and not is_running and capture is not None:
         with inside(plan.capture_namespace):
             capture = replace(capture, new_connections=reader.new_connections())
     return judge_tcpcopy(plan, Facts(process, capture, send), is_running=is_running)
@@ -106,7 +106,8 @@ def judge_tcpcopy(plan: Plan, facts: Facts, *, is_running: bool = False) -> list
     findings += check_firewall(plan, send)
     findings += check_conntrack(plan, send)
     findings += check_ports(plan, send)
-    findings += check_port_rate(plan, send, capture.new_connections)
+    if capture is not None:
+        findings += check_port_rate(plan, send, capture.new_connections)
     findings += check_open_files(plan, process)
     findings += check_memory(plan, process)
     findings += check_clock(plan.needs_intercept, process)
