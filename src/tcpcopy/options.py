@@ -141,7 +141,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("no_wait", "-W", "--no-wait", _REPLAY,
            "send requests when they were captured, without waiting for the target's answers"),
     Option("session_timeout", "-t", "--session-timeout", _REPLAY,
-           "seconds to wait for an answer of the target", "NUM",
+           "seconds to wait for an answer of the target, or for a free local port", "NUM",
            1, _MONTH_SECONDS, 600, NS_PER_SECOND),
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
