@@ -143,9 +143,10 @@ def test_udp_flows_of_a_worker_that_is_killed_are_lost_with_it(scenario: Scenari
     assert replay.stop() == 1
     report = replay.report
     assert report["violations"] == [] and report["workers_lost"] == 1
-    outcomes = report["udp"]["flows"]["outcomes"]
+    flows, outcomes = report["udp"]["flows"], report["udp"]["flows"]["outcomes"]
     assert 1 <= outcomes["worker_lost"] <= 39 and outcomes["internal_error"] == 0, outcomes
-    assert outcomes["worker_lost"] + outcomes["replayed"] == 40
+    # What it had not told by then is not counted.
+    assert outcomes["worker_lost"] + outcomes["replayed"] == flows["captured"] <= 40
     assert "UDP flows open in a worker that died" in replay.output
 
 
