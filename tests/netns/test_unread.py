@@ -183,7 +183,7 @@ def test_twenty_two_thousand_sessions_and_a_signal(
     """As it was seen: none of 22,000 sessions vanishes when a signal comes in the backlog."""
     scenario.servers()
     streams = 22_000
-    with scenario.replay("classic", "-B", 256, *words) as replay:
+    with scenario.replay("classic", "-B", 300, "-m", 4096, *words) as replay:
         held = workers_of(replay) if words else [replay.tcpcopy.pid]
         hold(*held)
         load = f"--connections {streams} --concurrency 200 --source 10.66.1.1-10.66.1.9"

@@ -137,16 +137,17 @@ def test_udp_flows_of_a_worker_that_is_killed_are_lost_with_it(scenario: Scenari
     UdpServer(scenario, scenario.lab.online)
     replay = start_udp(scenario, "socket", *TWO)
     load_udp(scenario, "--flows 40 --datagrams 400")
-    time.sleep(1.5)  # until both have told their counts
+    time.sleep(2.5)  # until both have told their counts
     os.kill(workers_of(replay)[0], signal.SIGKILL)
     assert wait_until(lambda: len(workers_of(replay)) == 3, 10), replay.output
     assert replay.stop() == 1
     report = replay.report
     assert report["violations"] == [] and report["workers_lost"] == 1
-    outcomes = report["udp"]["flows"]["outcomes"]
+    flows, outcomes = report["udp"]["flows"], report["udp"]["flows"]["outcomes"]
     assert 1 <= outcomes["worker_lost"] <= 39 and outcomes["internal_error"] == 0, outcomes
-    assert outcomes["worker_lost"] + outcomes["replayed"] == 40
-    assert "UDP flows open in a worker that died" in replay.output
+    # What it had not told by then is not counted.
+    assert outcomes["worker_lost"] + outcomes["replayed"] == flows["captured"] <= 40
+    assert "open in a worker that died: they ended with it" in replay.output
 
 
 def proportional_mib(pid: int) -> tuple[float, float]:
