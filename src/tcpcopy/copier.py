@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import (
     REJECT_ALL,
     compile_filter,
@@ -27,6 +26,7 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
+from tcpcopy.handshake_side import HandshakeSide
 from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
@@ -117,13 +117,14 @@ class Copier:
         self.transport: SocketTransport | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
-        self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
         self._memory: MemoryLimit | None = None
         self._closed = False
         self.engine = self._make_engine()
+        self.engine.divide(config.share[1])
+        self._handshakes = HandshakeSide(self.engine)
         self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
@@ -249,7 +250,7 @@ class Copier:
         for ring in self.rings:
             self.loop.add_ring(ring)
         if config.filter is None and config.tcp and self.player is None:
-            self._ack_filter = AckFilter(
+            self._handshakes.switch_acks(
                 self.rings,
                 filter_program(config),
                 filter_program(config, pure_acks=False),
@@ -353,10 +354,7 @@ class Copier:
     # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        if self._ack_filter is not None:
-            counts = self.engine.context.counts
-            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
-            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
+        self._handshakes.look(now_ns)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         if self._memory is not None:
@@ -403,7 +401,7 @@ class Copier:
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         loop, engine = self.loop, self.engine
-        self._ack_filter = None
+        self._handshakes.stop()
         for ring in self.rings:
             ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
         if self.player is not None:
@@ -477,7 +475,6 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
-            sessions_since_accept=counts.sessions - counts.begun_at_accept,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,
@@ -497,6 +494,7 @@ class Copier:
             capture_lag=counts.capture_lag.copy(),
             memory_bytes=self._memory.resident_bytes if self._memory is not None else 0,
         )
+        self._handshakes.fill(snapshot)
         if self.sender is not None:
             snapshot.send_errors = dict(self.sender.errors)
         if self.local is not None:

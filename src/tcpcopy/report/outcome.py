@@ -39,6 +39,7 @@ class Outcome(Ending):
     OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
     SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
+    HANDSHAKE_INCOMPLETE = (22, "the client never completed its handshake", False, False, True)
 
 
 class Drop(Described):
