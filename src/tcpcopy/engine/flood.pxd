@@ -26,6 +26,7 @@ cdef class FloodWatch:
     cpdef int complete(self, long long syn_ns, long long now_ns) except -1
     @cython.locals(second=cython.longlong)
     cpdef int look(self, long long now_ns) except -1
+    cpdef int stop(self) except -1
     cpdef bint is_calm(self) noexcept
     cdef void _go_to(self, long long second) except *
     cdef void _next(self) except *

@@ -85,6 +85,13 @@ class FloodWatch:
             self._go_to(second)
         return 0
 
+    def stop(self) -> int:
+        """Nothing more is captured: a flood that is on ends here."""
+        self.flooding = False
+        self.streak = 0
+        self.streak_attempts = 0
+        return 0
+
     def is_calm(self) -> bool:
         """Whether hardly anything was left incomplete lately."""
         return not self.flooding and self.quiet > 0

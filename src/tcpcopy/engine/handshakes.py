@@ -41,7 +41,7 @@ FLOOD_PATIENCE_NS = 3 * SECOND_NS
 # A generation of SYNs waits for so long at least, and no SYN twice as long.
 WAIT_NS = 30 * SECOND_NS
 # What nobody can tell about is opened after so long, if there are no more than so many of those.
-PRESUME_NS = 2 * SECOND_NS
+PRESUME_NS = 3 * SECOND_NS
 PRESUME_MOST = 512
 # Nothing moves at a full table of unproven sessions for so long: the acknowledgements are wanted.
 STUCK_NS = 50_000_000
@@ -410,13 +410,14 @@ class Handshakes(PacketHandler):
         self.ahead.clear()
         self.ahead_sessions = 0
         self._count_incomplete(self.half_open.clear())
+        self.flood.stop()
 
     # --- time ------------------------------------------------------------------------------
 
     def handshake_deadline_ns(self) -> int:
-        """When to look at what is unproven or waits, -1: nothing is."""
+        """When to look again at what is unproven or waits; -1: there is nothing to look at."""
         if self.ahead_sessions == 0 and self.context.counts.waiting == 0:
-            return -1 if not self.flood.flooding else self.look_ns
+            return self.look_ns if self.flood.flooding or self.wants_acks else -1
         return self.look_ns
 
     def _look_at_handshakes(self) -> None:
@@ -456,7 +457,7 @@ class Handshakes(PacketHandler):
         """Whether something waits for so long, or half of those unproven that may be, the oldest of
         them for so long.
         """
-        if 2 * self.ahead_sessions >= self.ahead_most:
+        if self.ahead and 2 * self.ahead_sessions >= self.ahead_most:
             oldest: bytes = next(iter(self.ahead.values()))
             if clock_ns - syn_time(oldest) >= after_ns:
                 return True
