@@ -1,7 +1,7 @@
 """SYNs from addresses that are nobody's, at an even rate: what a SYN flood is on the wire.
 
 Run as `python -m tests.lab.syn_flood HOST PORT --count N --seconds S` where raw sockets may be
-opened. Prints "ready" when all are made, waits for SIGUSR1, sends, and prints how long that took. Nothing ever answers for the addresses that it uses: 198.18.0.0/15, fd68::/64.
+opened. Prints "ready" when all are made, waits for SIGUSR1, sends, and prints how long that took. Nothing ever answers for the addresses that it uses: 100.66.0.0/15, fd68::/64.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 
-NETWORKS = {4: "198.18.0.0/15", 6: "fd68::/64"}
+NETWORKS = {4: "100.66.0.0/15", 6: "fd68::/64"}
 _OPTIONS = bytes.fromhex("020405b40402080a000003e80000000001030307")
 _BURST_S = 0.005
 
@@ -34,7 +34,7 @@ def packets(host: str, port: int, count: int, seed: int = 1) -> list[bytes]:
     result = []
     for number in range(count):
         if family == socket.AF_INET:
-            source = struct.pack(">I", 0xC6120000 | (number * 7919) % (1 << 17))
+            source = struct.pack(">I", 0x64420000 | (number * 7919) % (1 << 17))
         else:
             source = bytes.fromhex("fd68000000000000") + struct.pack(">Q", number * 7919 + 1)
         size = 20 + len(_OPTIONS)

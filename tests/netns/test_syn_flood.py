@@ -13,7 +13,7 @@ import pytest
 from benchmarks.account import status_number
 from tcpcopy.demo.processes import Program
 from tests.lab.compare import Stream
-from tests.lab.scenario import ALL_MODES, PORT, Scenario, python
+from tests.lab.scenario import PORT, Scenario, python, wait_until
 from tests.lab.syn_flood import NETWORKS
 
 pytestmark = pytest.mark.netns
@@ -60,10 +60,25 @@ def split(streams: list[Stream]) -> tuple[list[Stream], list[Stream]]:
     return [s for s in streams if s.bytes], [s for s in streams if not s.bytes]
 
 
+def processes(pid: int) -> list[int]:
+    """A process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time that a process and its children have taken."""
+    ticks = 0
+    for one in processes(pid):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def most_memory(pid: int) -> int:
+    """The most that a process and its children have had resident, in MiB."""
+    names = [Path(f"/proc/{one}/status") for one in processes(pid)]
+    return sum(status_number(name.read_text(), "VmHWM") for name in names) >> 10
 
 
 def attack(
@@ -74,31 +89,37 @@ def attack(
     seconds: float,
     streams: int,
     arguments: tuple[object, ...] = (),
+    words: str = "",
+    servers: str = "",
+    family: int = 4,
 ) -> dict[str, Any]:
     """Real streams and a flood at the same time; what came of it, and tcpcopy's report."""
+    lab = scenario.lab
     under_attack(scenario, mode)
-    scenario.servers()
+    scenario.servers(servers)
+    to = lab.online.v6 if family == 6 else lab.online.v4
+    transfer = f"{PORT}-[{lab.target.v6}]:{PORT}" if family == 6 else ""
     rate = streams / (seconds + 1)
-    with scenario.replay(mode, *arguments) as replay:
-        flood = start_flood(scenario, count, seconds)
+    with scenario.replay(mode, *arguments, transfer=transfer) as replay:
+        flood = start_flood(scenario, count, seconds, to)
         # Some before the flood, so that the filter may close; most during it.
-        scenario.load("--connections 60 --seed 2 --requests 2")
+        scenario.load(f"--connections 60 --seed 2 --requests 2 {words}", to=to)
         time.sleep(2.5)
         pid = replay.tcpcopy.pid
-        before = cpu_seconds(pid)
-        load = scenario.start_load(f"--connections {streams} --rate {rate} --requests 2")
+        before, little = cpu_seconds(pid), most_memory(pid)
+        load = scenario.start_load(
+            f"--connections {streams} --rate {rate} --requests 2 {words}", to=to
+        )
         time.sleep(0.5)
         flood.send_signal(signal.SIGUSR1)
         sent = finish_flood(flood, 10 * seconds + 20)
         scenario.finish_load(load, 60)
         expected = streams + 60
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            if sum(1 for s in scenario.target[0].snapshot() if s.bytes) >= expected:
-                break
-            time.sleep(0.2)
-        spent = cpu_seconds(pid) - before
-        peak = status_number(Path(f"/proc/{pid}/status").read_text(), "VmHWM") * 1024
+        wait_until(
+            lambda: len(split(scenario.target[0].snapshot())[0]) >= expected, 30, 0.2
+        )
+        wait_until(lambda: "SYN flood" in replay.output, 10)
+        spent, peak = cpu_seconds(pid) - before, most_memory(pid)
         at_target = scenario.target[0].snapshot()
     online, _ = split(scenario.online[0].stop())
     real, empty = split(scenario.target[0].stop())
@@ -114,7 +135,8 @@ def attack(
         "without a client": len(empty),
         "open at target": sum(1 for s in at_target if not s.bytes and s.ended == "open"),
         "cpu s": round(spent, 2),
-        "peak MiB": peak >> 20,
+        "MiB before": little,
+        "peak MiB": peak,
         "kernel drops": report["kernel"]["dropped"],
         "captured": report["sessions"]["captured"],
         "incomplete": report["sessions"].get("incomplete"),
@@ -146,6 +168,27 @@ def check(found: dict[str, Any], count: int) -> None:
 def test_a_flood_leaves_the_replay_alone(scenario: Scenario, mode: str) -> None:
     found = attack(scenario, mode, count=4000, seconds=2, streams=200)
     check(found, 4000)
+
+
+OTHER_WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "link": ("classic", {"arguments": ("-o", "eth0")}),
+    "local": ("local", {}),
+    "tunnel": ("tunnel", {}),
+    "workers": ("socket", {"arguments": ("--workers", 2)}),
+    "IPv6": ("socket", {"family": 6}),
+    "server first": ("classic", {"words": "--greeting", "servers": "--greeting 50"}),
+    "no acknowledgements": (
+        "socket",
+        {"arguments": ("-F", f"tcp dst port {PORT} and tcp[13] & 11 != 0")},
+    ),
+}
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize(("way", "mode"), [(way, mode) for way, (mode, _) in OTHER_WAYS.items()])
+def test_a_flood_in_every_other_way(scenario: Scenario, way: str, mode: str) -> None:
+    found = attack(scenario, mode, count=25_000, seconds=5, streams=540, **OTHER_WAYS[way][1])
+    check(found, 25_000)
 
 
 @pytest.mark.acceptance

@@ -83,6 +83,7 @@ cdef class Handshakes(PacketHandler):
     cpdef void note_acks(self, bint captured, long long now_ns) except *
     cdef void _note_pure_ack(self) noexcept
     cdef bint _is_blind(self, long long syn_ns) noexcept
+    cdef bint _is_doubtful(self, long long syn_ns) noexcept
     @cython.locals(
         segment=Segment,
         counts=Counts,

@@ -183,6 +183,12 @@ class Handshakes(PacketHandler):
         """Whether the end of the handshake may have passed unseen."""
         return not self.acks_known or syn_ns < self.acks_since_ns
 
+    def _is_doubtful(self, syn_ns: int) -> bool:
+        """Whether a silent client is as likely there as not: blind, and neither a flood nor a time
+        in which it could have shown itself has come since.
+        """
+        return self._is_blind(syn_ns) and syn_ns >= self.presume_from_ns
+
     # --- SYNs ------------------------------------------------------------------------------
 
     def _take_syn(self, name: object, data: Any, timestamp_ns: int) -> int:
@@ -399,11 +405,13 @@ class Handshakes(PacketHandler):
 
     def end_handshakes(self) -> None:
         """The capture has ended: what is not completed now never was."""
+        if self.flood.flooding:
+            self.presume_from_ns = _NEVER
         for name, syn in list(self.ahead.items()):
             head = self._unproven(syn)
             if head is None:
                 continue
-            if self._is_blind(syn_time(syn)):
+            if self._is_doubtful(syn_time(syn)):
                 self._clear_unproven(head)
             else:
                 self._end_unproven(name, head)
@@ -411,6 +419,7 @@ class Handshakes(PacketHandler):
         self.ahead_sessions = 0
         self._count_incomplete(self.half_open.clear())
         self.flood.stop()
+        self.presume_from_ns = min(self.presume_from_ns, self.now_ns)
 
     # --- time ------------------------------------------------------------------------------
 
@@ -485,8 +494,7 @@ class Handshakes(PacketHandler):
         syn_ns = syn_time(syn)
         return (
             self.presume_left > 0
-            and self._is_blind(syn_ns)
-            and syn_ns >= self.presume_from_ns
+            and self._is_doubtful(syn_ns)
             and clock_ns - syn_ns >= self.presume_ns
             and self.flood.is_calm()
         )
