@@ -1,4 +1,4 @@
-"""What a worker does about handshakes beside its engine: the acknowledgements, the words, the counts."""
+"""What a worker does about handshakes beside its engine: acknowledgements, words, counts."""
 
 from __future__ import annotations
 

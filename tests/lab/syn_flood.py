@@ -1,7 +1,8 @@
 """SYNs from addresses that are nobody's, at an even rate: what a SYN flood is on the wire.
 
 Run as `python -m tests.lab.syn_flood HOST PORT --count N --seconds S` where raw sockets may be
-opened. Prints "ready" when all are made, waits for SIGUSR1, sends, and prints how long that took. Nothing ever answers for the addresses that it uses: 100.66.0.0/15, fd68::/64.
+opened. Prints "ready" when all are made, waits for SIGUSR1, sends, and prints how long that took.
+Nothing ever answers for the addresses that it uses: 100.66.0.0/15, fd68::/64.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _BURST_S = 0.005
 
 def checksum(data: bytes) -> int:
     """The sum of the Internet protocols (RFC 1071); `data` has an even length."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

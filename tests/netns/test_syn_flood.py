@@ -115,9 +115,7 @@ def attack(
         sent = finish_flood(flood, 10 * seconds + 20)
         scenario.finish_load(load, 60)
         expected = streams + 60
-        wait_until(
-            lambda: len(split(scenario.target[0].snapshot())[0]) >= expected, 30, 0.2
-        )
+        wait_until(lambda: len(split(scenario.target[0].snapshot())[0]) >= expected, 30, 0.2)
         wait_until(lambda: "SYN flood" in replay.output, 10)
         spent, peak = cpu_seconds(pid) - before, most_memory(pid)
         at_target = scenario.target[0].snapshot()

@@ -1,4 +1,4 @@
-"""Real clients among SYNs of nobody, in any order: the accounts close, and no client loses a byte."""
+"""Real clients among SYNs of nobody, in any order: accounts close, and no client loses a byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plays(draw: st.DrawFn) -> list[tuple[str, int]]:
     order = draw(st.permutations(left))
     events: list[tuple[str, int]] = []
     for number in order:
-        events += draw(st.lists(BETWEEN, max_size=2))  # type: ignore[arg-type]
+        events += draw(st.lists(BETWEEN, max_size=2))
         events.append(("step", number))
     return events
 
@@ -122,6 +122,7 @@ def test_no_client_loses_a_byte(
     stage.world.engine.close_all()
     stage.world.check_ended()
     counts = stage.world.counts
+    incomplete = counts.outcome_counts()[Outcome.HANDSHAKE_INCOMPLETE]
     assert counts.waiting == 0 == len(stage.world.engine.half_open)
-    assert counts.sessions - counts.outcome_counts()[Outcome.HANDSHAKE_INCOMPLETE] <= (CLIENTS + 64 + 513) * copies * targets
+    assert counts.sessions - incomplete <= (CLIENTS + 64 + 513) * copies * targets
     assert counts.bytes_captured == counts.bytes_delivered

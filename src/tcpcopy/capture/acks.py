@@ -58,9 +58,8 @@ class AckFilter:
         if not self.open:
             if wanted or lasted_ns >= CLOSED_NS:
                 self._switch(True, now_ns, seen)
-        elif not wanted and lasted_ns >= OPEN_NS and not self._failed:
-            if not self._are_needed(seen):
-                self._switch(False, now_ns, seen)
+        elif lasted_ns >= OPEN_NS and not self._failed and not (wanted or self._are_needed(seen)):
+            self._switch(False, now_ns, seen)
         return self.open
 
     def _are_needed(self, seen: Evidence) -> bool:

@@ -91,8 +91,7 @@ class Engine(Handshakes):
         *,
         on_bug: Callable[[str], object] = print,
     ) -> None:
-        self.set_up_handshakes(config, context, opener)
-        self.on_bug = on_bug
+        self.set_up_handshakes(config, context, opener, on_bug)
         self.max_queued_bytes = 0
         self.most_queued_bytes = 0
         self.answers = AnswerFeed(self)

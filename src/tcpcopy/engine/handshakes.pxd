@@ -64,7 +64,7 @@ cdef class Handshakes(PacketHandler):
 
     @cython.locals(speed=cython.double)
     cdef void set_up_handshakes(
-        self, object config, Context context, Opener opener
+        self, object config, Context context, Opener opener, object on_bug
     ) except *
     cpdef void divide(self, long long workers) except *
     cdef int _open_sessions(

@@ -16,6 +16,7 @@ nothing: its connection is opened all the same, unless there is a flood.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 from tcpcopy.engine import seqnum
@@ -105,7 +106,13 @@ class Handshakes(PacketHandler):
         "wants_acks",  # the owner should have pure acknowledgements captured
     )
 
-    def set_up_handshakes(self, config: EngineConfig, context: Context, opener: Opener) -> None:
+    def set_up_handshakes(
+        self,
+        config: EngineConfig,
+        context: Context,
+        opener: Opener,
+        on_bug: Callable[[str], object],
+    ) -> None:
         """See `Timed.set_up_timed`."""
         speed = config.speed
         self.acks_known = False
@@ -126,6 +133,7 @@ class Handshakes(PacketHandler):
         self.linked_key = FlowKey()
         self.look_ns = 0
         self.now_ns = 0
+        self.on_bug = on_bug
         self.opener = opener
         self.patience_ns = int(PATIENCE_NS / speed)
         self.presume_from_ns = 0

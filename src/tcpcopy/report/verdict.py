@@ -41,9 +41,7 @@ def headline(snapshot: Snapshot) -> str:
     """The result in one line."""
     sessions_skipped, flows_skipped = snapshot.sessions_skipped, snapshot.udp_flows_skipped
     all_wanted = wanted(snapshot)
-    wanted_text = _things(
-        _sessions_wanted(snapshot), snapshot.udp_flows_captured - flows_skipped
-    )
+    wanted_text = _things(_sessions_wanted(snapshot), snapshot.udp_flows_captured - flows_skipped)
     more = []
     if sessions_skipped + flows_skipped:
         more.append(f"{number(sessions_skipped + flows_skipped)} more left out as asked")
