@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tcpcopy.capture.acks import AckFilter, Evidence
 from tcpcopy.capture.filters import compile_filter, expression_for, udp_expression_for
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.deliver.link import LinkSender
@@ -24,6 +23,7 @@ from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
 from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.handshake_side import HandshakeSide
 from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
@@ -114,7 +114,6 @@ class Copier:
         self._socket_watch: SocketWatch | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
-        self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
@@ -123,6 +122,8 @@ class Copier:
         self._unread: Unread | None = None  # packets, once the run has ended
         self._closed = False
         self.engine = self._make_engine()
+        self.engine.divide(config.share[1])
+        self._handshakes = HandshakeSide(self.engine)
         self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
@@ -260,7 +261,7 @@ class Copier:
         for ring in self.rings:
             self.loop.add_ring(ring)
         if config.filter is None and config.tcp and self.player is None:
-            self._ack_filter = AckFilter(
+            self._handshakes.switch_acks(
                 self.rings,
                 filter_program(config),
                 filter_program(config, pure_acks=False),
@@ -365,16 +366,14 @@ class Copier:
 
     def _housekeep(self, now_ns: int) -> None:
         context = self.engine.context
-        if context.stood_still_ns > self._stood_still_ns:
+        stood_still = context.stood_still_ns > self._stood_still_ns
+        if stood_still:
             stood_ns = context.stood_still_ns - self._stood_still_ns
             self._stood_still_ns = context.stood_still_ns
             _log.warning(
                 "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
             )
-        elif self._ack_filter is not None:  # not judged by what had no time to come
-            counts = context.counts
-            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
-            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
+        self._handshakes.look(now_ns, stood_still=stood_still)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         if self._memory is not None:
@@ -423,7 +422,7 @@ class Copier:
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
         engine, udp = self.engine, self.udp
-        self._ack_filter = None
+        self._handshakes.stop()
         ending = Ending(self.loop, self.rings, urgent, tick)
         self._unread = unread = unread_of(self.config, engine)
         ending.read(unread)
@@ -485,7 +484,6 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
-            sessions_since_accept=counts.sessions - counts.begun_at_accept,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,
@@ -505,6 +503,7 @@ class Copier:
             capture_lag=counts.capture_lag.copy(),
             memory_bytes=self._memory.resident_bytes if self._memory is not None else 0,
         )
+        self._handshakes.fill(snapshot)
         if self.sender is not None:
             snapshot.send_errors = dict(self.sender.errors)
         if self.local is not None:

@@ -17,6 +17,7 @@ cdef Py_ssize_t _RELAY_LIMIT
 cdef Py_ssize_t _BUSY_EVENTS
 cdef long long _NAP_NS
 cdef long long _HOUSEKEEPING_NS
+cdef long long _HURRY_NS
 cdef long long _LONGEST_SLEEP_NS
 cdef long long STANDSTILL_NS
 cdef Py_ssize_t _RELAY_UNREAD
@@ -32,6 +33,7 @@ cdef class Loop:
     cdef public PacketHandler handler
     cdef public object housekeep
     cdef public long long housekeeping_ns
+    cdef public long long hurried_ns
     cdef public Py_ssize_t input_place
     cdef public list places
     cdef public object player

@@ -32,6 +32,7 @@ _RELAY_LIMIT = 16384
 _BUSY_EVENTS = 8
 _NAP_NS = 500_000
 _HOUSEKEEPING_NS = 1_000_000_000
+_HURRY_NS = 100_000_000
 _LONGEST_SLEEP_NS = 1_000_000_000
 # A turn that comes so much later than it should: this process stood still.
 STANDSTILL_NS = 2_000_000_000
@@ -52,6 +53,7 @@ class Loop:
         "handler",  # takes what is captured: the engine, unless its owner puts another here
         "housekeep",  # called with the time about once a second
         "housekeeping_ns",  # when it is called next
+        "hurried_ns",  # not called early again before
         "input_place",  # in `waiter`, of a pipe while its packets are waited for, else -1
         "places",  # of the rings in `waiter`
         "player",  # of files, instead of rings; None: none
@@ -79,6 +81,7 @@ class Loop:
         self.handler: PacketHandler = engine
         self.housekeep = housekeep
         self.housekeeping_ns = 0
+        self.hurried_ns = 0
         self.input_place = -1
         self.places: list[int] = []
         self.player: Player | None = None
@@ -185,6 +188,9 @@ class Loop:
         if self.tun is not None:
             handled += self._take_local_answers(self.tun, now_ns)
         handled += self._capture()
+        if engine.wants_acks and not engine.pure_acks and now_ns >= self.hurried_ns:
+            self.hurried_ns = now_ns + _HURRY_NS
+            self.housekeep(now_ns)
         if self.transport is not None:
             handled += self._serve_sockets(self.transport, now_ns)
         engine.run_timers()

@@ -406,6 +406,8 @@ def _after_death(snapshot: Snapshot) -> Snapshot:
     """The last counts of a worker that died: its open sessions have ended with it."""
     snapshot.outcomes[Outcome.WORKER_LOST] += snapshot.sessions_live
     snapshot.sessions_live = 0
+    snapshot.outcomes[Outcome.HANDSHAKE_INCOMPLETE] += snapshot.sessions_waiting
+    snapshot.sessions_waiting = snapshot.syn_flood_rate = 0
     snapshot.udp_outcomes[FlowOutcome.WORKER_LOST] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0

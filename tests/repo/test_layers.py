@@ -31,7 +31,16 @@ LAYERS: list[set[str]] = [
     {"rights"},
     {"copier", "interceptor"},
     {"ending", "figures"},
-    {"loop", "socket_side", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
+    {
+        "loop",
+        "socket_side",
+        "udp_side",
+        "local_side",
+        "tunnel_end",
+        "probe_side",
+        "handshake_side",
+        "doctor",
+    },
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {

@@ -42,7 +42,6 @@ cdef class Opener:
     cdef public Transport transport
 
     @cython.locals(
-        address=bytes,
         client_address=bytes,
         targets=tuple,
         counts=Counts,
@@ -60,6 +59,12 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
+    cpdef long long count_of(
+        self, Segment segment, const unsigned char[::1] data
+    ) except -1
+    cpdef bint is_shedding(self) except -1
+    @cython.locals(address=bytes)
+    cdef tuple _targets(self, Segment segment, const unsigned char[::1] data)
     cdef int _reason_to_leave_out(
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1

@@ -98,11 +98,7 @@ class Opener:
 
         Those left out or shed are counted, and not in the list.
         """
-        address = destination_address(segment, data)
-        if segment.destination_port != self.known_port or address != self.known_address:
-            self.known_targets = self.transfers.lookup(address, segment.destination_port)
-            self.known_address, self.known_port = address, segment.destination_port
-        targets = self.known_targets
+        targets = self._targets(segment, data)
         if not targets:
             return None
         client_address = source_address(segment, data)
@@ -140,6 +136,21 @@ class Opener:
                     counts.picked_up += 1
                 sessions.append(session)
         return sessions
+
+    def count_of(self, segment: Segment, data: Any) -> int:
+        """How many sessions `open` makes of a connection; 0 when -x does not name it."""
+        return len(self._targets(segment, data)) * self.copies
+
+    def is_shedding(self) -> bool:
+        """Whether `open` would take no session on now."""
+        return self._reason_to_shed() != 0
+
+    def _targets(self, segment: Segment, data: Any) -> tuple[Target, ...]:
+        address = destination_address(segment, data)
+        if segment.destination_port != self.known_port or address != self.known_address:
+            self.known_targets = self.transfers.lookup(address, segment.destination_port)
+            self.known_address, self.known_port = address, segment.destination_port
+        return self.known_targets
 
     def _reason_to_leave_out(
         self, client_address: bytes, client_port: int, is_syn: bool, now_ns: int

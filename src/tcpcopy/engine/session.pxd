@@ -46,6 +46,7 @@ cdef class Session(PacedHalf):
     cdef public unsigned char cut
     cdef public unsigned char lingers
     cdef public unsigned char outcome
+    cdef public unsigned char unproven
 
     cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)

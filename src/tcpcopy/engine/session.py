@@ -71,6 +71,7 @@ class Session(PacedHalf):
         "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
         "target",  # the Transfer it is replayed to
+        "unproven",  # of its client only the SYN was seen
     )
 
     def __init__(self, context: Context, copy: int, target: object) -> None:
@@ -97,6 +98,7 @@ class Session(PacedHalf):
         self.sibling: Session | None = None
         self.slot_ns = 0
         self.target = target
+        self.unproven = 0
 
     # --- progress --------------------------------------------------------------------------
 

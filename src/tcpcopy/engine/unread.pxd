@@ -31,5 +31,5 @@ cdef class Unread(PacketHandler):
     cpdef void add(self, long long packets) except *
     @cython.locals(segment=Segment, key=FlowKey, name=object)
     cdef void _take_syn(self, const unsigned char[::1] data) except *
-    @cython.locals(engine=Engine, session=Session, ended=cython.longlong)
+    @cython.locals(engine=Engine, session=Session)
     cdef bint _has_begun(self, object name) except *

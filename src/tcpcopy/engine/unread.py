@@ -121,5 +121,6 @@ class Unread(PacketHandler):
         session = engine.by_client.find(self._key)
         if session is not None and session.captured_isn == self._segment.seq:
             return True
-        ended: int = engine.closed.get(name, 0) or engine.closed_before.get(name, 0)
-        return ended != 0 and ended >> 8 == self._segment.seq
+        if engine.half_open.find(name) is not None:
+            return True
+        return engine.ended.knows(name, self._segment.seq)

@@ -101,12 +101,18 @@ class Snapshot:
     # Sessions. One captured connection counts once for each target and copy (-x, -n).
     sessions_captured: int = 0
     sessions_live: int = 0  # now; 0 at exit
+    sessions_waiting: int = 0  # now, of the captured: SYN seen, not opened yet; 0 at exit
     sessions_peak: int = 0  # most live at once (joined: the sum of the workers' peaks)
     sessions_established: int = 0  # of the captured, those that the target accepted
     sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
     sessions_unread: int = 0  # beside the captured: those whose SYN was left unread at exit
     outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
+
+    # SYN floods: connection attempts that come fast and never complete their handshake.
+    syn_flood_rate: int = 0  # attempts of the last second, while there is one (joined: the sum)
+    syn_flood_peak: int = 0  # most of a second (joined: the sum of the workers' peaks)
+    syn_flood_attempts: int = 0  # in all of them
 
     # What they carry; sessions that were skipped or shed do not count here.
     turns_captured: int = 0
@@ -180,9 +186,15 @@ class Snapshot:
         return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_skip)
 
     @property
+    def sessions_incomplete(self) -> int:
+        """Connection attempts that never became a connection."""
+        return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_attempt)
+
+    @property
     def sessions_replayed(self) -> int:
         """Sessions of which all that was captured reached the target."""
-        return self.sessions_ended - self.sessions_lost - self.sessions_skipped
+        none = self.sessions_lost + self.sessions_skipped + self.sessions_incomplete
+        return self.sessions_ended - none
 
     @property
     def udp_flows_lost(self) -> int:
@@ -288,7 +300,8 @@ class Snapshot:
             return broken  # sums over arrays of the wrong length would only mislead
         equal = [
             ("sessions captured", self.sessions_captured,
-             "sessions ended and live", self.sessions_ended + self.sessions_live),
+             "sessions ended, live and waiting",
+             self.sessions_ended + self.sessions_live + self.sessions_waiting),
             ("packets captured", self.packets_captured,
              "packets used and dropped", sum(self.packet_drops)),
             ("answers received", self.answers_received,
@@ -416,6 +429,8 @@ _PARTS = (
     ("sessions_midstream", "sessions_captured"),
     ("sessions_live", "sessions_peak"),
     ("sessions_peak", "sessions_captured"),
+    ("syn_flood_rate", "syn_flood_peak"),
+    ("syn_flood_peak", "syn_flood_attempts"),
     ("turns_replayed", "turns_captured"),
     ("turns_late", "turns_replayed"),
     ("waits_expired", "turns_replayed"),

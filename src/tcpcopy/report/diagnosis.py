@@ -85,10 +85,23 @@ def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
         return [Finding("nothing_captured", LOSS, 0, f"no session captured: {text}", remedy)]
     if wanted(snapshot) == 0 and not snapshot.all_unread:
         count = snapshot.sessions_skipped + snapshot.udp_flows_skipped
+        if not count:
+            return [_no_handshake(snapshot)]
         remedy = ("sample more (-r, -g), run longer, or take sessions begun earlier (no -O)",)
         text = f"nothing replayed: {plural(count, 'session')} captured, left out as asked"
         return [Finding("nothing_replayed", LOSS, count, text, remedy)]
     return []
+
+
+def _no_handshake(snapshot: Snapshot) -> Finding:
+    count = snapshot.sessions_incomplete + snapshot.sessions_waiting
+    return Finding(
+        "nothing_replayed", LOSS, count,
+        f"nothing replayed: {plural(count, 'session')} captured, none of which completed its"
+        " handshake",
+        ("see whether the online server accepts connections: its answers pass by the capture",
+         "capture the clients' packets on the host where the server runs, all of them (-i, -F)"),
+    )  # fmt: skip
 
 
 def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tuple[str, ...]]:
@@ -470,6 +483,7 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
             remedies.ports_text(ports.most_used, ports.available).replace(" are ", " were "),
             remedies.local_ports(),
         ))  # fmt: skip
+    findings += _syn_flood(snapshot)
     if snapshot.waits_expired:
         findings.append(Finding(
             "waits_expired", NOTE, snapshot.waits_expired,
@@ -495,6 +509,19 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
 def _waited(snapshot: Snapshot) -> str:
     waited = snapshot.ports.waited
     return f"; {plural(waited, 'connect')} waited for it" if waited else ""
+
+
+def _syn_flood(snapshot: Snapshot) -> list[Finding]:
+    if not snapshot.syn_flood_attempts:
+        return []
+    return [
+        Finding(
+            "syn_flood", WARNING, snapshot.syn_flood_attempts,
+            f"SYN flood: {plural(snapshot.syn_flood_attempts, 'connection attempt')} at up to"
+            f" {number(snapshot.syn_flood_peak)}/s whose handshake never completed; not replayed",
+            ("nothing is lost by it; see docs/reading-the-summary.md, \"SYN floods\"",),
+        )
+    ]  # fmt: skip
 
 
 #: The target's answer to a connection of socket mode: the outcome of its session tells it.

@@ -40,6 +40,7 @@ class Outcome(Ending):
     SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
     WORKER_LOST = (22, "lost with a worker that died (--workers)")
+    HANDSHAKE_INCOMPLETE = (23, "the client never completed its handshake", False, False, True)
 
 
 class Drop(Described):

@@ -23,8 +23,13 @@ def exit_code(snapshot: Snapshot) -> int:
 
 def wanted(snapshot: Snapshot) -> int:
     """Sessions and UDP flows that were to be replayed."""
-    sessions = snapshot.sessions_captured - snapshot.sessions_skipped
-    return sessions + snapshot.udp_flows_captured - snapshot.udp_flows_skipped
+    return _sessions_wanted(snapshot) + snapshot.udp_flows_captured - snapshot.udp_flows_skipped
+
+
+def _sessions_wanted(snapshot: Snapshot) -> int:
+    """All captured but those left out as asked, and attempts that came to no connection."""
+    none = snapshot.sessions_skipped + snapshot.sessions_incomplete + snapshot.sessions_waiting
+    return snapshot.sessions_captured - none
 
 
 def _things(sessions: int, flows: int) -> str:
@@ -37,12 +42,13 @@ def headline(snapshot: Snapshot) -> str:
     """The result in one line."""
     sessions_skipped, flows_skipped = snapshot.sessions_skipped, snapshot.udp_flows_skipped
     all_wanted = wanted(snapshot)
-    wanted_text = _things(
-        snapshot.sessions_captured - sessions_skipped, snapshot.udp_flows_captured - flows_skipped
-    )
-    skipped = ""
+    wanted_text = _things(_sessions_wanted(snapshot), snapshot.udp_flows_captured - flows_skipped)
+    more = []
     if sessions_skipped + flows_skipped:
-        skipped = f" ({number(sessions_skipped + flows_skipped)} more left out as asked)"
+        more.append(f"{number(sessions_skipped + flows_skipped)} more left out as asked")
+    if snapshot.sessions_incomplete:
+        more.append(f"{plural(snapshot.sessions_incomplete, 'handshake')} never completed")
+    skipped = f" ({', '.join(more)})" if more else ""
     live_count = snapshot.sessions_live + snapshot.udp_flows_live
     live = f", {number(live_count)} still live" if live_count else ""
     if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
@@ -50,7 +56,7 @@ def headline(snapshot: Snapshot) -> str:
             return f"NOTHING REPLAYED: {_left(snapshot)}"
         return "NOTHING CAPTURED: no session was seen, none was replayed"
     if all_wanted == 0:
-        return f"NOTHING REPLAYED: all {_things(sessions_skipped, flows_skipped)} left out"
+        return f"NOTHING REPLAYED: {_why_nothing(snapshot)}"
     lost = snapshot.sessions_lost + snapshot.udp_flows_lost
     if lost:
         share = per_cent(lost, all_wanted)
@@ -81,6 +87,19 @@ def _left(snapshot: Snapshot) -> str:
     if not snapshot.sessions_unread:
         return f"{packets} left UNREAD"
     return f"{plural(snapshot.sessions_unread, 'session')} in {packets} left UNREAD"
+
+
+def _why_nothing(snapshot: Snapshot) -> str:
+    """Sessions or flows were captured, and none of them was to be replayed."""
+    attempts = snapshot.sessions_incomplete + snapshot.sessions_waiting
+    skipped = snapshot.sessions_skipped + snapshot.udp_flows_skipped
+    parts = []
+    if skipped or not attempts:
+        things = _things(snapshot.sessions_skipped, snapshot.udp_flows_skipped)
+        parts.append(f"all {things} left out")
+    if attempts:
+        parts.append(f"{plural(attempts, 'handshake')} never completed")
+    return ", ".join(parts)
 
 
 def _done(snapshot: Snapshot) -> int:

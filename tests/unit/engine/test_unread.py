@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tcpcopy.engine.unread import Unread
@@ -14,7 +16,7 @@ def give(unread: Unread, packet: bytes) -> None:
     assert unread.packet(packet, 0, len(packet), len(packet), 0) == 0
 
 
-def syn(world: World, port: int, **options: int) -> bytes:
+def syn(world: World, port: int, **options: Any) -> bytes:
     return Caller(world, port, **options).packet("S", at=-1)
 
 

@@ -67,8 +67,11 @@ def _relay(counts: RelayCounts) -> Callable[[Snapshot], None]:
     ("change", "expected"),
     [
         (_set(sessions_captured=101),
-         "sessions captured 101 differs from sessions ended and live 100"),
-        (_set(sessions_live=1), "sessions captured 100 differs from sessions ended and live 101"),
+         "sessions captured 101 differs from sessions ended, live and waiting 100"),
+        (_set(sessions_live=1),
+         "sessions captured 100 differs from sessions ended, live and waiting 101"),
+        (_set(sessions_waiting=1),
+         "sessions captured 100 differs from sessions ended, live and waiting 101"),
         (_set(packets_captured=1_001),
          "packets captured 1001 differs from packets used and dropped 1000"),
         (_slot("packet_drops", Drop.CUT, 1),
