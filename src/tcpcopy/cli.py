@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from tcpcopy import doctor_cli
 from tcpcopy import options as option_table
@@ -37,7 +36,11 @@ from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
+from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.status import StatusReporter
+from tcpcopy.report_file import ReportFile, write_report
+from tcpcopy.run_files import Job, RunFiles
+from tcpcopy.state_options import run_files
 from tcpcopy.supervisor import (
     PidFile,
     Startup,
@@ -151,11 +154,18 @@ def _run(options: Options, startup: Startup | None) -> int:
             config = copier_config(options, open_files=open_files)
             if options.check:
                 config = replace(config, checks=report_context(options))
+            files = files_of_run(options, config)
+            if files is not None:
+                stack.callback(files.close)
+                files.open(config.transfers.targets(), options.workers)
+            ledgers = files.ledgers if files is not None else []
             copier: Copier | Workers
             if options.workers > 1:
-                copier = Workers(config, options.workers, lambda: random.getrandbits(31))
+                copier = Workers(
+                    config, options.workers, lambda: random.getrandbits(31), ledgers=ledgers
+                )
             else:
-                copier = Copier(config)
+                copier = Copier(replace(config, ledger=ledgers[0] if ledgers else None))
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
@@ -169,15 +179,25 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.check:
             doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
+        if files is not None:
+            files.begin()
+        earlier = files.found if files is not None else None
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
-        waited_ns = _copy(options, copier, signals)
         limit = session_limit(options, open_files) * options.workers
-        context = report_context(options, limit, waited_ns // _NS)
-        return _report(options, copier, context)
+        setup = report_context(options, limit)
+        if earlier is not None:
+            setup = replace(
+                setup, earlier_process=earlier.process, earlier_started_ns=earlier.started_ns
+            )
+        waited_ns = _copy(options, copier, signals, setup)
+        code = _report(options, copier, replace(setup, exit_wait_s=waited_ns // _NS))
+        if files is not None:
+            files.finish()
+        return code
 
 
 def _check_memory(options: Options, rings: int) -> None:
@@ -213,7 +233,7 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
     _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals, setup: Context) -> int:
     """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
@@ -229,7 +249,12 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
     if options.check:
         alarm = Alarm(report_context(options), lambda: check_again(options))
 
+    report = ReportFile(options.json_file) if options.json_file else None
+    unfinished = replace(setup, is_final=False)
+
     def tick(now_ns: int) -> None:
+        if report is not None:
+            report.tick(now_ns, lambda: _json(copier.snapshot(), unfinished))
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
@@ -253,9 +278,8 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
     if options.json_file:
-        data = json.dumps(summary.to_json(snapshot, context), indent=2)
         try:
-            Path(options.json_file).write_text(data + "\n", encoding="utf-8")
+            write_report(options.json_file, _json(snapshot, context))
         except OSError as error:
             _log.error("--json %s: %s", options.json_file, error.strerror)
             code = code or 1
@@ -266,6 +290,18 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     if not options.daemon:
         say(text, sys.stdout)
     return code
+
+
+def _json(snapshot: Snapshot, context: Context) -> str:
+    return json.dumps(summary.to_json(snapshot, context), indent=2) + "\n"
+
+
+def files_of_run(options: Options, config: CopierConfig) -> RunFiles | None:
+    """The files by which the next run knows of this one, not open yet; None: as --state says."""
+    setup = report_context(options)
+    job = Job(setup.mode, tuple(str(transfer) for transfer in options.transfers), setup.files)
+    packets = options.copies_tcp and not options.socket_mode
+    return run_files(options.state, job, config, options.workers, packets)
 
 
 def session_limit(options: Options, open_files: int) -> int:

@@ -27,6 +27,8 @@ from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.errors import UsageError
+from tcpcopy.ledger import Ledger
+from tcpcopy.leftover_side import LeftoverSide
 from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
@@ -47,7 +49,7 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.context import Context as Setup
-from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
+from tcpcopy.report.counters import RateCounts, RingCounts, Snapshot
 from tcpcopy.udp_side import UdpConfig, UdpSide
 
 _log = logging.getLogger(__name__)
@@ -93,6 +95,7 @@ class CopierConfig:
     rate: RateConfig | None = None
     tcp: bool = True  # whether TCP is copied
     udp: UdpConfig | None = None  # UDP as well, or alone
+    ledger: Ledger | None = None  # this worker's, open; None: there is no place for one
     checks: Setup | None = None  # the run, for the probe at the start; None: none is wanted
 
 
@@ -117,6 +120,7 @@ class Copier:
         self.transport: SocketTransport | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
+        self.leftovers: LeftoverSide | None = None
         self._ack_filter: AckFilter | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
@@ -255,6 +259,8 @@ class Copier:
                 filter_program(config, pure_acks=False),
                 far_matters=not config.engine.rtt_ns,
             )
+        if config.ledger is not None:
+            self.leftovers = LeftoverSide(config.ledger, self.engine, self.loop, self.relay)
         # One worker of several is enough: all have the same way.
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
@@ -366,6 +372,8 @@ class Copier:
             self._batch.largest = self.sender.largest
         if self.probe is not None:
             self.probe.look(now_ns)
+        if self.leftovers is not None:
+            self.leftovers.look()
         if self.local is not None:
             self.local.look()
         if self.udp is not None:
@@ -431,6 +439,8 @@ class Copier:
         engine.now_ns = time.monotonic_ns()
         engine.close_all()
         self._batch.flush()
+        if self.leftovers is not None:
+            self.leftovers.finish()
         if self.udp is not None:
             self.udp.begin(engine.now_ns)
             self.udp.engine.close_all()
@@ -514,7 +524,9 @@ class Copier:
         if self.udp is not None:
             self.udp.fill(snapshot)
         if self.player is not None:
-            snapshot.file = file_counts(self.player)
+            snapshot.file = self.player.counts()
+        if self.leftovers is not None:
+            snapshot.leftovers = self.leftovers.counts()
         if self._rate is not None:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
@@ -533,19 +545,6 @@ def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
     if config.udp is not None:
         expressions.append(udp_expression_for(sources, targets))
     return " or ".join(expressions)
-
-
-def file_counts(player: Player) -> InputCounts:
-    """What was read of the files."""
-    done, total = player.progress()
-    return InputCounts(
-        packets=player.feed.taken + player.feed.left_out,
-        left_out=player.feed.left_out,
-        bytes_read=done,
-        bytes_total=total,
-        passes=player.passes_done,
-        problems=len(player.stream.problems),
-    )
 
 
 def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:

@@ -134,7 +134,7 @@ class Ledger:
     """
 
     def __init__(self, fd: int, path: str, header: Header) -> None:
-        """Write the header into a new, empty file, which is `fd` and taken over. Raises: OSError."""
+        """Begin the new, empty file `fd`, which is taken over. Raises: OSError."""
         self.path = path
         self.header = header
         self.count = 0  # sessions in it
@@ -248,6 +248,7 @@ class Ledger:
 
     def finish(self) -> None:
         """The summary is made: the file goes, unless it has sessions yet, and says so if not."""
+        self._remap(os.fstat(self._fd).st_size)  # a worker may have made it larger
         _CHECKSUM.pack_into(self._map, _ENDED_AT, 1)
         left = any(
             _decoded(self._view, at, self.header.targets)
@@ -290,5 +291,5 @@ def _header_bytes(header: Header) -> bytes:
     )
     data = bytearray(_TARGETS_AT) + targets
     data[: len(fixed)] = fixed
-    _CHECKSUM.pack_into(data, _CHECKSUM_AT, _sum(data, len(data)))
+    _CHECKSUM.pack_into(data, _CHECKSUM_AT, _sum(bytes(data), len(data)))
     return bytes(data)

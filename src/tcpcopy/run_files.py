@@ -101,13 +101,19 @@ def default_directory(environment: Mapping[str, str], user: int) -> str:
 class RunFiles:
     """The ledgers of a run, by worker; none when there is no place for them."""
 
-    def __init__(self, directory: str, given: bool, job: Job, owner: Owner) -> None:
-        """Nothing is opened yet. `given`: by --state, so that it must do."""
+    def __init__(
+        self, directory: str, given: bool, job: Job, owner: Owner, packets: bool = True
+    ) -> None:
+        """Nothing is opened yet. `given`: by --state, so that it must do.
+
+        `packets`: sessions at the target outlive this process, so that no file is worth a warning.
+        """
         self.ledgers: list[Ledger] = []
         self.earlier: list[EarlierRun] = []
         self._given = given
         self._job = job
         self._owner = owner
+        self._packets = packets
         self._path = directory
         self._fd = -1
         self._dead: dict[str, int] = {}  # name: descriptor, locked
@@ -125,7 +131,7 @@ class RunFiles:
         Raises: UsageError when the directory was given and does not do.
         """
         try:
-            self._fd = _open_directory(self._path)
+            self._fd = _open_directory(self._path, make=not self._given)
             self._make(tuple(targets), count)
             self._take_over()
         except OSError as error:
@@ -135,11 +141,13 @@ class RunFiles:
                 raise UsageError(
                     _OPTION, self._path, problem, "give a directory that only this user may write"
                 ) from None
-            _log.warning(
-                "%s: %s; after a kill the next start will not know of this run, nor reset the "
-                "sessions that it leaves open (give --state DIR)",
-                self._path or "no directory for the state of this run",
+            _log.log(
+                logging.WARNING if self._packets else logging.INFO,
+                "no file for the state of this run%s: %s; after a kill the next start will not know"
+                " of it%s (--state DIR)",
+                f" in {self._path}" if self._path else "",
                 problem,
+                ", nor reset the sessions that it leaves open" if self._packets else "",
             )
 
     def _make(self, targets: tuple[tuple[bytes, int], ...], count: int) -> None:
@@ -314,12 +322,13 @@ def network_namespace() -> int:
             return os.stat("/proc/self/ns/net").st_ino
 
 
-def _open_directory(path: str) -> int:
-    """The directory, made when it is not there; only this user may write it. Raises: OSError."""
+def _open_directory(path: str, *, make: bool) -> int:
+    """The directory, which only this user may write; made when it is not there. Raises: OSError."""
     if not path:
         raise OSError(errno.ENOENT, "there is no RUNTIME_DIRECTORY and no XDG_RUNTIME_DIR")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+    if make:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     status = os.fstat(fd)
     if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_MAY_WRITE:

@@ -24,7 +24,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -33,6 +33,7 @@ from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
 from tcpcopy.errors import UsageError
+from tcpcopy.ledger import Ledger
 from tcpcopy.namespaces import inside
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
@@ -90,9 +91,20 @@ class _Worker:
 class Workers:
     """Several workers with the methods of one `Copier`. Main thread only."""
 
-    def __init__(self, config: CopierConfig, count: int, draw: Callable[[], int]) -> None:
-        """`config` is what all together may use; `draw()` gives random numbers of 31 bits."""
+    def __init__(
+        self,
+        config: CopierConfig,
+        count: int,
+        draw: Callable[[], int],
+        *,
+        ledgers: Sequence[Ledger] = (),
+    ) -> None:
+        """`config` is what all together may use; `draw()` gives random numbers of 31 bits.
+
+        `ledgers`, where there are any: one for each worker, in which the next in its place goes on.
+        """
         self._config = config
+        self._ledgers = ledgers
         self._count = count
         self._draw = draw
         self._rings: list[list[Ring]] = []  # by worker
@@ -178,6 +190,7 @@ class Workers:
             engine=replace(config.engine, seed=self._draw()),
             memory_bytes=config.memory_bytes // count,
             share=(index, count),
+            ledger=self._ledgers[index] if self._ledgers else None,
         )
 
     def _start(self, worker: _Worker, again: bool = False) -> None:
@@ -225,10 +238,13 @@ class Workers:
                 for ring in rings if other != index else ():
                     ring.detach()
             rings = self._rings[index]
-            _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
+            wanted = {write_fd, *(ring.fileno() for ring in rings)}
+            if config.ledger is not None:
+                wanted.add(config.ledger.fileno())
+            _close_all_but(wanted)
             for ring in rings if again else ():
                 ring.resume()
-            _work(config, rings, parent_line)
+            _work(config, rings, parent_line, again)
             code = 0
         except BaseException:
             with contextlib.suppress(BaseException):
@@ -368,6 +384,7 @@ def _after_death(snapshot: Snapshot) -> Snapshot:
     snapshot.udp_outcomes[FlowOutcome.INTERNAL_ERROR] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
+    snapshot.leftovers.found -= snapshot.leftovers.waiting  # the next one finds them again
     for relay in snapshot.relays.values():
         relay.connected = 0
     return snapshot
@@ -445,8 +462,8 @@ def _close_all_but(wanted: set[int]) -> None:
     os.close(null)
 
 
-def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
-    """Copy until told to stop."""
+def _work(config: CopierConfig, rings: list[Ring], line: _Line, again: bool) -> None:
+    """Copy until told to stop. `again`: in the place of a worker that died."""
     orders = _Orders()
     logging.getLogger(log.ROOT).handlers[:] = [_ParentLog(line)]
     copier = Copier(config, rings)
@@ -461,6 +478,10 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
         line.tell("refused", "start", None, reason, "this host does not allow what is needed")
         return
     _log.info("process %d", os.getpid())
+    left = copier.snapshot().leftovers.found
+    if again and left:
+        text = "%d sessions of the one before are open at the target: resetting them"
+        _log.warning(text, left)
     line.tell("open")
     # As in a process without workers: sessions free themselves without the collector.
     gc.collect()

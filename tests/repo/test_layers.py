@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
         "doctor_plan",
         "doctor_probe",
         "process_options",
+        "state_options",
         "intercept_cli",
         "options",
         "recorded_options",
@@ -29,6 +30,7 @@ LAYERS: list[set[str]] = [
     },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
+    {"leftover_side", "run_files"},
     {"loop", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
@@ -41,6 +43,8 @@ LAYERS: list[set[str]] = [
         "waiting",
         "namespaces",
         "threads",
+        "ledger",
+        "report_file",
     },
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}

@@ -49,6 +49,7 @@ cdef class Engine(PacketHandler):
     cdef public long long closed_turned_ns
     cdef public Context context
     cdef public FlowKey key
+    cdef public object leftovers
     cdef public FlowKey linked_key
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
@@ -119,7 +120,7 @@ cdef class Engine(PacketHandler):
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *
-    @cython.locals(segment=Segment, session=Session, reason=cython.int)
+    @cython.locals(segment=Segment, session=Session, reason=cython.int, name=object)
     cpdef int take_answer(
         self,
         const unsigned char[::1] data,
@@ -159,4 +160,3 @@ cdef class Engine(PacketHandler):
         heads=list, head=Session, session=Session, sibling=Session
     )
     cpdef void end_pass(self) except *
-    cdef void _forget_closed(self, object name) except *

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cython
 
@@ -26,12 +26,10 @@ from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.packet.segment import (
-    Segment,
-    parse,
-    parse_options,
-    payload,
-)
+from tcpcopy.packet.segment import Segment, parse, parse_options, payload
+
+if TYPE_CHECKING:
+    from tcpcopy.engine.leftovers import Leftovers
 
 # Recorded: sessions that wait for what the file brings are looked at so often.
 _IDLE_LOOK = 5_000_000_000
@@ -83,6 +81,7 @@ class Engine(PacketHandler):
         "closed_turned_ns",  # when the generations were turned
         "context",
         "key",  # of the captured packet being looked at
+        "leftovers",  # of a run before (engine.leftovers); None: none, or no more
         "linked_key",  # of the session being taken out of its connection
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
@@ -117,6 +116,7 @@ class Engine(PacketHandler):
         self.closed_turned_ns = 0
         self.clock_offset_ns = 0
         self.key = FlowKey()
+        self.leftovers: Leftovers | None = None
         self.linked_key = FlowKey()
         self.now_ns = 0
         self.segment = Segment()
@@ -251,7 +251,8 @@ class Engine(PacketHandler):
         if is_syn:
             if closed != 0 and ended >> 8 == segment.seq:
                 return closed  # the same SYN again: this connection has been counted
-            self._forget_closed(name)
+            self.closed.pop(name, None)
+            self.closed_before.pop(name, None)
             if before is not None:
                 self._detach(before)
         elif segment.flags & _SYN:
@@ -356,6 +357,9 @@ class Engine(PacketHandler):
             session = self.by_answer.find(self.answer_key)
             if session is None:
                 reason = _FOREIGN
+                if self.leftovers is not None:
+                    name = self.answer_key.name()
+                    reason = _USED if self.leftovers.take(segment, name, self.now_ns) else reason
             else:
                 parse_options(segment, data)
                 try:
@@ -563,10 +567,6 @@ class Engine(PacketHandler):
                 except Exception:
                     self._bug(session)
                 session = sibling
-
-    def _forget_closed(self, name: object) -> None:
-        self.closed.pop(name, None)
-        self.closed_before.pop(name, None)
 
     # --- exit and views --------------------------------------------------------------------
 

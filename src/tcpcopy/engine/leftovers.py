@@ -12,18 +12,18 @@ sent for the old one any more, whose connection the new session's SYN brings to 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tcpcopy.engine.context import SECOND_NS, Context
 from tcpcopy.engine.flows import FlowKey, FlowTable
-from tcpcopy.engine.ports import Announcer
+from tcpcopy.engine.ports import Announcer, Ledger
 from tcpcopy.engine.syn import initial_number, syn_options
 from tcpcopy.packet import flags
 from tcpcopy.packet.segment import Segment
 
 _MASK = 0xFFFFFFFF
-# The kernel's limit of challenge ACKs was 1,000 a second and host; at most so many are tried at once.
+# Sessions tried in a second: older kernels send 1,000 challenge ACKs in it, of all connections.
 _SECOND = 500
 _STEP_NS = 20_000_000
 _MOST_ASKED = 2_000
@@ -33,14 +33,6 @@ _RST_GAPS_NS = (20_000_000, 80_000_000)  # a RST is never acknowledged: it is re
 _MSS, _WINDOW = 536, 64240
 _NOTHING = b""
 _GONE, _RESET, _SUPERSEDED, _UNANSWERED = "gone", "reset", "superseded", "unanswered"
-
-
-class Book(Protocol):
-    """Where the sessions are written down (`ledger.Ledger`)."""
-
-    def session(self, place: int) -> tuple[bytes, int, bytes, int] | None: ...
-
-    def remove(self, place: int) -> None: ...
 
 
 class _Asked:
@@ -60,13 +52,14 @@ class _Asked:
 
 
 class Leftovers:
-    """Resets the sessions at some places of a book. `found` is the sum of the other counts."""
+    """Resets the sessions at some places of a ledger. `found` is the sum of the other counts."""
 
     __slots__ = (
         "_announcer",
         "_asked",
-        "_book",
+        "_ledger",
         "_by_answer",
+        "_can_send",
         "_context",
         "_due",
         "_key",
@@ -85,14 +78,19 @@ class Leftovers:
         context: Context,
         by_answer: FlowTable,
         announcer: Announcer | None,
-        book: Book,
+        ledger: Ledger,
         places: Sequence[int],
+        can_send: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`by_answer` are the live sessions, `announcer` hears of a session before its SYN."""
+        """`by_answer` are the live sessions, `announcer` hears of a session before its SYN.
+
+        Nothing is sent while `can_send` says no.
+        """
         self._context = context
         self._by_answer = by_answer
+        self._can_send = can_send
         self._announcer = announcer
-        self._book = book
+        self._ledger = ledger
         self._waiting = iter(places)
         self._asked: dict[Any, _Asked] = {}  # by the name of the target's packets
         self._due: list[tuple[int, int, Any]] = []  # heap: time, number, name
@@ -122,6 +120,9 @@ class Leftovers:
     def run(self, now_ns: int) -> int:
         """Do what is due; how many packets were sent."""
         if now_ns < self._next_ns:
+            return 0
+        if not self._can_send():
+            self._next_ns = now_ns + SECOND_NS
             return 0
         self._next_ns = now_ns + _STEP_NS
         sent = 0
@@ -160,14 +161,14 @@ class Leftovers:
     # --- one session --------------------------------------------------------------------------
 
     def _begin(self, place: int, now_ns: int) -> int:
-        session = self._book.session(place)
+        session = self._ledger.session(place)
         if session is None:
-            self.gone += 1  # somebody has written in the book
+            self.gone += 1  # somebody else has written there
             return 0
         asked = _Asked(place, session)
         name = self._name(asked)
         if name in self._asked:
-            self._drop(asked, _SUPERSEDED)  # twice in the book
+            self._drop(asked, _SUPERSEDED)  # written down twice
             return 0
         self._asked[name] = asked
         return self._go_on(name, asked, now_ns)
@@ -204,7 +205,7 @@ class Leftovers:
 
     def _drop(self, asked: _Asked, count: str) -> None:
         setattr(self, count, getattr(self, count) + 1)
-        self._book.remove(asked.place)
+        self._ledger.remove(asked.place)
 
     def _name(self, asked: _Asked) -> object:
         mapped, port, target, target_port = asked.session

@@ -31,6 +31,7 @@ cdef class Opener:
     cdef bytes known_address
     cdef int known_port
     cdef tuple known_targets
+    cdef public object ledger
     cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions

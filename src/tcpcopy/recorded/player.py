@@ -22,6 +22,7 @@ from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.feed import Feed
 from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
+from tcpcopy.report.counters import InputCounts
 
 #: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left.
 FAST_SPEED: Final = Fraction(10_000)
@@ -165,6 +166,18 @@ class Player:
         self.finished = True
         self.due_ns = -1
         self.wants_input = False
+
+    def counts(self) -> InputCounts:
+        """What was read of the files."""
+        done, total = self.progress()
+        return InputCounts(
+            packets=self.feed.taken + self.feed.left_out,
+            left_out=self.feed.left_out,
+            bytes_read=done,
+            bytes_total=total,
+            passes=self.passes_done,
+            problems=len(self.stream.problems),
+        )
 
     def progress(self) -> tuple[int, int]:
         """Bytes read and bytes to read, over all passes; (bytes, 0) when the end is unknown."""

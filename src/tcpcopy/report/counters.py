@@ -74,6 +74,23 @@ class RateCounts:
 
 
 @dataclass(slots=True)
+class LeftoverCounts:
+    """Sessions that a killed run or worker left open at the target, and what became of them."""
+
+    found: int = 0
+    reset: int = 0
+    gone: int = 0  # the target did not know them any more
+    superseded: int = 0  # a new session took their address and port
+    unanswered: int = 0  # the target was asked several times, in vain
+    unrecorded: int = 0  # sessions of this run for which there was no room: not among `found`
+
+    @property
+    def waiting(self) -> int:
+        """Those of which nothing has become yet."""
+        return self.found - self.reset - self.gone - self.superseded - self.unanswered
+
+
+@dataclass(slots=True)
 class Snapshot:
     """The counts of one worker, or of all, since the start. All are totals unless noted.
 
@@ -117,6 +134,7 @@ class Snapshot:
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
+    leftovers: LeftoverCounts = field(default_factory=LeftoverCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -281,6 +299,8 @@ class Snapshot:
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
                  "bytes delivered", self.bytes_delivered)
             )  # fmt: skip
+        if self.leftovers.waiting < 0:
+            broken.append(f"more sessions left open were handled than found: {self.leftovers}")
         for one, first, other, second in equal:
             if first != second:
                 broken.append(f"{one} {first} differs from {other} {second}")
@@ -326,7 +346,7 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
-            elif isinstance(value, InputCounts | RateCounts):
+            elif isinstance(value, _PLAIN):
                 value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
@@ -343,8 +363,8 @@ class Snapshot:
             value = data[spec.name]
             if spec.name in _HISTOGRAMS:
                 value = Histogram.from_dict(value)
-            elif spec.name in ("file", "rate"):
-                value = (InputCounts if spec.name == "file" else RateCounts)(**value)
+            elif spec.name in _SINGLE:
+                value = _SINGLE[spec.name](**value)
             elif spec.name in ("send_errors", "udp_errors"):
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
@@ -390,6 +410,8 @@ _ARRAYS = (
     ("udp_datagram_drops", DATAGRAM_DROP_SLOTS),
     ("udp_packet_drops", DATAGRAM_DROP_SLOTS),
 )
+_SINGLE: dict[str, Any] = {"file": InputCounts, "rate": RateCounts, "leftovers": LeftoverCounts}
+_PLAIN = InputCounts | RateCounts | LeftoverCounts
 _HISTOGRAMS = ("answer_time", "capture_lag", "udp_answer_time", "udp_lag")
 
 
@@ -406,7 +428,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts):
+    if isinstance(value, RingCounts | RelayCounts | _PLAIN):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -418,7 +440,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
-        elif isinstance(value, InputCounts | RateCounts):
+        elif isinstance(value, _PLAIN):
             for part in fields(value):
                 yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
@@ -447,7 +469,7 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
-        elif isinstance(mine, InputCounts | RateCounts):
+        elif isinstance(mine, _PLAIN):
             _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)
