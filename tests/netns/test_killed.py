@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -60,7 +58,8 @@ def killed(
 ) -> Iterator[Replay]:
     """A replay that was killed with sessions open at the target; its clients have gone."""
     to = str(options.pop("to", ""))
-    with scenario.replay(mode, *arguments, **options) as replay:  # type: ignore[arg-type]
+    # The probe at the start would be killed, too, with a half-open connection of its own.
+    with scenario.replay(mode, "--no-check", *arguments, **options) as replay:  # type: ignore[arg-type]
         clients = hold(
             scenario, "--source 10.66.1.1-10.66.1.20" if not to else "", sessions=sessions, to=to
         )
@@ -98,15 +97,163 @@ MODES = {
     "kept in a tunnel": ("tunnel", ("-c", "keep"), {"intercept_arguments": KEEPING}),
     "workers": ("classic", ("--workers", 2), {}),
 }
+V6 = {
+    "classic": ("classic", (), {}),
+    "mapped": ("classic", (), {"mapped": "fd66:7::/64"}),
+    "tunnel": ("tunnel", (), {}),
+}
 
 
 @pytest.mark.parametrize("name", MODES)
 def test_what_was_left_open_is_reset(scenario: Scenario, name: str) -> None:
-    """The server loses every connection that nobody is behind, and no application gets a new one."""
+    """The server loses the connections that nobody is behind, and no application gets a new one."""
     mode, arguments, options = MODES[name]
     scenario.servers()
     with killed(scenario, mode, *arguments, **options) as replay:  # type: ignore[arg-type]
-        before = scenario.target[0].count()
         again = start_again(scenario, replay)
         check_all_reset(scenario, again)
-        assert wait_until(lambda: scenario.target[0].count() == before + SESSIONS, 5)
+    assert len(scenario.target[0].stop()) == SESSIONS
+
+
+@pytest.mark.parametrize("name", V6)
+def test_ipv6(scenario: Scenario, name: str) -> None:
+    mode, arguments, options = V6[name]
+    lab = scenario.lab
+    scenario.servers()
+    transfer = f"{PORT}-[{lab.target.v6}]:{PORT}"
+    with killed(
+        scenario, mode, *arguments, to=lab.online.v6, transfer=transfer, sessions=50, **options
+    ) as replay:
+        again = start_again(scenario, replay)
+        check_all_reset(scenario, again, 50)
+
+
+@pytest.mark.parametrize("mode", ["local"])
+@pytest.mark.parametrize(
+    "clients", [(), ("-c", "keep"), ("--workers", 2)], ids=["range", "keep", "workers"]
+)
+def test_local_mode(scenario: Scenario, mode: str, clients: tuple[object, ...]) -> None:
+    scenario.servers()
+    with killed(scenario, mode, *clients) as replay:
+        again = start_again(scenario, replay)
+        check_all_reset(scenario, again)
+
+
+def test_state_none(scenario: Scenario) -> None:
+    """Without the file nothing is known, and nothing is reset: the sessions stay."""
+    scenario.servers()
+    with killed(scenario, "classic", "--state", "none", sessions=20) as replay:
+        again = start_again(scenario, replay)
+        time.sleep(1)
+        assert open_at_target(scenario) == 20
+        assert "ended without a summary" not in again.output
+        again.stop()
+        assert not again.report["leftovers"]["found"]
+        assert not (scenario.lab.directory / "run").exists()
+
+
+def test_clients_that_are_still_there(scenario: Scenario) -> None:
+    """They go on at once, with the addresses and ports that they had: a new session of theirs is
+    picked up in the middle and replayed, whatever becomes of the old one. None of them notices.
+    """
+    scenario.servers()
+    with scenario.replay("classic", "--no-check") as replay:
+        words = "--connections 100 --concurrency 100 --requests 60 --think-ms 50-150"
+        load = scenario.start_load(words, "--source 10.66.1.1-10.66.1.20")
+        assert wait_until(lambda: open_at_target(scenario) == 100, 20)
+        time.sleep(0.5)
+        kill(replay)
+        again = start_again(scenario, replay)
+        scenario.finish_load(load)  # fails when a client's connection did
+        assert wait_until(lambda: not open_at_target(scenario), 20), open_at_target(scenario)
+        again.stop()
+    left = again.report["leftovers"]
+    assert left["found"] == 100 and left["unanswered"] == left["waiting"] == 0, left
+    sessions = again.report["sessions"]
+    assert sessions["captured"] == sessions["replayed"] == 100, (sessions, again.output)
+
+
+def test_a_worker_that_is_killed(scenario: Scenario) -> None:
+    """The worker in its place resets what it left; the other's sessions are not touched."""
+    scenario.servers()
+    with scenario.replay("classic", "--no-check", "--workers", 2) as replay:
+        clients = hold(scenario, "--source 10.66.1.1-10.66.1.20")
+        victim = workers_of(replay)[0]
+        os.kill(victim, signal.SIGKILL)
+        clients.stop(signal.SIGTERM)
+        assert wait_until(lambda: "left open by a kill" in replay.output, 20), replay.output
+        assert wait_until(lambda: not open_at_target(scenario), 20), open_at_target(scenario)
+        found = re.search(r"(\d+) sessions of the one before are open at the target", replay.output)
+        assert found
+    left = replay.report["leftovers"]
+    assert left["found"] == left["reset"] == int(found[1]) > 0, left
+    assert replay.report["sessions"]["outcomes"]["replayed"] == SESSIONS - left["found"]
+    assert not left_in(scenario)
+
+
+def test_killed_again_while_it_resets(scenario: Scenario) -> None:
+    """What the second run had not come to is reset by the third."""
+    scenario.servers()
+    with killed(scenario, "classic", sessions=600) as replay:
+        second = start_again(scenario, replay)
+        assert wait_until(lambda: open_at_target(scenario) < 580, 10)
+        kill(second)
+        left = open_at_target(scenario)
+        assert left
+        third = start_again(scenario, replay)
+        assert wait_until(lambda: not open_at_target(scenario), 20), open_at_target(scenario)
+        assert wait_until(lambda: "left open by a kill" in third.output, 10), third.output
+        third.stop()
+    counts = third.report["leftovers"]
+    assert counts["found"] >= left and counts["found"] == counts["reset"] + counts["gone"], counts
+
+
+def test_a_target_that_does_not_answer(scenario: Scenario) -> None:
+    """It is said how many may be open yet, and the run goes on."""
+    scenario.servers()
+    with killed(scenario, "classic", sessions=20) as replay:
+        scenario.lab.target.ip("link set eth0 down")
+        again = start_again(scenario, replay)
+        assert wait_until(lambda: "left open by a kill" in again.output, 30), again.output
+        again.stop()
+    assert again.report["leftovers"]["unanswered"] == 20
+    assert "20 without an answer of the target" in again.output
+
+
+def test_the_report_of_a_run_that_is_killed(scenario: Scenario) -> None:
+    """It is there from the start, whole at any time, no older than ten seconds, and not final."""
+    scenario.servers()
+    with scenario.replay("socket") as replay:
+        assert wait_until(replay.report_path.exists, 5)
+        assert replay.report["final"] is False
+        scenario.load("--connections 20 --requests 3")
+        seen = []
+
+        def has_them() -> bool:
+            seen.append(replay.report["sessions"]["captured"])  # parsed at any time
+            return seen[-1] == 20
+
+        assert wait_until(has_them, 12, 0.001)
+        kill(replay)
+        again = start_again(scenario, replay)
+        assert "ended without a summary" in again.output
+        assert "left open" not in again.output  # the kernel has seen to that
+        again.stop()
+    assert again.report["final"] is True
+    assert again.report["previous_run"]["process"] > 0
+    assert not left_in(scenario)
+
+
+def test_a_clean_end_leaves_nothing(scenario: Scenario) -> None:
+    """No file, and no word at the next start; nor after a start that was refused."""
+    scenario.servers()
+    with scenario.replay("classic", "--workers", 2) as replay:
+        assert len(left_in(scenario)) == 2
+        scenario.load("--connections 20")
+        scenario.wait_for_target(20)
+        refused = start_again(scenario, replay, "-P", scenario.lab.directory / "none" / "x")
+        assert refused.tcpcopy.wait(20) == 2
+        assert len(left_in(scenario)) == 2
+    assert not left_in(scenario)
+    check(scenario, replay, 20)
+    assert "ended without" not in start_again(scenario, replay).output
