@@ -57,6 +57,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.session",
     "tcpcopy.engine.syn",
     "tcpcopy.engine.timers",
+    "tcpcopy.ledger",
     "tcpcopy.loop",
     "tcpcopy.mapping.allocator",
     "tcpcopy.mapping.places",

@@ -25,8 +25,9 @@ import zlib
 from array import array
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+_LOW = 0xFFFFFFFFFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _MAGIC: Final = b"tcpcopy\x01"
 # Magic, words of a place, targets, worker, zero, process, start, namespace, run, job.
 _HEADER: Final = struct.Struct("=8sIIIIQQQ16s32s")
@@ -113,7 +114,7 @@ def _places_at(targets: int) -> int:
 
 
 def _decoded(
-    words: Sequence[int] | memoryview, at: int, targets: Sequence[tuple[bytes, int]]
+    words: Sequence[int], at: int, targets: Sequence[tuple[bytes, int]]
 ) -> OpenSession | None:
     """The session of the place that begins at a word; None when it is free, or makes no sense."""
     head = words[at]
@@ -133,15 +134,35 @@ class Ledger:
     A process that is forked from the one that opened it may go on with it, after `resume`.
     """
 
+    __slots__ = (
+        "_capacity",  # places that there is room for
+        "_fd",
+        "_free",  # the first of the free places that were taken before, 0: none
+        "_last_number",  # the target asked for last
+        "_last_port",
+        "_last_target",
+        "_map",
+        "_numbers",  # target -> its number
+        "_places_at",
+        "_used",  # places that have been taken since the file was opened
+        "_view",  # the places, as words
+        "_words",  # of a place
+        "count",  # sessions in it
+        "header",
+        "path",
+        "unrecorded",  # sessions that found no room
+    )
+
     def __init__(self, fd: int, path: str, header: Header) -> None:
         """Begin the new, empty file `fd`, which is taken over. Raises: OSError."""
         self.path = path
         self.header = header
-        self.count = 0  # sessions in it
-        self.unrecorded = 0  # sessions that found no room
+        self.count = 0
+        self.unrecorded = 0
         self._fd = fd
         self._words = header.words
         self._numbers = {target: number for number, target in enumerate(header.targets, 1)}
+        self._last_target, self._last_port, self._last_number = b"", 0, 0
         self._places_at = _places_at(len(header.targets))
         self._capacity = self._used = self._free = 0
         size = self._places_at + _FIRST_BYTES
@@ -149,32 +170,28 @@ class Ledger:
         os.posix_fallocate(fd, 0, size)
         os.pwrite(fd, _header_bytes(header), 0)
         self._map = mmap.mmap(fd, size)
-        self._view = memoryview(b"").cast("B")
         self._look(size)
 
     def _look(self, size: int) -> None:
         """Take the file as it is mapped now, `size` bytes."""
-        whole = (size - self._places_at) // 8
-        end = self._places_at + whole * 8
-        self._view = memoryview(self._map)[self._places_at : end].cast("Q")
-        self._capacity = whole // self._words
+        self._view: Any = memoryview(self._map)[self._places_at :].cast("Q")
+        self._capacity = (size - self._places_at) // (8 * self._words)
 
     def resume(self) -> array[int]:
         """Go on with a file in which a process has written that is no more.
 
         The places of the sessions that it left open.
         """
-        size = os.fstat(self._fd).st_size
-        self._remap(size)
+        self._remap(os.fstat(self._fd).st_size)
         left = array("I")
-        self._free = self.count = 0
+        self._free = 0
         self._used = self._capacity
         for place in range(self._capacity, 0, -1):
-            if _decoded(self._view, (place - 1) * self._words, self.header.targets) is None:
+            if self.is_taken(place):
+                left.append(place)
+            else:
                 self._view[(place - 1) * self._words] = self._free << 32
                 self._free = place
-            else:
-                left.append(place)
         self.count = len(left)
         left.reverse()
         return left
@@ -185,24 +202,36 @@ class Ledger:
         """Write a session down; its place, 0 when there is no room."""
         place = self._free
         if place:
-            following = self._view[(place - 1) * self._words] >> 32
-            self._free = following if following <= self._used else 0
+            self._free = self._view[(place - 1) * self._words] >> 32
+            if self._free > self._used:
+                self._free = 0
         elif self._used < self._capacity or self._grow():
-            self._used = place = self._used + 1
+            self._used += 1
+            place = self._used
         else:
             self.unrecorded += 1
             return 0
         at = (place - 1) * self._words
-        head = port << 16 | self._numbers[target, target_port]
-        address = int.from_bytes(mapped, "big")
+        head = port << 16 | self._number(target, target_port)
+        address = high = 0
+        for octet in range(len(mapped)):
+            if octet == 8:
+                high = address
+            address = address << 8 & _LOW | mapped[octet]
         if len(mapped) == 4:
             head |= address << 32
         else:
-            self._view[at + 1] = address >> 64
-            self._view[at + 2] = address & 0xFFFFFFFFFFFFFFFF
+            self._view[at + 1] = high
+            self._view[at + 2] = address
         self._view[at] = head  # last: it makes the place a session
         self.count += 1
         return place
+
+    def _number(self, target: bytes, target_port: int) -> int:
+        if target is not self._last_target or target_port != self._last_port:
+            self._last_number = self._numbers[target, target_port]
+            self._last_target, self._last_port = target, target_port
+        return self._last_number
 
     def remove(self, place: int) -> None:
         """Cross a session out."""
@@ -210,13 +239,17 @@ class Ledger:
         self._free = place
         self.count -= 1
 
+    def is_taken(self, place: int) -> bool:
+        """Whether a session stands at a place."""
+        at = (place - 1) * self._words
+        head = self._view[at]
+        return bool(head & 0xFFFF0000 != 0 and 0 < head & 0xFFFF <= len(self._numbers))
+
     def session(self, place: int) -> OpenSession | None:
         """The session at a place; None when there is none."""
-        return _decoded(self._view, (place - 1) * self._words, self.header.targets)
-
-    def places(self) -> array[int]:
-        """The places that have a session."""
-        return array("I", (p for p in range(1, self._used + 1) if self.session(p) is not None))
+        at = (place - 1) * self._words
+        words = [self._view[at + step] for step in range(self._words)]
+        return _decoded(words, 0, self.header.targets)
 
     def _grow(self) -> bool:
         """Make room for more; False when there is none."""
@@ -232,7 +265,7 @@ class Ledger:
         return True
 
     def _remap(self, size: int) -> None:
-        self._view.release()
+        self._view = None  # it would hold the map where it is
         try:
             self._map.resize(size)
         finally:
@@ -243,18 +276,14 @@ class Ledger:
     def keep_only(self, places: Container[int]) -> None:
         """The run ends, its sessions are closed: cross all out but these places."""
         for place in range(1, self._used + 1):
-            if place not in places and self.session(place) is not None:
+            if place not in places and self.is_taken(place):
                 self.remove(place)
 
     def finish(self) -> None:
-        """The summary is made: the file goes, unless it has sessions yet, and says so if not."""
+        """The summary is made: the file goes, or says so where it has sessions yet."""
         self._remap(os.fstat(self._fd).st_size)  # a worker may have made it larger
         _CHECKSUM.pack_into(self._map, _ENDED_AT, 1)
-        left = any(
-            _decoded(self._view, at, self.header.targets)
-            for at in range(0, len(self._view) // self._words * self._words, self._words)
-        )
-        if not left:
+        if not any(self.is_taken(place) for place in range(1, self._capacity + 1)):
             self.discard()
 
     def discard(self) -> None:
@@ -269,7 +298,7 @@ class Ledger:
     def close(self) -> None:
         """Let go of the file; may be called twice."""
         if self._fd >= 0:
-            self._view.release()
+            self._view = None
             self._map.close()
             os.close(self._fd)
             self._fd = -1

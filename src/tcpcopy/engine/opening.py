@@ -16,9 +16,10 @@ from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.kernel import KernelClient, Transport
 from tcpcopy.engine.outcome import Drop, Outcome
-from tcpcopy.engine.ports import Announcer, Identities, Ledger, Sampling, Target, Transfers
+from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
 from tcpcopy.engine.replayed import Replayed
 from tcpcopy.engine.session import Session
+from tcpcopy.ledger import Ledger
 from tcpcopy.packet.segment import Segment, destination_address, source_address
 
 _INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
@@ -44,7 +45,7 @@ class Opener:
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
-        "ledger",  # where packet sessions are written down (ledger.Ledger), or None
+        "ledger",  # where packet sessions are written down, or None
         "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
@@ -225,11 +226,13 @@ class Opener:
         if self.announcer is None and self.ledger is None:
             return 0
         target: Any = session.target
-        identity = (*session.mapped_client(), target.target_address, target.target_port)
+        mapped, port = session.mapped_client()
+        address, target_port = target.target_address, target.target_port
         if self.ledger is not None:
-            session.ledger_place = cython.cast(cython.uint, self.ledger.add(*identity))
+            place = self.ledger.add(mapped, port, address, target_port)
+            session.ledger_place = cython.cast(cython.uint, place)
         if self.announcer is not None:
-            self.announcer.announce(*identity)
+            self.announcer.announce(mapped, port, address, target_port)
         return 0
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
