@@ -30,7 +30,7 @@ cdef class Ledger:
         high=cython.ulonglong,
     )
     cpdef Py_ssize_t add(
-        self, bytes mapped, int port, bytes target, int target_port
+        self, bytes mapped, unsigned long long port, bytes target, int target_port
     ) except -1
     cdef unsigned long long _number(self, bytes target, int target_port) except 0
     cpdef void remove(self, Py_ssize_t place) except *

@@ -175,7 +175,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
-    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
+    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file, and "
+           "every ten seconds how things stand", "FILE"),
     state_options.state_option(_PROCESS),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
     process_options.no_check_option(_PROCESS, "tcpcopy"),

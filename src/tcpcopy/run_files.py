@@ -91,7 +91,7 @@ def default_directory(environment: Mapping[str, str], user: int) -> str:
     """Where files go when --state is not given; "" when this user has no place for them."""
     service = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]  # systemd.exec(5)
     if os.path.isabs(service):
-        return service
+        return os.path.realpath(service)  # with DynamicUser= it is a link to a private one
     if user == 0:
         return "/run/tcpcopy"
     own = environment.get("XDG_RUNTIME_DIR", "")

@@ -8,8 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tcpcopy.demo.processes import Program
 from tests.lab.scenario import LOCAL_PORT, PORT, Replay, Scenario, wait_until
@@ -19,7 +21,6 @@ from tests.netns.test_workers import workers_of
 pytestmark = pytest.mark.netns
 SESSIONS = 300
 MAPPED = "10.254.7.0/24"
-KEEPING = ("--tun-clients", "keep", "--tun-allow", f"10.66.0.3:{PORT}")
 
 
 def open_at_target(scenario: Scenario) -> int:
@@ -54,12 +55,12 @@ def start_again(scenario: Scenario, replay: Replay, *more: object) -> Replay:
 
 @contextmanager
 def killed(
-    scenario: Scenario, mode: str, *arguments: object, sessions: int = SESSIONS, **options: object
+    scenario: Scenario, mode: str, *arguments: object, sessions: int = SESSIONS, **options: Any
 ) -> Iterator[Replay]:
     """A replay that was killed with sessions open at the target; its clients have gone."""
     to = str(options.pop("to", ""))
     # The probe at the start would be killed, too, with a half-open connection of its own.
-    with scenario.replay(mode, "--no-check", *arguments, **options) as replay:  # type: ignore[arg-type]
+    with scenario.replay(mode, "--no-check", *arguments, **options) as replay:
         clients = hold(
             scenario, "--source 10.66.1.1-10.66.1.20" if not to else "", sessions=sessions, to=to
         )
@@ -89,49 +90,57 @@ def check_all_reset(scenario: Scenario, again: Replay, sessions: int = SESSIONS)
     assert not left_in(scenario)
 
 
-MODES = {
-    "classic": ("classic", (), {}),
-    "mapped": ("classic", (), {"mapped": MAPPED}),
-    "link": ("classic", ("-o", "eth0"), {"mapped": MAPPED}),
-    "tunnel": ("tunnel", (), {}),
-    "kept in a tunnel": ("tunnel", ("-c", "keep"), {"intercept_arguments": KEEPING}),
-    "workers": ("classic", ("--workers", 2), {}),
-}
-V6 = {
-    "classic": ("classic", (), {}),
-    "mapped": ("classic", (), {"mapped": "fd66:7::/64"}),
-    "tunnel": ("tunnel", (), {}),
-}
+def full(*values: object, id: str) -> ParameterSet:
+    """A case that only `make acceptance` runs: another runs the same code each time."""
+    return pytest.param(*values, id=id, marks=pytest.mark.acceptance)
 
 
-@pytest.mark.parametrize("name", MODES)
-def test_what_was_left_open_is_reset(scenario: Scenario, name: str) -> None:
+KEEPING = ("--tun-clients", "keep", "--tun-allow", f"10.66.0.3:{PORT}")
+MODES = [
+    pytest.param("classic", ("--workers", 2), {"mapped": MAPPED}, id="workers"),
+    pytest.param("tunnel", (), {}, id="tunnel"),
+    full("classic", (), {}, id="classic"),
+    full("classic", (), {"mapped": MAPPED}, id="mapped"),
+    full("classic", ("-o", "eth0"), {"mapped": MAPPED}, id="link"),
+    full("tunnel", ("-c", "keep"), {"intercept_arguments": KEEPING}, id="kept in a tunnel"),
+]
+V6 = [
+    pytest.param("classic", {"mapped": "fd66:7::/64"}, id="mapped"),
+    full("classic", {}, id="classic"),
+    full("tunnel", {}, id="tunnel"),
+]
+LOCAL = [
+    pytest.param("local", ("-c", "keep"), id="keep"),
+    full("local", (), id="range"),
+    full("local", ("--workers", 2), id="workers"),
+]
+
+
+@pytest.mark.parametrize(("mode", "arguments", "options"), MODES)
+def test_what_was_left_open_is_reset(
+    scenario: Scenario, mode: str, arguments: tuple[object, ...], options: dict[str, Any]
+) -> None:
     """The server loses the connections that nobody is behind, and no application gets a new one."""
-    mode, arguments, options = MODES[name]
     scenario.servers()
-    with killed(scenario, mode, *arguments, **options) as replay:  # type: ignore[arg-type]
+    with killed(scenario, mode, *arguments, **options) as replay:
         again = start_again(scenario, replay)
         check_all_reset(scenario, again)
     assert len(scenario.target[0].stop()) == SESSIONS
 
 
-@pytest.mark.parametrize("name", V6)
-def test_ipv6(scenario: Scenario, name: str) -> None:
-    mode, arguments, options = V6[name]
+@pytest.mark.parametrize(("mode", "options"), V6)
+def test_ipv6(scenario: Scenario, mode: str, options: dict[str, Any]) -> None:
     lab = scenario.lab
     scenario.servers()
     transfer = f"{PORT}-[{lab.target.v6}]:{PORT}"
     with killed(
-        scenario, mode, *arguments, to=lab.online.v6, transfer=transfer, sessions=50, **options
+        scenario, mode, to=lab.online.v6, transfer=transfer, sessions=50, **options
     ) as replay:
         again = start_again(scenario, replay)
         check_all_reset(scenario, again, 50)
 
 
-@pytest.mark.parametrize("mode", ["local"])
-@pytest.mark.parametrize(
-    "clients", [(), ("-c", "keep"), ("--workers", 2)], ids=["range", "keep", "workers"]
-)
+@pytest.mark.parametrize(("mode", "clients"), LOCAL)
 def test_local_mode(scenario: Scenario, mode: str, clients: tuple[object, ...]) -> None:
     scenario.servers()
     with killed(scenario, mode, *clients) as replay:
@@ -139,6 +148,23 @@ def test_local_mode(scenario: Scenario, mode: str, clients: tuple[object, ...]) 
         check_all_reset(scenario, again)
 
 
+@pytest.mark.acceptance
+@pytest.mark.parametrize("mode", ["classic", "tunnel"])
+def test_thousands(scenario: Scenario, mode: str) -> None:
+    """Five thousand idle sessions: `ss` at the target before and after, and how long it took."""
+    scenario.servers()
+    with killed(scenario, mode, sessions=5000) as replay:
+        began = time.monotonic()
+        again = start_again(scenario, replay)
+        ready = time.monotonic()
+        check_all_reset(scenario, again, 5000)
+        print(
+            f"{mode}: 5,000 sessions open at the target before, {open_at_target(scenario)} after; "
+            f"ready after {ready - began:.1f} s, all reset {time.monotonic() - ready:.1f} s later"
+        )
+
+
+@pytest.mark.acceptance
 def test_state_none(scenario: Scenario) -> None:
     """Without the file nothing is known, and nothing is reset: the sessions stay."""
     scenario.servers()
@@ -191,6 +217,7 @@ def test_a_worker_that_is_killed(scenario: Scenario) -> None:
     assert not left_in(scenario)
 
 
+@pytest.mark.acceptance
 def test_killed_again_while_it_resets(scenario: Scenario) -> None:
     """What the second run had not come to is reset by the third."""
     scenario.servers()
@@ -208,6 +235,7 @@ def test_killed_again_while_it_resets(scenario: Scenario) -> None:
     assert counts["found"] >= left and counts["found"] == counts["reset"] + counts["gone"], counts
 
 
+@pytest.mark.acceptance
 def test_a_target_that_does_not_answer(scenario: Scenario) -> None:
     """It is said how many may be open yet, and the run goes on."""
     scenario.servers()
@@ -231,12 +259,12 @@ def test_the_report_of_a_run_that_is_killed(scenario: Scenario) -> None:
 
         def has_them() -> bool:
             seen.append(replay.report["sessions"]["captured"])  # parsed at any time
-            return seen[-1] == 20
+            return bool(seen[-1] == 20)
 
-        assert wait_until(has_them, 12, 0.001)
+        assert wait_until(has_them, 12, 0.01)
         kill(replay)
         again = start_again(scenario, replay)
-        assert "ended without a summary" in again.output
+        again.tcpcopy.wait_for("ended without a summary")
         assert "left open" not in again.output  # the kernel has seen to that
         again.stop()
     assert again.report["final"] is True
@@ -251,7 +279,11 @@ def test_a_clean_end_leaves_nothing(scenario: Scenario) -> None:
         assert len(left_in(scenario)) == 2
         scenario.load("--connections 20")
         scenario.wait_for_target(20)
-        refused = start_again(scenario, replay, "-P", scenario.lab.directory / "none" / "x")
+        words = replay.tcpcopy.argv
+        words = words[words.index("--json") + 2 :]
+        notes = scenario.lab.directory / "notes"
+        notes.write_text("no process id")
+        refused = scenario.start_tcpcopy(*words, "-P", notes, wait=False)
         assert refused.tcpcopy.wait(20) == 2
         assert len(left_in(scenario)) == 2
     assert not left_in(scenario)

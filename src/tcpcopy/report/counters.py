@@ -300,7 +300,11 @@ class Snapshot:
                  "bytes delivered", self.bytes_delivered)
             )  # fmt: skip
         if self.leftovers.waiting < 0:
-            broken.append(f"more sessions left open were handled than found: {self.leftovers}")
+            found = self.leftovers.found
+            broken.append(
+                f"sessions left open that were handled {found - self.leftovers.waiting} are more"
+                f" than those found {found}"
+            )
         for one, first, other, second in equal:
             if first != second:
                 broken.append(f"{one} {first} differs from {other} {second}")
