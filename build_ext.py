@@ -62,6 +62,7 @@ COMPILED_MODULES = [
     "tcpcopy.engine.syn",
     "tcpcopy.engine.timers",
     "tcpcopy.engine.unread",
+    "tcpcopy.ledger",
     "tcpcopy.loop",
     "tcpcopy.mapping.allocator",
     "tcpcopy.mapping.places",

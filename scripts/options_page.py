@@ -79,8 +79,11 @@ says why it is not.
   without a signal; while that cannot be done, lines go on in the old one, which says so.
 - `-P`: holds the process id while it runs, and is locked. One that was left over is taken over;
   one of a process that runs is refused, as is a file that holds anything else.
-- `--json`: written beside the old one, which it replaces whole at the end; its keys are in
-  [reading-the-summary.md](reading-the-summary.md).
+- `--json`: written at the start, every ten seconds and at the end, beside the old one, which it
+  replaces whole; its keys are in [reading-the-summary.md](reading-the-summary.md).
+- `--state`: a file for each process, gone at the end; after a kill the next start reads it, says
+  so, and resets the sessions that were left open at the target
+  ([reading-the-summary.md](reading-the-summary.md#after-a-kill)).
 
 None of them may be a symbolic link, but for `/dev/stdout`, `/dev/stderr` and `/dev/fd/N`; more in
 [privileges.md](privileges.md).

@@ -18,13 +18,15 @@ from tcpcopy import doctor_cli, rights
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.copier import Copier
+from tcpcopy.copier_config import CopierConfig
 from tcpcopy.doctor.alarm import Alarm
 from tcpcopy.doctor.checkup import check_tcpcopy
 from tcpcopy.doctor.finding import Finding
 from tcpcopy.doctor.host import QUICK_S, HostReader
 from tcpcopy.doctor_plan import plan_of, running_plan_of
 from tcpcopy.doctor_probe import probe_targets
+from tcpcopy.ending import EXIT_WAIT_NS
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
@@ -37,7 +39,11 @@ from tcpcopy.output_files import write_whole
 from tcpcopy.rehearsal import OutputFiles, give_up, rehearse
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
+from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.status import StatusReporter
+from tcpcopy.report_file import ReportFile
+from tcpcopy.run_files import Job, RunFiles
+from tcpcopy.state_options import run_files
 from tcpcopy.supervisor import (
     PidFile,
     Startup,
@@ -155,11 +161,18 @@ def _run(options: Options, startup: Startup | None) -> int:
             if options.json_file:
                 check_replaceable("--json", options.json_file)
             rehearsed = rehearse(output_files(options), keep, options.user)
+            files = files_of_run(options, config)
+            if files is not None:
+                stack.callback(files.close)
+                files.open(config.transfers.targets(), options.workers)
+            ledgers = files.ledgers if files is not None else []
             copier: Copier | Workers
             if options.workers > 1:
-                copier = Workers(config, options.workers, lambda: random.getrandbits(31))
+                copier = Workers(
+                    config, options.workers, lambda: random.getrandbits(31), ledgers=ledgers
+                )
             else:
-                copier = Copier(config)
+                copier = Copier(replace(config, ledger=ledgers[0] if ledgers else None))
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
@@ -171,6 +184,9 @@ def _run(options: Options, startup: Startup | None) -> int:
         if options.check:
             doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
+        if files is not None:
+            files.begin()
+        earlier = files.found if files is not None else None
         give_up(keep, options.user, rehearsed)
         _log.info("ready: %s", _describe(options))
         if startup is not None:
@@ -178,10 +194,17 @@ def _run(options: Options, startup: Startup | None) -> int:
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
-        waited_ns = _copy(options, copier, signals)
         limit = session_limit(options, open_files) * options.workers
-        context = report_context(options, limit, waited_ns // _NS)
-        return _report(options, copier, context)
+        setup = report_context(options, limit)
+        if earlier is not None:
+            setup = replace(
+                setup, earlier_process=earlier.process, earlier_started_ns=earlier.started_ns
+            )
+        waited_ns = _copy(options, copier, signals, setup)
+        code = _report(options, copier, replace(setup, exit_wait_s=waited_ns // _NS))
+        if files is not None:
+            files.finish()
+        return code
 
 
 def _check_memory(options: Options, rings: int, used: int) -> None:
@@ -218,7 +241,7 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
 
 
-def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals, setup: Context) -> int:
     """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
@@ -234,7 +257,12 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
     if options.check:
         alarm = Alarm(report_context(options), lambda: check_again(options))
 
+    report = ReportFile(options.json_file) if options.json_file else None
+    unfinished = replace(setup, is_final=False)
+
     def tick(now_ns: int) -> None:
+        if report is not None:
+            report.tick(now_ns, lambda: _json(copier.snapshot(), unfinished))
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
@@ -258,9 +286,8 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
     if options.json_file:
-        data = json.dumps(summary.to_json(snapshot, context), indent=2)
         try:
-            write_whole(options.json_file, f"{data}\n".encode(), {0, os.geteuid()})
+            write_whole(options.json_file, _json(snapshot, context), {0, os.geteuid()})
         except OSError as error:
             _log.error(
                 "--json %s: %s; nothing was changed there", options.json_file, error.strerror
@@ -273,6 +300,18 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     if not options.daemon:
         say(text, sys.stdout)
     return code
+
+
+def _json(snapshot: Snapshot, context: Context) -> bytes:
+    return f"{json.dumps(summary.to_json(snapshot, context), indent=2)}\n".encode()
+
+
+def files_of_run(options: Options, config: CopierConfig) -> RunFiles | None:
+    """The files by which the next run knows of this one, not open yet; None: as --state says."""
+    setup = report_context(options)
+    job = Job(setup.mode, tuple(str(transfer) for transfer in options.transfers), setup.files)
+    packets = options.copies_tcp and not options.socket_mode
+    return run_files(options.state, job, config, options.workers, packets)
 
 
 def output_files(options: Options) -> OutputFiles:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tcpcopy.capture.filters import compile_filter, expression_for, udp_expression_for
 from tcpcopy.capture.ring import Ring, open_rings
+from tcpcopy.copier_config import CopierConfig, filter_program, own_expression
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.doctor.start import StartProbe
-from tcpcopy.ending import EXIT_WAIT_NS, Ending
-from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.ending import Ending
+from tcpcopy.engine.context import Context
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
@@ -24,18 +24,16 @@ from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
 from tcpcopy.figures import fill_rings, fill_unread
 from tcpcopy.handshake_side import HandshakeSide
-from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
+from tcpcopy.leftover_side import LeftoverSide
+from tcpcopy.local_side import ALONE, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
-from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
-from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
-from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.namespaces import inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
-from tcpcopy.privileges import User
 from tcpcopy.probe_side import start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
@@ -44,52 +42,14 @@ from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
-from tcpcopy.report.context import Context as Setup
 from tcpcopy.report.counters import RateCounts, Snapshot
 from tcpcopy.socket_side import SocketWatch
-from tcpcopy.udp_side import UdpConfig, UdpSide
+from tcpcopy.udp_side import UdpSide
 
 _log = logging.getLogger(__name__)
 
 _TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CopierConfig:
-    """What one worker is to do; checked already."""
-
-    engine: EngineConfig
-    transfers: TransferTable
-    devices: tuple[str, ...] = ()
-    capture_namespace: Namespace | None = None  # None: the one this process is in
-    filter: str | None = None
-    buffer_bytes: int = 32 * _MIB
-    snaplen: int = 65535
-    promiscuous: bool = False
-    intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
-    output_device: str = ""  # classic mode: send frames on it; "": raw sockets
-    relay_connections: int = 2
-    lonely: bool = False
-    local: LocalConfig | None = None  # local mode
-    relay: RelayTerms = field(default_factory=RelayTerms)
-    relay_names: Mapping[str, str] = field(default_factory=dict)  # address of -s: name given
-    pool: AddressPool | None = None
-    localhost_replacement: bytes | None = None
-    copies: int = 1
-    factor: int = 0
-    port_shift: int = 0
-    percentage: int = 100
-    gradual: bool = False
-    memory_bytes: int = 1024 * _MIB
-    local_addresses: tuple[bytes, ...] = field(default=())
-    share: tuple[int, int] = (0, 1)  # this worker, and how many there are
-    recorded: RecordedConfig | None = None  # files instead of devices
-    rate: RateConfig | None = None
-    tcp: bool = True  # whether TCP is copied
-    udp: UdpConfig | None = None  # UDP as well, or alone
-    checks: Setup | None = None  # the run, for the probe at the start; None: none is wanted
-    user: User | None = None  # what a worker becomes once all is open
 
 
 class _NoSink(PacketSink):
@@ -114,6 +74,7 @@ class Copier:
         self._socket_watch: SocketWatch | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
+        self.leftovers: LeftoverSide | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
@@ -267,6 +228,8 @@ class Copier:
                 filter_program(config, pure_acks=False),
                 far_matters=not config.engine.rtt_ns,
             )
+        if config.ledger is not None:
+            self.leftovers = LeftoverSide(config.ledger, self.engine, self.loop, self.relay)
         # One worker of several is enough: all have the same way.
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
@@ -383,6 +346,8 @@ class Copier:
             self._batch.largest = self.sender.largest
         if self.probe is not None:
             self.probe.look(now_ns)
+        if self.leftovers is not None:
+            self.leftovers.look()
         if self.local is not None:
             self.local.look()
         if self._socket_watch is not None:
@@ -441,6 +406,8 @@ class Copier:
             self._socket_watch.stop()
         engine.close_all()
         self._batch.flush()
+        if self.leftovers is not None:
+            self.leftovers.finish()
         if udp is not None:
             udp.begin(engine.now_ns)
             udp.engine.close_all()
@@ -520,6 +487,8 @@ class Copier:
             self.udp.fill(snapshot)
         if self.player is not None:
             snapshot.file = self.player.counts()
+        if self.leftovers is not None:
+            snapshot.leftovers = self.leftovers.counts()
         if self._rate is not None:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
@@ -547,26 +516,6 @@ def unread_of(config: CopierConfig, engine: Engine | None = None) -> Unread:
     )
 
 
-def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
-    """The pcap expression for what -x names, of the transports that are copied."""
-    sources, targets = config.transfers.sources(), config.transfers.targets()
-    if config.recorded is not None and not config.recorded.is_live:
-        targets = ()  # what we send gets into no file: a target may be the server recorded
-    expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
-    if config.udp is not None:
-        expressions.append(udp_expression_for(sources, targets))
-    return " or ".join(expressions)
-
-
-def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
-    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
-    # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    own = own_expression(config, pure_acks)
-    if config.filter is not None:
-        compile_filter(config.filter)
-    return compile_filter(own if config.filter is None else config.filter, option="-x")
-
-
 def _no_intercept(first: Unreachable, needs_ipv6: bool) -> UsageError:
     if not first.refused:
         problem = f"intercept cannot be reached ({first.problem})"
@@ -591,13 +540,3 @@ def no_privilege() -> UsageError:
 
 def _log_bug(text: str) -> None:
     _log.error("a session was ended by an error inside tcpcopy:\n%s", text)
-
-
-__all__ = [
-    "EXIT_WAIT_NS",
-    "Copier",
-    "CopierConfig",
-    "filter_program",
-    "no_privilege",
-    "own_expression",
-]

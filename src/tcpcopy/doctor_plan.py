@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tcpcopy.capture.devices import ANY_DEVICE
 from tcpcopy.capture.filters import compile_filter
-from tcpcopy.copier import CopierConfig, filter_program
+from tcpcopy.copier_config import CopierConfig, filter_program
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig

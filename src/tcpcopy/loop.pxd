@@ -36,6 +36,7 @@ cdef class Loop:
     cdef public long long hurried_ns
     cdef public Py_ssize_t input_place
     cdef public list places
+    cdef public object leftovers
     cdef public object player
     cdef public bint polled
     cdef public RelayClient relay
@@ -59,6 +60,7 @@ cdef class Loop:
         due_ns=cython.longlong,
         timeout_ns=cython.longlong,
         left_ns=cython.longlong,
+        leftovers_ns=cython.longlong,
         udp_ns=cython.longlong,
         lines_ns=cython.longlong,
     )

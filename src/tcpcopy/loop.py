@@ -20,6 +20,7 @@ from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 if TYPE_CHECKING:
     from tcpcopy.deliver.sockets import SocketTransport
+    from tcpcopy.engine.leftovers import Leftovers
     from tcpcopy.recorded.player import Player
     from tcpcopy.relay.client import RelayClient
     from tcpcopy.udp_side import UdpSide
@@ -56,6 +57,7 @@ class Loop:
         "hurried_ns",  # not called early again before
         "input_place",  # in `waiter`, of a pipe while its packets are waited for, else -1
         "places",  # of the rings in `waiter`
+        "leftovers",  # of a run before, to be reset; None: none
         "player",  # of files, instead of rings; None: none
         "polled",  # the waiter knows what is ready: nothing has been looked at since it returned
         "relay",  # None: none
@@ -84,6 +86,7 @@ class Loop:
         self.hurried_ns = 0
         self.input_place = -1
         self.places: list[int] = []
+        self.leftovers: Leftovers | None = None
         self.player: Player | None = None
         self.polled = False
         self.relay: RelayClient | None = None
@@ -194,6 +197,8 @@ class Loop:
         if self.transport is not None:
             handled += self._serve_sockets(self.transport, now_ns)
         engine.run_timers()
+        if self.leftovers is not None:
+            self.leftovers.run(now_ns)
         self.batch.flush()
         if udp is not None:
             handled += udp.end()
@@ -222,6 +227,10 @@ class Loop:
             udp_ns = self.udp.next_deadline_ns()
             if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
                 deadline_ns = udp_ns
+        if self.leftovers is not None:
+            leftovers_ns: int = self.leftovers.deadline_ns()
+            if deadline_ns < 0 or leftovers_ns < deadline_ns:
+                deadline_ns = leftovers_ns
         timeout_ns = _LONGEST_SLEEP_NS
         if deadline_ns >= 0:
             left_ns = deadline_ns - monotonic_ns()

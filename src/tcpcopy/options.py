@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tcpcopy import local_options, process_options, recorded_options, tunnel_options
+from tcpcopy import (
+    local_options,
+    process_options,
+    recorded_options,
+    state_options,
+    tunnel_options,
+)
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -170,7 +176,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
     process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
-    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
+    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file, and "
+           "every ten seconds how things stand", "FILE"),
+    state_options.state_option(_PROCESS),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
     process_options.no_check_option(_PROCESS, "tcpcopy"),
     process_options.user_option(_PROCESS),
@@ -252,6 +260,7 @@ class Options:
     json_file: str | None = None
     pid_file: str | None = None
     user: User | None = None  # to become once all is open
+    state: str | None = None  # directory, or state_options.NONE; None: where it usually is
     status: bool = True  # whether a terminal gets a live status
     check: bool = True  # whether the host is checked at the start
     daemon: bool = False
@@ -347,6 +356,7 @@ def parse(
         **places,
         **process_options.files(words),
         user=process_options.user(words),
+        state=state_options.state(words),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),

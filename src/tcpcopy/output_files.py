@@ -147,6 +147,14 @@ def write_whole(path: str, data: bytes, owners: Collection[int]) -> None:
         raise
 
 
+def is_replaced(path: str) -> bool:
+    """Whether `write_whole` puts a new file in the place of this one, or makes the first."""
+    try:
+        return descriptor_named(path) is None and not _takes_a_stream(path)
+    except OSError:
+        return False  # what writes it says why
+
+
 def check_whole(path: str) -> None:
     """Try whether `write_whole` will work, by this user and without privileges; nothing is left.
 

@@ -6,7 +6,7 @@ send by raw sockets that are open, to remove a TUN device and its routes (they g
 
 from __future__ import annotations
 
-from tcpcopy.copier import CopierConfig
+from tcpcopy.copier_config import CopierConfig
 from tcpcopy.interceptor import InterceptConfig
 from tcpcopy.mapping.addresses import IPV4_BYTES, is_loopback
 from tcpcopy.privileges import CAP_NET_ADMIN, CAP_NET_RAW

@@ -26,7 +26,7 @@ import sys
 import termios
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -34,10 +34,12 @@ from tcpcopy import rights
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.copier import Copier, CopierConfig, filter_program, no_privilege, unread_of
+from tcpcopy.copier import Copier, no_privilege, unread_of
+from tcpcopy.copier_config import CopierConfig, filter_program
 from tcpcopy.ending import EXIT_WAIT_NS, count_ring
 from tcpcopy.errors import UsageError
 from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.ledger import Ledger
 from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import inside
 from tcpcopy.rehearsal import give_up
@@ -100,9 +102,20 @@ class _Worker:
 class Workers:
     """Several workers with the methods of one `Copier`. Main thread only."""
 
-    def __init__(self, config: CopierConfig, count: int, draw: Callable[[], int]) -> None:
-        """`config` is what all together may use; `draw()` gives random numbers of 31 bits."""
+    def __init__(
+        self,
+        config: CopierConfig,
+        count: int,
+        draw: Callable[[], int],
+        *,
+        ledgers: Sequence[Ledger] = (),
+    ) -> None:
+        """`config` is what all together may use; `draw()` gives random numbers of 31 bits.
+
+        `ledgers`, where there are any: one for each worker, in which the next in its place goes on.
+        """
         self._config = config
+        self._ledgers = ledgers
         self._count = count
         self._draw = draw
         self._rings: list[list[Ring]] = []  # by worker
@@ -200,6 +213,7 @@ class Workers:
             engine=replace(config.engine, seed=self._draw()),
             memory_bytes=config.memory_bytes // count,
             share=(index, count),
+            ledger=self._ledgers[index] if self._ledgers else None,
         )
 
     def _start(self, worker: _Worker, again: bool = False) -> None:
@@ -247,12 +261,15 @@ class Workers:
                 for ring in rings if other != index else ():
                     ring.detach()
             rings = self._rings[index]
-            _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
+            wanted = {write_fd, *(ring.fileno() for ring in rings)}
+            if config.ledger is not None:
+                wanted.add(config.ledger.fileno())
+            _close_all_but(wanted)
             for ring in rings:
                 ring.take_up()
                 if again:
                     ring.resume()
-            _work(config, rings, parent_line, parent)
+            _work(config, rings, parent_line, parent, again)
             code = 0
         except BaseException:
             with contextlib.suppress(BaseException):
@@ -411,6 +428,7 @@ def _after_death(snapshot: Snapshot) -> Snapshot:
     snapshot.udp_outcomes[FlowOutcome.WORKER_LOST] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
+    snapshot.leftovers.found -= snapshot.leftovers.waiting  # the next one finds them again
     for relay in snapshot.relays.values():
         relay.connected = 0
     return snapshot
@@ -496,8 +514,8 @@ def _close_all_but(wanted: set[int]) -> None:
     os.close(null)
 
 
-def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int) -> None:
-    """Copy until told to stop."""
+def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int, again: bool) -> None:
+    """Copy until told to stop. `again`: in the place of a worker that died."""
     orders = _Orders()
     logging.getLogger(log.ROOT).handlers[:] = [_ParentLog(line)]
     copier = Copier(config, rings)
@@ -515,6 +533,10 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int) -> 
     give_up(rights.of_worker(config), config.user)
     _die_with(parent)  # a change of the user puts an end to that
     _log.info("process %d", os.getpid())
+    left = copier.snapshot().leftovers.found
+    if again and left:
+        text = "%d sessions of the one before are open at the target: resetting them"
+        _log.warning(text, left)
     line.tell("open", resident_bytes())
     # As in a process without workers: sessions free themselves without the collector.
     gc.collect()

@@ -18,6 +18,7 @@ LAYERS: list[set[str]] = [
         "doctor_plan",
         "doctor_probe",
         "process_options",
+        "state_options",
         "intercept_cli",
         "options",
         "recorded_options",
@@ -30,6 +31,8 @@ LAYERS: list[set[str]] = [
     {"supervisor", "workers"},
     {"rights"},
     {"copier", "interceptor"},
+    {"leftover_side", "run_files"},
+    {"copier_config"},
     {"ending", "figures"},
     {
         "loop",
@@ -55,6 +58,8 @@ LAYERS: list[set[str]] = [
         "privileges",
         "rehearsal",
         "threads",
+        "ledger",
+        "report_file",
     },
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}

@@ -8,7 +8,8 @@ from itertools import count
 
 import pytest
 
-from tcpcopy.copier import Copier, CopierConfig
+from tcpcopy.copier import Copier
+from tcpcopy.copier_config import CopierConfig
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, parse_transfers

@@ -31,7 +31,7 @@ class Ended:
         return found
 
     def knows(self, name: object, isn: int) -> bool:
-        """Whether the connection that began with this number has ended; it is not remembered longer."""
+        """Whether the connection that began with this number has ended, without renewing it."""
         found: int = self.names.get(name, 0) or self.names_before.get(name, 0)
         return found != 0 and found >> 8 == isn
 

@@ -44,6 +44,7 @@ cdef class Engine(Handshakes):
     cdef public AnswerFeed answers
     cdef public FlowKey answer_key
     cdef public FlowTable by_answer
+    cdef public object leftovers
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
     cdef public Timers timers
@@ -116,7 +117,7 @@ cdef class Engine(Handshakes):
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *
-    @cython.locals(segment=Segment, session=Session, reason=cython.int)
+    @cython.locals(segment=Segment, session=Session, reason=cython.int, name=object)
     cpdef int take_answer(
         self,
         const unsigned char[::1] data,

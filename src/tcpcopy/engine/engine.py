@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cython
 
@@ -27,12 +27,10 @@ from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.packet.segment import (
-    Segment,
-    parse,
-    parse_options,
-    payload,
-)
+from tcpcopy.packet.segment import Segment, parse, parse_options, payload
+
+if TYPE_CHECKING:
+    from tcpcopy.engine.leftovers import Leftovers
 
 # Recorded: sessions that wait for what the file brings are looked at so often.
 _IDLE_LOOK = 5_000_000_000
@@ -78,6 +76,7 @@ class Engine(Handshakes):
         "answers",  # the handler for the target's packets
         "answer_key",  # of the target's packet being looked at
         "by_answer",  # the sessions, by what the target's packets carry
+        "leftovers",  # of a run before (engine.leftovers); None: none, or no more
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
         "timers",
@@ -97,6 +96,7 @@ class Engine(Handshakes):
         self.answers = AnswerFeed(self)
         self.answer_key = FlowKey()
         self.by_answer = FlowTable(config.seed, True)
+        self.leftovers: Leftovers | None = None
         self.timers = Timers()
 
     # --- captured packets ------------------------------------------------------------------
@@ -349,6 +349,9 @@ class Engine(Handshakes):
             session = self.by_answer.find(self.answer_key)
             if session is None:
                 reason = _FOREIGN
+                if self.leftovers is not None:
+                    name = self.answer_key.name()
+                    reason = _USED if self.leftovers.take(segment, name, self.now_ns) else reason
             else:
                 parse_options(segment, data)
                 try:

@@ -7,6 +7,7 @@ from tcpcopy.engine.flows cimport FlowKey
 from tcpcopy.engine.kernel cimport KernelClient, Transport
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
+from tcpcopy.ledger cimport Ledger
 from tcpcopy.packet.segment cimport Segment, destination_address, source_address
 
 cdef long long _MASK
@@ -31,6 +32,7 @@ cdef class Opener:
     cdef bytes known_address
     cdef int known_port
     cdef tuple known_targets
+    cdef public Ledger ledger
     cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions
@@ -82,6 +84,7 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
+    @cython.locals(mapped=bytes, address=bytes, place=cython.Py_ssize_t)
     cpdef int announce(self, Session session) except -1
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)

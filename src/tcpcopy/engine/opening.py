@@ -19,6 +19,7 @@ from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
 from tcpcopy.engine.replayed import Replayed
 from tcpcopy.engine.session import Session
+from tcpcopy.ledger import Ledger
 from tcpcopy.packet.segment import Segment, destination_address, source_address
 
 _INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
@@ -44,6 +45,7 @@ class Opener:
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
+        "ledger",  # where packet sessions are written down, or None
         "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
@@ -86,6 +88,7 @@ class Opener:
         self.known_address = b""
         self.known_port = 0
         self.known_targets: tuple[Target, ...] = ()
+        self.ledger: Ledger | None = None
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
@@ -231,14 +234,17 @@ class Opener:
         return session
 
     def announce(self, session: Session) -> int:
-        """Tell the intercepts of a session, before its SYN."""
+        """Write a session down, and tell the intercepts of it, before its SYN."""
+        if self.announcer is None and self.ledger is None:
+            return 0
+        target: Any = session.target
+        mapped, port = session.mapped_client()
+        address, target_port = target.target_address, target.target_port
+        if self.ledger is not None:
+            place = self.ledger.add(mapped, port, address, target_port)
+            session.ledger_place = cython.cast(cython.uint, place)
         if self.announcer is not None:
-            target: Any = session.target
-            self.announcer.announce(
-                *session.mapped_client(),
-                target.target_address,
-                target.target_port,
-            )
+            self.announcer.announce(mapped, port, address, target_port)
         return 0
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
@@ -282,4 +288,7 @@ class Opener:
             if self.announcer is not None:
                 self.announcer.withdraw(*identity)
             session.mapped_port = 0
+            if session.ledger_place and self.ledger is not None:
+                self.ledger.remove(session.ledger_place)
+                session.ledger_place = 0
         return 0

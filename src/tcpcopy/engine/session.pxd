@@ -40,6 +40,7 @@ cdef class Session(PacedHalf):
     cdef public object target
     cdef public unsigned int answer_ports
     cdef public unsigned int captured_ports
+    cdef public unsigned int ledger_place
     cdef public unsigned short copy
     cdef public unsigned short mapped_port
     cdef public unsigned char busy

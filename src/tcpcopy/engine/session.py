@@ -62,6 +62,7 @@ class Session(PacedHalf):
         "copy",  # 0 for the first, 1.. for the copies of -n
         "cut",  # the capture has ended before the connection did
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
+        "ledger_place",  # where it is written down, 0: nowhere
         "lingers",  # its outcome is counted, it only answers late packets
         "mapped_port",  # as given by the allocator; 0: nothing to give back
         "opens_ns",  # --rate: when it may connect, by `Context.rate_clock_ns`; 0: it may
@@ -89,6 +90,7 @@ class Session(PacedHalf):
         self.copy = cython.cast(cython.ushort, copy)
         self.cut = 0
         self.gate_deadline_ns = 0
+        self.ledger_place = 0
         self.lingers = 0
         self.mapped_port = 0
         self.opens_ns = 0

@@ -191,12 +191,6 @@ class Player:
     def _held_due_ns(self, now_ns: int) -> int:
         return self._due_ns(self.feed.timestamp_ns, now_ns) + self._paused_ns
 
-    def progress(self) -> tuple[int, int]:
-        """Bytes read and bytes to read, over all passes; (bytes, 0) when the end is unknown."""
-        total = self.stream.total_bytes * self.config.passes
-        done = self._bytes_before + (0 if self._is_over else self.stream.bytes_read)
-        return (min(done, total) if total else done), total
-
     def counts(self) -> InputCounts:
         """What was read of the files."""
         done, total = self.progress()
@@ -208,6 +202,12 @@ class Player:
             passes=self.passes_done,
             problems=len(self.stream.problems),
         )
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes read and bytes to read, over all passes; (bytes, 0) when the end is unknown."""
+        total = self.stream.total_bytes * self.config.passes
+        done = self._bytes_before + (0 if self._is_over else self.stream.bytes_read)
+        return (min(done, total) if total else done), total
 
     @property
     def _is_over(self) -> bool:

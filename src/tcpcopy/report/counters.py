@@ -86,6 +86,23 @@ class RateCounts:
 
 
 @dataclass(slots=True)
+class LeftoverCounts:
+    """Sessions that a killed run or worker left open at the target, and what became of them."""
+
+    found: int = 0
+    reset: int = 0
+    gone: int = 0  # the target did not know them any more
+    superseded: int = 0  # a new session took their address and port
+    unanswered: int = 0  # the target was asked several times, in vain
+    unrecorded: int = 0  # sessions of this run for which there was no room: not among `found`
+
+    @property
+    def waiting(self) -> int:
+        """Those of which nothing has become yet."""
+        return self.found - self.reset - self.gone - self.superseded - self.unanswered
+
+
+@dataclass(slots=True)
 class Snapshot:
     """The counts of one worker, or of all, since the start. All are totals unless noted.
 
@@ -139,6 +156,7 @@ class Snapshot:
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
     ports: PortCounts = field(default_factory=PortCounts)
+    leftovers: LeftoverCounts = field(default_factory=LeftoverCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -319,6 +337,12 @@ class Snapshot:
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
                  "bytes delivered", self.bytes_delivered)
             )  # fmt: skip
+        if self.leftovers.waiting < 0:
+            found = self.leftovers.found
+            broken.append(
+                f"sessions left open that were handled {found - self.leftovers.waiting} are more"
+                f" than those found {found}"
+            )
         for one, first, other, second in equal:
             if first != second:
                 broken.append(f"{one} {first} differs from {other} {second}")
@@ -385,7 +409,7 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
-            elif isinstance(value, InputCounts | RateCounts | PortCounts):
+            elif isinstance(value, _PLAIN):
                 value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
@@ -418,6 +442,7 @@ class Snapshot:
 
 _GROUPS: dict[str, Callable[..., Any]] = {
     "file": InputCounts,
+    "leftovers": LeftoverCounts,
     "ports": PortCounts,
     "rate": RateCounts,
 }
@@ -457,6 +482,7 @@ _ARRAYS = (
     ("udp_datagram_drops", DATAGRAM_DROP_SLOTS),
     ("udp_packet_drops", DATAGRAM_DROP_SLOTS),
 )
+_PLAIN = InputCounts | RateCounts | PortCounts | LeftoverCounts
 _HISTOGRAMS = ("answer_time", "capture_lag", "udp_answer_time", "udp_lag")
 
 
@@ -473,7 +499,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts | PortCounts):
+    if isinstance(value, RingCounts | RelayCounts | _PLAIN):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -485,7 +511,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
-        elif isinstance(value, InputCounts | RateCounts | PortCounts):
+        elif isinstance(value, _PLAIN):
             for part in fields(value):
                 yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
@@ -514,7 +540,7 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
-        elif isinstance(mine, InputCounts | RateCounts | PortCounts):
+        elif isinstance(mine, _PLAIN):
             _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)

@@ -43,6 +43,7 @@ FIELDS: Final[dict[str, str]] = {
     "transfers[].target_port": "port replayed to",
     "started": "start of the run, ISO 8601, null when it never started",
     "duration_s": "running time",
+    "final": "whether the run has ended; before, this is a report of how it stands",
     "exit_code": "0: all replayed; 1: losses, or nothing replayed",
     "headline": "the result in one line",
     "sessions.captured": "sessions seen; one connection counts for each target and copy",
@@ -121,6 +122,15 @@ FIELDS: Final[dict[str, str]] = {
     **udp.FIELDS,
     **{f"udp.latency.answer.{k}": f"datagram sent to answer: {v}" for k, v in _LATENCY.items()},
     **{f"udp.latency.lag.{k}": f"packet captured to taken up: {v}" for k, v in _LATENCY.items()},
+    "previous_run.process": "process id of the last run, when it ended without a summary, else 0",
+    "previous_run.started": "start of that run, ISO 8601, null when there is none",
+    "leftovers.found": "sessions that a killed run or worker left open at the target",
+    "leftovers.reset": "of these, reset",
+    "leftovers.gone": "of these, those that the target did not know any more",
+    "leftovers.superseded": "of these, those whose address and port a new session took",
+    "leftovers.unanswered": "of these, those for which the target gave no answer",
+    "leftovers.waiting": "of these, not tried yet",
+    "leftovers.unrecorded": "sessions of this run that a start after a kill could not reset",
     "memory_bytes": "resident memory",
     "workers_lost": "workers that died (--workers) and were started again",
     "findings[].key": "what was found; an outcome's key for outcomes",
@@ -190,6 +200,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
                 "lag": _latency(snapshot.udp_lag),
             },
         },
+        **_left_behind(snapshot, context),
         "memory_bytes": snapshot.memory_bytes,
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
@@ -218,6 +229,26 @@ def _recorded(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     }
 
 
+def _left_behind(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The keys about runs and workers that were killed."""
+    counts = snapshot.leftovers
+    return {
+        "previous_run": {
+            "process": context.earlier_process,
+            "started": _utc(context.earlier_started_ns),
+        },
+        "leftovers": {
+            "found": counts.found,
+            "reset": counts.reset,
+            "gone": counts.gone,
+            "superseded": counts.superseded,
+            "unanswered": counts.unanswered,
+            "waiting": counts.waiting,
+            "unrecorded": counts.unrecorded,
+        },
+    }
+
+
 def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     """The keys at the top: what ran, and what came of it."""
     return {
@@ -237,6 +268,7 @@ def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         ],
         "started": _utc(snapshot.started_ns),
         "duration_s": round(snapshot.duration_ns / 1e9, 3),
+        "final": context.is_final,
         "exit_code": exit_code(snapshot),
         "headline": headline(snapshot),
     }
