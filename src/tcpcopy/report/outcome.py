@@ -72,6 +72,8 @@ class Drop(Described):
     BAD_STATE = (19, "does not fit the state of its session")
     # Both; a packet that trips our own bug is counted too.
     INTERNAL_ERROR = (20, "met an error inside tcpcopy")
+    # Answers at intercept only.
+    OWN_ADDRESS = (21, "for this host itself, not for a client")
 
 
 OUTCOME_SLOTS: Final = len(Outcome) + 1
