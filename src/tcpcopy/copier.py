@@ -38,7 +38,7 @@ from tcpcopy.memory import ResidentMemory, give_back
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import Namespace, inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
-from tcpcopy.probe_side import start_probe
+from tcpcopy.probe_side import SessionStop, start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
@@ -124,6 +124,7 @@ class Copier:
         self._memory: MemoryLimit | None = None
         self._closed = False
         self.engine = self._make_engine()
+        self.stop = SessionStop(self.engine, self._opener)
         self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
@@ -259,7 +260,7 @@ class Copier:
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
             self.probe = start_probe(
-                config, config.checks, self.engine, identities, self.local, self.relay
+                config, config.checks, self.engine, identities, self.local, self.relay, self.stop
             )
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:

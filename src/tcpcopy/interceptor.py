@@ -228,10 +228,10 @@ class Interceptor:
         config = self.config
         if config.is_open:
             _log.warning(
-                "the relay is open: who reaches %s port %d may have the headers of answers that "
-                "this host captures; --secret-file FILE (here and at tcpcopy) or --allow ADDRESS "
-                "closes it, -b ADDRESS narrows it",
-                config.host or "any address, ", self.server.port,
+                "the relay is open: whoever reaches port %d of %s may have the headers of answers "
+                "that this host captures; --secret-file FILE (here and at tcpcopy) or --allow "
+                "ADDRESS closes it, -b ADDRESS narrows it",
+                self.server.port, config.host or "any address of this host",
             )  # fmt: skip
         if config.layout is Layout.BATCHED_PAYLOAD and not config.allowed:
             _log.warning(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -11,6 +11,7 @@ from tcpcopy.doctor.probe import ProbeConfig, probe
 from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.engine import Engine
+from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.ports import Identities
 from tcpcopy.local_side import LocalConfig, LocalSide
 from tcpcopy.mapping.clients import AddressPool
@@ -28,6 +29,27 @@ _NOT_CONNECTED: Final = (
     Outcome.RESET,
     Outcome.SEND_FAILED,
 )
+
+
+class SessionStop:
+    """Opens no session while real clients would get the target's answers to it."""
+
+    def __init__(self, engine: Engine, opener: Opener) -> None:
+        """`told` is called with each change that this process has found out itself."""
+        self.told: Callable[[bool], object] = lambda _: None
+        self._engine = engine
+        self._opener = opener
+
+    def set(self, is_shut: bool) -> None:
+        """End all sessions and open none, or open new ones again. For the loop's thread."""
+        self._opener.shut = int(Outcome.SHED_FORWARDED) if is_shut else 0
+        if is_shut:
+            self._engine.close_all(Outcome.SHED_FORWARDED)
+
+    def found(self, is_shut: bool) -> None:
+        """As `set`, and tell the other workers."""
+        self.set(is_shut)
+        self.told(is_shut)
 
 
 class Told(Protocol):
@@ -78,6 +100,7 @@ def start_probe(
     identities: Identities | None,
     local: LocalSide | None,
     relay: RelayClient | None,
+    stop: SessionStop,
 ) -> StartProbe:
     """The probe that runs by itself; `local` and `relay` are open."""
     counts = engine.context.counts
@@ -99,7 +122,9 @@ def start_probe(
             mapped = local_address(told, len(target))
         config = probe_config(told, setup, Flow(target, port, mapped, 0), tun_device)
         candidates.append(Candidate(config, example_client(told, len(target))))
-    return StartProbe(candidates, None if setup.mode == SOCKET else identities, sessions, run=run)
+    if setup.mode == SOCKET:
+        identities = None
+    return StartProbe(candidates, identities, sessions, run=run, stop=stop.found)
 
 
 def local_address(told: Told, size: int) -> bytes:

@@ -69,7 +69,7 @@ def check_open(plan: InterceptPlan) -> list[Finding]:
     """Whom it lets connect."""
     if not plan.is_open:
         return [Finding(_OPEN, Level.OK, "the relay is for those who prove or are named")]
-    where = f"{plan.host or 'any address'} port {plan.port}"
+    where = f"port {plan.port} of {plan.host or 'any address of this host'}"
     text = (
         f"the relay is open: whoever reaches {where} may announce sessions and have the headers of"
         " the answers that are captured"

@@ -35,6 +35,7 @@ cdef class Opener:
     cdef public tuple local_addresses
     cdef public long long max_sessions
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long opened
     cdef public object rate
     cdef public object sampling

@@ -52,6 +52,7 @@ class Opener:
         "known_port",
         "known_targets",
         "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
+        "shut",  # set by the owner: the outcome of all new sessions; 0: they are let in
         "opened",  # kernel connections made, for taking turns
         "sampling",  # None: all are let in
         "transfers",
@@ -90,6 +91,7 @@ class Opener:
         self.memory_is_short = False
         self.opened = 0
         self.rate: Any = None
+        self.shut = 0
 
     def open(
         self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
@@ -152,6 +154,8 @@ class Opener:
         return 0
 
     def _reason_to_shed(self) -> int:
+        if self.shut:
+            return self.shut
         if self.memory_is_short:
             return _SHED_MEMORY
         if self.max_sessions and self.context.counts.live >= self.max_sessions:
