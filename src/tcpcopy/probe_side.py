@@ -46,6 +46,10 @@ class SessionStop:
         if is_shut:
             self._engine.close_all(Outcome.SHED_FORWARDED)
 
+    def clients(self) -> Mapping[bytes, bytes]:
+        """By target: the mapped address of its last session, which may have been reset at once."""
+        return self._opener.last_clients
+
     def found(self, is_shut: bool) -> None:
         """As `set`, and tell the other workers."""
         self.set(is_shut)
@@ -105,7 +109,7 @@ def start_probe(
     """The probe that runs by itself; `local` and `relay` are open."""
     counts = engine.context.counts
     sessions = Sessions(
-        engine.live_identities,
+        stop.clients,
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
         lambda: counts.established,
         lambda: relay is None or relay.servers_up > 0,

@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Final
 
 from tcpcopy.doctor.alarm import tell
@@ -33,7 +32,6 @@ _SECOND_NS: Final = 1_000_000_000
 _PAUSE_NS: Final = 60 * _SECOND_NS  # between probes after failures
 _ASK_AGAIN_NS: Final = 10 * _SECOND_NS  # between questions whether sessions may be opened again
 _MANY: Final = 20  # sessions that failed, to be worth a probe
-_MOST_LOOKED_AT: Final = 1_000  # live sessions, for one to take a client's address from
 _CLIENT_PORT: Final = 40_000  # wanted; another is given when it is taken
 
 
@@ -41,7 +39,7 @@ _CLIENT_PORT: Final = 40_000  # wanted; another is given when it is taken
 class Sessions:
     """What the probe wants to know of the replay."""
 
-    live: Callable[[], Iterator[tuple[bytes, int, bytes, int]]]  # mapped, port, target, port
+    clients: Callable[[], Mapping[bytes, bytes]]  # by target: whom its last session shows it
     failed: Callable[[], int]  # sessions whose connection failed, until now
     established: Callable[[], int]
     can_connect: Callable[[], bool] = lambda: True  # the relay is up: else that is said already
@@ -170,16 +168,14 @@ class StartProbe:
 
     def _begin_next(self, now_ns: int) -> None:
         """Probe the first that can be, of those that wait."""
-        clients = self._clients_of_sessions()
+        clients = self._sessions.clients()
         for candidate in list(self._waiting):
             flow: Flow | None = candidate.config.flow
             if self._identities is not None:
-                client = clients.get(candidate.config.flow.target)
-                if candidate.client:
-                    client = (candidate.client, _CLIENT_PORT)
-                if client is None:
+                client = candidate.client or clients.get(candidate.config.flow.target)
+                if not client:
                     continue  # until it has a session
-                flow = self._acquire(self._identities, candidate.config.flow, *client, now_ns)
+                flow = self._acquire(self._identities, candidate.config.flow, client, now_ns)
             self._waiting.remove(candidate)
             if flow is None:
                 continue
@@ -189,26 +185,13 @@ class StartProbe:
             self._thread = start_beside("probe", self._work, config)
             return
 
-    def _clients_of_sessions(self) -> dict[bytes, tuple[bytes, int]]:
-        """For the targets that need one and have it: a session's mapped address and port."""
-        needed = {one.config.flow.target for one in self._waiting if not one.client}
-        if not needed or self._identities is None:
-            return {}
-        found: dict[bytes, tuple[bytes, int]] = {}
-        for mapped, port, target, _ in islice(self._sessions.live(), _MOST_LOOKED_AT):
-            if target in needed and target not in found and len(mapped) == len(target):
-                found[target] = (mapped, port)
-                if len(found) == len(needed):
-                    break
-        return found
-
     def _acquire(
-        self, identities: Identities, flow: Flow, client: bytes, port: int, now_ns: int
+        self, identities: Identities, flow: Flow, client: bytes, now_ns: int
     ) -> Flow | None:
         """Whom to be for the target; None: no address of its family, or all are taken."""
         found = identities.acquire(
             client_address=client,
-            client_port=port,
+            client_port=_CLIENT_PORT,
             target_address=flow.target,
             target_port=flow.target_port,
             copy=0,

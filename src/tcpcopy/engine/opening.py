@@ -44,6 +44,7 @@ class Opener:
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
+        "last_clients",  # by target address: the mapped address of the last session
         "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
@@ -87,6 +88,7 @@ class Opener:
         self.known_address = b""
         self.known_port = 0
         self.known_targets: tuple[Target, ...] = ()
+        self.last_clients: dict[bytes, bytes] = {}
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
@@ -204,6 +206,7 @@ class Opener:
         if identity is None:
             return None
         mapped_address, session.mapped_port = identity
+        self.last_clients[target.target_address] = mapped_address
         client = TcpClient.__new__(TcpClient)
         client.set_up_client(
             self.context,
