@@ -7,9 +7,9 @@ dies takes nothing along but its sessions: the next one in its place goes on wit
 A worker tells its parent what it has to say in lines of JSON through a pipe: that it is up (or why
 not), its log, its counts twice a second and at the end. The parent tells a worker by signals to
 stop (SIGUSR1), and to do so at once (SIGUSR2); to open no session (SIGRTMIN) or some again
-(SIGRTMIN+1), when another has found that this is called for. What a terminal or a service manager sends to all
-processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers. When the parent
-ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
+(SIGRTMIN+1), when another has found that this is called for. What a terminal or a service manager
+sends to all processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers.
+When the parent ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def test_sessions_stop_until_it_is_mended(
         late = scenario.load("--connections 20 --requests 2 --seed 9", to=online)
         assert late["failed"] == 0
         assert seen(scenario) <= before + 2  # one that was opened before the sysctl, at most
-        print(replay.output); print(f"told after {after_s:.1f} s; the client got {before} packets, then none")
+        print(f"told after {after_s:.1f} s; the client got {before} packets, then none")
     assert replay.output.count(STOPPED) == 1
     assert "=0" in replay.output and "passed the answer on" in replay.output
     outcomes = replay.report["sessions"]["outcomes"]

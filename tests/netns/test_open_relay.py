@@ -261,5 +261,3 @@ def test_the_ready_line_warns(scenario: Scenario) -> None:
         assert wait_until(lambda: "listening" in program.output(), 5)  # noqa: B023
         program.stop()
         assert "is open" not in program.output()
-
-

@@ -216,8 +216,12 @@ def test_manifest_with_a_relay_has_its_secret(path: Path) -> None:
     where = Path(words[words.index("--secret-file") + 1])
     assert str(where.parent) == mount["mountPath"]
     assert volume["secret"]["defaultMode"] == 0o400
-    assert pod(path)["securityContext"]["fsGroup"] == container(path)["securityContext"]["runAsGroup"]
-    making = f"kubectl create secret generic {volume['secret']['secretName']} --from-file={where.name}"
+    assert (
+        pod(path)["securityContext"]["fsGroup"] == container(path)["securityContext"]["runAsGroup"]
+    )
+    making = (
+        f"kubectl create secret generic {volume['secret']['secretName']} --from-file={where.name}"
+    )
     assert making in path.read_text()
 
 

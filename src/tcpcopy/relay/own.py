@@ -43,8 +43,7 @@ class OwnAddresses:
 
     def _is_in_network(self, size: int, address: int) -> bool:
         return any(
-            length == size and address & mask == network
-            for length, network, mask in self._networks
+            length == size and address & mask == network for length, network, mask in self._networks
         )
 
 

@@ -365,7 +365,7 @@ def _shed_forwarded(snapshot: Snapshot, context: Context, count: int) -> _Explai
     names = dict.fromkeys(remedies.forwarding_name(target) for target in context.targets)
     return text, (
         f"{where}: sysctl -w {' '.join(f'{name}=0' for name in names or ('net.ipv4.ip_forward',))},"
-        " and in /etc/sysctl.d for the next start; tcpcopy looks every ten seconds and goes on then",
+        " and in /etc/sysctl.d for the next start; tcpcopy asks every ten seconds and goes on then",
         "or give sessions addresses that are nobody's: -c 62.135.200.x, and the route for them",
     )
 
