@@ -369,26 +369,26 @@ class Interceptor:
             )
         if dropped:
             _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
-        if router.refused:
-            _log.warning("%d sessions refused: their tcpcopy had --max-sessions", router.refused)
-        if router.refused_taken:
-            _log.warning(
-                "%d sessions refused: they are another tcpcopy's, and live", router.refused_taken
-            )
-        if router.refused_own:
-            _log.warning(
-                "%d sessions refused: their client is an address of this host", router.refused_own
-            )
-        if server.payload_refused:
-            _log.warning(
-                "%d connections asked for payload, which takes a secret or a certificate",
-                server.payload_refused,
-            )
+        self._report_refused()
         if any(server.faults) or server.refused:
             kinds = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
             _log.warning(
                 "relay connections refused %d, dropped: %s", server.refused, ", ".join(kinds) or 0
             )
+
+    def _report_refused(self) -> None:
+        router = self.router
+        for count, text in (
+            (router.refused, "sessions refused: their tcpcopy had --max-sessions"),
+            (router.refused_taken, "sessions refused: they are another tcpcopy's, and live"),
+            (router.refused_own, "sessions refused: their client is an address of this host"),
+            (
+                self.server.payload_refused,
+                "connections asked for payload, which takes a secret or a certificate",
+            ),
+        ):
+            if count:
+                _log.warning("%d %s", count, text)
 
     def _housekeeping(self, now_ns: int) -> None:
         self.router.sweep(now_ns)

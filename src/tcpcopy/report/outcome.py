@@ -39,7 +39,7 @@ class Outcome(Ending):
     OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
     SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
-    SHED_FORWARDED = (22, "not taken on or broken off, real clients would get the answers")
+    SHED_FORWARDED = (22, "not taken on or broken off, clients would get answers")
 
 
 class Drop(Described):
