@@ -124,12 +124,12 @@ class Copier:
         self._memory: MemoryLimit | None = None
         self._closed = False
         self.engine = self._make_engine()
-        self.stop = SessionStop(self.engine, self._opener)
         self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
+        self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
 

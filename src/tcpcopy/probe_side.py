@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from tcpcopy.doctor.probe import ProbeConfig, probe
 from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.datagram import DatagramEngine
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.ports import Identities
@@ -20,6 +21,7 @@ from tcpcopy.relay.client import RelayClient
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
+from tcpcopy.report.flow_outcome import FlowOutcome
 from tcpcopy.report.outcome import Outcome
 
 MOST_TARGETS: Final = 8  # that are probed
@@ -32,19 +34,23 @@ _NOT_CONNECTED: Final = (
 
 
 class SessionStop:
-    """Opens no session while real clients would get the target's answers to it."""
+    """Opens no session, of either transport, while real clients would get the answers to it."""
 
-    def __init__(self, engine: Engine, opener: Opener) -> None:
+    def __init__(self, engine: Engine, opener: Opener, udp: DatagramEngine | None) -> None:
         """`told` is called with each change that this process has found out itself."""
         self.told: Callable[[bool], object] = lambda _: None
         self._engine = engine
         self._opener = opener
+        self._udp = udp
 
     def set(self, is_shut: bool) -> None:
         """End all sessions and open none, or open new ones again. For the loop's thread."""
         self._opener.shut = int(Outcome.SHED_FORWARDED) if is_shut else 0
         if is_shut:
             self._engine.close_all(Outcome.SHED_FORWARDED)
+        if self._udp is not None:
+            self._udp.shut = int(FlowOutcome.SHED_FORWARDED) if is_shut else 0
+            self._udp.close_all()  # the next datagram of each is judged anew
 
     def clients(self) -> Mapping[bytes, bytes]:
         """By target: the mapped address of its last session, which may have been reset at once."""

@@ -23,6 +23,7 @@ class FlowOutcome(Ending):
     SHED_FLOWS = (7, "not taken on, too many live flows")
     NO_ADDRESS = (8, "not taken on, no free client address and port")
     INTERNAL_ERROR = (9, "ended by an error inside tcpcopy")
+    SHED_FORWARDED = (10, "not taken on, clients would get answers")
 
 
 class DatagramDrop(Described):

@@ -255,6 +255,13 @@ def _internal_error(snapshot: Snapshot, context: Context) -> _Explained:
     return text, ("this is a fault in tcpcopy: please report it with the trace in the log",)
 
 
+def _shed_forwarded(snapshot: Snapshot, context: Context) -> _Explained:
+    return (
+        "the assistant passes answers on to the real clients",
+        ("what is said of sessions that were not taken on for it (shed_forwarded) mends it",),
+    )
+
+
 _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.REFUSED: _refused,
     FlowOutcome.INCOMPLETE: _incomplete,
@@ -263,4 +270,5 @@ _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.SHED_FLOWS: _shed_flows,
     FlowOutcome.NO_ADDRESS: _no_address,
     FlowOutcome.INTERNAL_ERROR: _internal_error,
+    FlowOutcome.SHED_FORWARDED: _shed_forwarded,
 }
