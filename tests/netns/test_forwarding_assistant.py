@@ -11,6 +11,7 @@ from tcpcopy.demo.netns import Host
 from tests.lab.scenario import PORT, Scenario, wait_until
 
 pytestmark = pytest.mark.netns
+acceptance = pytest.mark.acceptance
 
 STOPPED = "no session is opened any more"
 AGAIN = "sessions are opened again"
@@ -44,8 +45,13 @@ def forward(scenario: Scenario, family: str, on: bool) -> None:
 
 @pytest.mark.parametrize(
     ("family", "secret", "words"),
-    [("v4", False, ()), ("v6", True, ()), ("v4", True, ("-o", "eth0", "--workers", "2"))],
-    ids=["open", "IPv6 with a secret", "link, two workers"],
+    [
+        pytest.param("v4", False, (), id="open"),
+        pytest.param("v6", True, (), id="IPv6 with a secret", marks=acceptance),
+        pytest.param(
+            "v4", True, ("-o", "eth0", "--workers", "2"), id="link, two workers", marks=acceptance
+        ),
+    ],
 )
 def test_sessions_stop_until_it_is_mended(
     scenario: Scenario, family: str, secret: bool, words: tuple[object, ...]
@@ -88,6 +94,7 @@ def test_sessions_stop_until_it_is_mended(
     assert "sysctl -w net." in found[0]["remedy"][0] and lab.assistant.v4 in found[0]["remedy"][0]
 
 
+@acceptance
 def test_forwarding_that_begins_later(scenario: Scenario) -> None:
     """Found by the probe that comes when sessions fail."""
     scenario.servers()

@@ -16,6 +16,7 @@ from tests.lab.scenario import PORT, RELAY_PORT, Scenario, python, wait_until
 from tests.netns.test_replay import check
 
 pytestmark = pytest.mark.netns
+acceptance = pytest.mark.acceptance
 
 PASSWORD = "the password is hunter2"
 SERVICE = 8090  # of the assistant, which has nothing to do with tcpcopy
@@ -91,7 +92,7 @@ def flow_of_mapped(scenario: Scenario, family: str) -> str:
 # --- payload -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize("family", ["v4", pytest.param("v6", marks=acceptance)])
 def test_no_payload_without_a_secret(scenario: Scenario, family: str) -> None:
     """Any peer may ask for bytes of each answer: it gets headers, and a line in the log."""
     intercept = scenario.start_intercept()
@@ -129,12 +130,12 @@ def test_classic_payload_is_the_operators_word(scenario: Scenario) -> None:
 # --- other services of the assistant -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["native", "classic"])
-@pytest.mark.parametrize("family", ["v4", "v6"])
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [("native", "v4"), ("native", "v6"), pytest.param("classic", "v4", marks=acceptance)],
+)
 def test_nothing_for_the_assistant_itself(scenario: Scenario, kind: str, family: str) -> None:
     """Without -F: `mapped` is a service of the assistant, `target` is who talks to it."""
-    if (kind, family) == ("classic", "v6"):
-        pytest.skip("the classic relay has no IPv6")
     lab = scenario.lab
     intercept = open_intercept(scenario)
     server = lab.assistant.start(["python3", "-c", _SERVICE, str(SERVICE)], name="service")
@@ -179,7 +180,15 @@ def live_sessions(scenario: Scenario, family: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["native", "classic", "IPv6", "tunnel"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "native",
+        pytest.param("classic", marks=acceptance),
+        pytest.param("IPv6", marks=acceptance),
+        pytest.param("tunnel", marks=acceptance),
+    ],
+)
 def test_live_sessions_stay_where_they_are(scenario: Scenario, kind: str) -> None:
     """Another host announces all of them again: all stay exact, it is refused and named once."""
     lab = scenario.lab
