@@ -78,6 +78,8 @@ COMPILED_MODULES = [
     "tcpcopy.recorded.records",
     "tcpcopy.recorded.stream",
     "tcpcopy.relay.injection",
+    "tcpcopy.relay.headers",
+    "tcpcopy.relay.own",
     "tcpcopy.relay.client",
     "tcpcopy.relay.connection",
     "tcpcopy.relay.native_records",

@@ -34,7 +34,7 @@ from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
-from tcpcopy.probe_side import start_probe
+from tcpcopy.probe_side import SessionStop, start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
@@ -90,6 +90,7 @@ class Copier:
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
+        self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -234,7 +235,7 @@ class Copier:
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
             self.probe = start_probe(
-                config, config.checks, self.engine, identities, self.local, self.relay
+                config, config.checks, self.engine, identities, self.local, self.relay, self.stop
             )
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:

@@ -76,6 +76,7 @@ def intercept_plan_of(config: InterceptConfig) -> InterceptPlan:
         port=config.port,
         buffer_bytes=config.buffer_bytes,
         peer_limit=config.peer_limit,
+        is_open=config.is_open,
         uses_tun=config.tunnel is not None,
         capture_namespace=config.capture_namespace,
         listen_namespace=config.listen_namespace,

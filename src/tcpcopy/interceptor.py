@@ -7,6 +7,7 @@ the tcpcopies announce is taken first, then packets, then records are sent.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import struct
 from collections.abc import Callable, Sequence
@@ -19,7 +20,14 @@ from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
 from tcpcopy.doctor.watch import AnswerWatch
 from tcpcopy.namespaces import Namespace, inside
-from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
+from tcpcopy.own_addresses import OwnAddressWatch
+from tcpcopy.relay.classic import (
+    DEFAULT_PORT,
+    MAX_BATCH,
+    MAX_PAYLOAD_BYTES,
+    Layout,
+    RelayFault,
+)
 from tcpcopy.relay.desk import ProbeDesk
 from tcpcopy.relay.native import STANDSTILL_NS, RelayMode, RelayTerms
 from tcpcopy.relay.peers import Network, Peers
@@ -78,6 +86,12 @@ class InterceptConfig:
     tunnel: TunnelConfig | None = None  # a TUN device instead of rings
     watches: bool = True  # tells when no answer ever comes
 
+    @property
+    def is_open(self) -> bool:
+        """Whether hosts may connect that neither prove who they are nor are named (--allow)."""
+        is_loopback = bool(self.host) and ipaddress.ip_address(self.host).is_loopback
+        return not (self.relay.knows_peers or self.allowed or is_loopback)
+
 
 class Interceptor:
     """Rings, router and relay server of one intercept process. Not thread-safe."""
@@ -117,6 +131,7 @@ class Interceptor:
         self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
         self._watch = AnswerWatch()
+        self._own: OwnAddressWatch | None = None
 
     @property
     def filter_expression(self) -> str:
@@ -176,8 +191,14 @@ class Interceptor:
     def listen(self) -> None:
         """Let tcpcopies connect. Raises: UsageError."""
         config = self.config
+        self._own = OwnAddressWatch(config.capture_namespace)
+        self.router.set_own(self._own.current)
         self.server.desk = ProbeDesk(
-            self.filter_expression, config.devices, self._state, config.capture_namespace
+            self.filter_expression,
+            config.devices,
+            self._state,
+            config.capture_namespace,
+            is_open=not config.relay.knows_peers,
         )
         self.server.open()
         self._server_place = self._waiter.add(self.server.fileno())
@@ -206,11 +227,33 @@ class Interceptor:
         if not config.filter and self.tunnel is None:
             _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
         _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
+        self._warn_of_peers()
         if self.tunnel is not None:
             return
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
+
+    def _warn_of_peers(self) -> None:
+        """What is given to whoever connects."""
+        config = self.config
+        if config.is_open:
+            _log.warning(
+                "the relay is open: whoever reaches port %d of %s may have the headers of answers "
+                "that this host captures; --secret-file FILE (here and at tcpcopy) or --allow "
+                "ADDRESS closes it, -b ADDRESS narrows it",
+                self.server.port, config.host or "any address of this host",
+            )  # fmt: skip
+        if config.layout is Layout.BATCHED_PAYLOAD and not config.allowed:
+            _log.warning(
+                "--relay-format batched-payload gives up to %d bytes of each answer's payload to "
+                "any C tcpcopy that connects: --allow ADDRESS lets in only those named",
+                MAX_PAYLOAD_BYTES,
+            )
+        if self._own is not None and config.replaced_address:
+            address = int.from_bytes(config.replaced_address, "big")
+            if self._own.current.has_v4(address):
+                _log.warning("-D: answers to an address of this host itself are relayed, headers")
 
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
@@ -274,6 +317,8 @@ class Interceptor:
         if not self._closed:
             self._closed = True
             self.server.close()
+        if self._own is not None:
+            self._own.close()
         self.router.clear()
 
     def kernel_dropped(self) -> int:
@@ -303,7 +348,14 @@ class Interceptor:
         dropped = self.kernel_dropped()
         lost = server.lost_records()
         unused = sum(router.drops)
-        bad = (server.refused, sum(server.faults), router.refused)
+        bad = (
+            server.refused,
+            sum(server.faults),
+            router.refused,
+            router.refused_own,
+            router.refused_taken,
+            server.payload_refused,
+        )
         figures = (router.answers, router.announced, server.accepted, dropped, lost, *bad)
         if figures == self._reported:
             return
@@ -332,8 +384,7 @@ class Interceptor:
             )
         if dropped:
             _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
-        if router.refused:
-            _log.warning("%d sessions refused: their tcpcopy had --max-sessions", router.refused)
+        self._report_refused()
         if any(server.faults) or server.refused:
             kinds = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
             _log.warning(
@@ -346,9 +397,27 @@ class Interceptor:
         )
         self._resumed_ns = now_ns
 
+    def _report_refused(self) -> None:
+        router = self.router
+        for count, text in (
+            (router.refused, "sessions refused: their tcpcopy had --max-sessions"),
+            (router.refused_taken, "sessions refused: they are another tcpcopy's, and live"),
+            (router.refused_own, "sessions refused: their client is an address of this host"),
+            (
+                self.server.payload_refused,
+                "connections asked for payload, which takes a secret or a certificate",
+            ),
+        ):
+            if count:
+                _log.warning("%d %s", count, text)
+
     def _housekeeping(self, now_ns: int) -> None:
         if not self._resumed_ns or now_ns - self._resumed_ns >= _CATCH_UP_NS:
             self.router.sweep(now_ns)
+        if self._own is not None and self._own.look(now_ns):
+            gone = self.router.set_own(self._own.current)
+            if gone:
+                _log.warning("%d sessions let go: their clients are addresses of this host", gone)
         self.server.run_timers(now_ns)
         if self.tunnel is not None:
             self.tunnel.look()

@@ -28,7 +28,8 @@ def no_check_option(group: str, program: str) -> Option:
     """`--no-check` of a program under a heading."""
     return Option("no_check", "", "--no-check", group,
                   f"do not check this host at the start; `{program} doctor` checks it, and "
-                  "more")  # fmt: skip
+                  + ("more; nor stop sessions while the assistant passes answers on to clients"
+                     if program == "tcpcopy" else "more"))  # fmt: skip
 
 
 def user_option(group: str) -> Option:

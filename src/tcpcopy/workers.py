@@ -6,9 +6,10 @@ dies takes nothing along but its sessions: the next one in its place goes on wit
 
 A worker tells its parent what it has to say in lines of JSON through a pipe: that it is up (or why
 not), its log, its counts twice a second and at the end. The parent tells a worker by signals to
-stop (SIGUSR1), and to do so at once (SIGUSR2). What a terminal or a service manager sends to all
-processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers. When the parent
-ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
+stop (SIGUSR1), and to do so at once (SIGUSR2); to open no session (SIGRTMIN) or some again
+(SIGRTMIN+1), when another has found that this is called for. What a terminal or a service manager
+sends to all processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers.
+When the parent ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ _PIPE_BYTES: Final = 1 << 16
 _PR_SET_PDEATHSIG: Final = 1
 _MANAGED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+_OPEN_NONE, _OPEN_AGAIN = signal.SIGRTMIN, signal.SIGRTMIN + 1
+_HANDLED: Final = (*_MANAGED, *_ORDERS, _OPEN_NONE, _OPEN_AGAIN)
 _kept: list[logging.Handler] = []  # in a worker: handlers of the parent, never used
 
 
@@ -124,6 +127,7 @@ class Workers:
         self._poll = select.poll()
         self._past: list[Snapshot] = []  # of workers that died
         self._lost = 0
+        self._is_shut = False  # no worker is to open sessions
         self._stopping = False
 
     @property
@@ -227,7 +231,7 @@ class Workers:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         # Until the child has handlers of its own, no signal may run those of the parent in it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_MANAGED, *_ORDERS))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             pid = os.fork()
             if not pid:
@@ -304,6 +308,11 @@ class Workers:
         elif kind == "open":
             worker.is_open = True
             (worker.resident_bytes,) = rest
+            if self._is_shut:
+                os.kill(worker.pid, _OPEN_NONE)
+        elif kind == "shut":
+            self._is_shut = bool(rest[0])
+            self._signal(_OPEN_NONE if self._is_shut else _OPEN_AGAIN)
         elif kind == "refused":
             worker.refusal = rest
 
@@ -317,6 +326,9 @@ class Workers:
         worker.pid = 0
         if worker.is_done:
             return
+        if worker.index == 0 and self._is_shut:  # the one that probes: it finds out anew
+            self._is_shut = False
+            self._signal(_OPEN_AGAIN)
         now_ns = time.monotonic_ns()
         if now_ns - worker.started_ns > _STEADY_NS:
             worker.backoff_ns = _FIRST_BACKOFF_NS
@@ -478,6 +490,7 @@ class _Orders:
 
     def __init__(self) -> None:
         self.level = 0  # 1: stop, 2: at once
+        self.is_shut = False  # no session is to be opened
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.fd = read_fd
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
@@ -485,10 +498,20 @@ class _Orders:
             signal.signal(number, signal.SIG_IGN)
         for level, number in enumerate(_ORDERS, 1):
             signal.signal(number, lambda *_, level=level: self._note(level))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_MANAGED, *_ORDERS))
+        signal.signal(_OPEN_NONE, lambda *_: self._note_shut(True))
+        signal.signal(_OPEN_AGAIN, lambda *_: self._note_shut(False))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def _note(self, level: int) -> None:
         self.level = max(self.level, level)
+
+    def _note_shut(self, is_shut: bool) -> None:
+        self.is_shut = is_shut
+
+    def rest(self) -> None:
+        """What woke the loop is dealt with: it may sleep again."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 64)
 
 
 def _die_with(parent: int) -> None:
@@ -543,8 +566,16 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int, aga
     gc.disable()
     next_ns = 0
 
+    copier.stop.told = lambda is_shut: line.tell("shut", is_shut)
+
+    is_shut = False
+
     def tick(now_ns: int) -> None:
-        nonlocal next_ns
+        nonlocal next_ns, is_shut
+        if orders.is_shut != is_shut:
+            is_shut = orders.is_shut
+            copier.stop.set(is_shut)
+        orders.rest()
         if now_ns >= next_ns:
             next_ns = now_ns + _TELL_NS
             if not line.is_full():

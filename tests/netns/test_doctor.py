@@ -85,7 +85,8 @@ def wall(host: Host, table: str, chain: str, *rules: str) -> None:
 
 
 def answers(*words: object) -> list[object]:
-    return ["-F", f"tcp and src port {PORT}", *words]
+    """Of an intercept that lets in only whom it knows."""
+    return ["-F", f"tcp and src port {PORT}", "--allow", "10.66.0.2", *words]
 
 
 def test_nothing_is_wrong(scenario: Scenario) -> None:
@@ -121,6 +122,15 @@ def test_nothing_is_wrong_in_local_mode(scenario: Scenario) -> None:
     found = online(scenario, words).only("firewall", "fault")
     mend(host, found)
     assert online(scenario, words).serious == set()
+
+
+def test_an_open_relay(scenario: Scenario) -> None:
+    """Without a secret and --allow it is the only thing to say of a sound set-up."""
+    open_words = ["-i", "eth0", "-F", f"tcp and src port {PORT}"]
+    found = assistant(scenario, *open_words).only("open_relay", "warning")
+    assert "whoever reaches port 36524" in found["text"] and "--allow" in found["remedy"][1]
+    told = assistant(scenario, *open_words, "--secret-file", scenario.secret)
+    assert told.serious == set(), told
 
 
 def test_no_privilege(scenario: Scenario) -> None:

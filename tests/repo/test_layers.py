@@ -40,6 +40,7 @@ LAYERS: list[set[str]] = [
         "udp_side",
         "local_side",
         "tunnel_end",
+        "own_addresses",
         "probe_side",
         "handshake_side",
         "doctor",

@@ -16,7 +16,12 @@ from tcpcopy.doctor.checks_capture import (
     check_ring,
 )
 from tcpcopy.doctor.checks_firewall import check_firewall, check_relay_firewall
-from tcpcopy.doctor.checks_intercept import check_forwarding, check_listening, check_target_here
+from tcpcopy.doctor.checks_intercept import (
+    check_forwarding,
+    check_listening,
+    check_open,
+    check_target_here,
+)
 from tcpcopy.doctor.checks_limits import (
     check_clock,
     check_conntrack,
@@ -132,10 +137,12 @@ def check_intercept(
             listen = reader.network((), enter=host.entering(plan.listen_namespace))
         if not is_running:
             listen = replace(listen, bind_problem=host.bind_problem(plan.host, plan.port))
-    return judge_intercept(plan, Facts(process, capture, listen))
+    return judge_intercept(plan, Facts(process, capture, listen), is_running=is_running)
 
 
-def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
+def judge_intercept(
+    plan: InterceptPlan, facts: Facts, *, is_running: bool = False
+) -> list[Finding]:
     """What the facts mean for an intercept."""
     process, capture, listen = facts.process, facts.capture, facts.other
     assert capture is not None
@@ -147,6 +154,8 @@ def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
         findings += check_target_here(plan, capture)
         findings += check_queue(plan.buffer_bytes, process, capture)
     findings += check_listening(plan, listen)
+    if not is_running:  # else it has said so itself
+        findings += check_open(plan)
     findings += check_relay_firewall(plan, listen)
     findings += check_intercept_files(plan, process)
     findings += check_clock(True, process)

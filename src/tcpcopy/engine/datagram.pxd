@@ -39,6 +39,7 @@ cdef class DatagramEngine(PacketHandler):
     cdef public Py_ssize_t max_entries
     cdef public long long max_flows
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long most_legs
     cdef public long long now_ns
     cdef public object on_bug

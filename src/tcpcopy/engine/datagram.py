@@ -91,6 +91,7 @@ class DatagramEngine(PacketHandler):
         "resumed_ns",  # when the last standstill of this process ended, 0: there was none
         "sampling",
         "segment",
+        "shut",  # set by the owner: the outcome of all new flows; 0: they are let in
         "stood_still_ns",  # how long all standstills took
         "transfers",
     )
@@ -115,6 +116,7 @@ class DatagramEngine(PacketHandler):
         self.max_entries = config.max_entries
         self.max_flows = config.max_flows
         self.memory_is_short = False
+        self.shut = 0
         self.counts_lag = True
         self.file_ns = -1
         self.most_legs = config.copies
@@ -240,8 +242,8 @@ class DatagramEngine(PacketHandler):
             self.most_legs = number
         if not self.sampling.admit(client, segment.source_port, now_ns=self.now_ns):
             self._leave_out(flow, _SKIPPED_SAMPLING, _SKIPPED_FLOW, number)
-        elif self.memory_is_short:
-            self._leave_out(flow, _SHED_MEMORY, _SHED_FLOW, number)
+        elif self.memory_is_short or self.shut:
+            self._leave_out(flow, self.shut or _SHED_MEMORY, _SHED_FLOW, number)
         else:
             last: Leg | None = None
             for target in targets:

@@ -560,13 +560,13 @@ class Engine(Handshakes):
         """Sessions with something captured that the target does not have yet."""
         return sum(1 for session in self.sessions() if not session.is_delivered())
 
-    def close_all(self) -> None:
-        """End every session: what is delivered is counted so, what is not, too."""
+    def close_all(self, outcome: int = 0) -> None:
+        """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""
         self.end_handshakes()
         for session in list(self.sessions()):
-            outcome = session.outcome_at_exit()
-            session.give_up(outcome, self.now_ns)
-            self._finish(session, outcome)
+            how = outcome or session.outcome_at_exit()
+            session.give_up(how, self.now_ns)
+            self._finish(session, how)
 
     def live_identities(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         """Mapped address and port, target address and port of every live packet session."""

@@ -36,7 +36,9 @@ cdef class Opener:
     cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions
+    cdef public dict last_clients
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long opened
     cdef public object rate
     cdef public object sampling

@@ -45,6 +45,7 @@ class Opener:
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
+        "last_clients",  # by target address: the mapped address of the last session
         "ledger",  # where packet sessions are written down, or None
         "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
@@ -54,6 +55,7 @@ class Opener:
         "known_port",
         "known_targets",
         "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
+        "shut",  # set by the owner: the outcome of all new sessions; 0: they are let in
         "opened",  # kernel connections made, for taking turns
         "sampling",  # None: all are let in
         "transfers",
@@ -88,11 +90,13 @@ class Opener:
         self.known_address = b""
         self.known_port = 0
         self.known_targets: tuple[Target, ...] = ()
+        self.last_clients: dict[bytes, bytes] = {}
         self.ledger: Ledger | None = None
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
         self.rate: Any = None
+        self.shut = 0
 
     def open(
         self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
@@ -166,6 +170,8 @@ class Opener:
         return 0
 
     def _reason_to_shed(self) -> int:
+        if self.shut:
+            return self.shut
         if self.memory_is_short:
             return _SHED_MEMORY
         if self.max_sessions and self.context.counts.live >= self.max_sessions:
@@ -215,6 +221,7 @@ class Opener:
         if identity is None:
             return None
         mapped_address, session.mapped_port = identity
+        self.last_clients[target.target_address] = mapped_address
         client = TcpClient.__new__(TcpClient)
         client.set_up_client(
             self.context,

@@ -28,6 +28,7 @@ from tcpcopy.relay.native import FrameDecoder, FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeWriter
 from tcpcopy.relay.packet_queue import frame_bytes
 from tcpcopy.relay.peers import Peers
+from tcpcopy.relay.probing import Flow
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.sockets import WOULD_BLOCK, problem_of, watch_peer
@@ -122,6 +123,7 @@ class RelayServer:
         self.accepted = 0  # connections whose handshake was over
         self.refused = 0  # not allowed, over a limit, or protected
         self.crowded_out = 0  # made room for newer ones
+        self.payload_refused = 0  # connections that asked for payload, and get none
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
         self.injector = injector
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
@@ -422,6 +424,10 @@ class RelayServer:
                 fd, self._batch_records, self._buffer_bytes, self._layout, peer
             )
             shown = "classic relay"
+        if handshake.payload_refused:
+            self.payload_refused += 1
+            reason = "that takes a secret, or certificates of tcpcopies (--secret-file, --tls-ca)"
+            self.peers.log_refusal(connection.address, reason, self._now_ns, what="payload for")
         connection.handshake = None
         del self._in_handshake[fd]
         self.accepted += 1
@@ -478,7 +484,14 @@ class RelayServer:
         """Answer a PROBE: always, whatever there is to say."""
         report = None
         if self.desk is not None:
-            report = self.desk.answer(connection.socket.fileno(), body, self._now_ns)
+            fd, peer = connection.socket.fileno(), writer.peer
+
+            def holds(flow: Flow) -> bool:
+                return self.router.holds(
+                    peer, flow.mapped, flow.mapped_port, flow.target, flow.target_port
+                )
+
+            report = self.desk.answer(fd, body, self._now_ns, holds)
         writer.put_frame(native.frame(FrameType.REPORT, report or b"{}"))
 
     # --- writing ------------------------------------------------------------------------------

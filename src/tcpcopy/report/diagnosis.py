@@ -399,6 +399,18 @@ def _worker_lost(snapshot: Snapshot, context: Context, count: int) -> _Explained
     return text, remedies.WORKER_DIED
 
 
+def _shed_forwarded(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} not taken on or broken off: the assistant passes the"
+    text += " target's answers on to the real clients, which must not get them"
+    where = f"on the assistant {' and '.join(context.assistants)}".rstrip()
+    names = dict.fromkeys(remedies.forwarding_name(target) for target in context.targets)
+    return text, (
+        f"{where}: sysctl -w {' '.join(f'{name}=0' for name in names or ('net.ipv4.ip_forward',))},"
+        " and in /etc/sysctl.d for the next start; tcpcopy asks every ten seconds and goes on then",
+        "or give sessions addresses that are nobody's: -c 62.135.200.x, and the route for them",
+    )
+
+
 _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.REFUSED: _refused,
     Outcome.RESET: _reset,
@@ -415,6 +427,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.OPEN_AT_EXIT: _open_at_exit,
     Outcome.SHED_RATE: _shed_rate,
     Outcome.WORKER_LOST: _worker_lost,
+    Outcome.SHED_FORWARDED: _shed_forwarded,
 }
 
 

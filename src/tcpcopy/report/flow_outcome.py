@@ -24,6 +24,7 @@ class FlowOutcome(Ending):
     NO_ADDRESS = (8, "not taken on, no free client address and port")
     INTERNAL_ERROR = (9, "ended by an error inside tcpcopy")
     WORKER_LOST = (10, "lost with a worker that died (--workers)")
+    SHED_FORWARDED = (11, "not taken on, clients would get answers")
 
 
 class DatagramDrop(Described):

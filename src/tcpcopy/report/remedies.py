@@ -72,6 +72,11 @@ def reach_socket(context: Context) -> tuple[str, ...]:
     )
 
 
+def forwarding_name(target: str) -> str:
+    """The sysctl by which a host passes packets on, of the family of a target's address."""
+    return "net.ipv6.conf.all.forwarding" if target.count(":") > 1 else "net.ipv4.ip_forward"
+
+
 def handshake_local(context: Context) -> tuple[str, ...]:
     """For a server of this host that does not answer through the device."""
     transfer = first_transfer(context)

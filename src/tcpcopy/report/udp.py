@@ -261,6 +261,13 @@ def _worker_lost(snapshot: Snapshot, context: Context) -> _Explained:
     return "open in a worker that died: they ended with it", remedies.WORKER_DIED
 
 
+def _shed_forwarded(snapshot: Snapshot, context: Context) -> _Explained:
+    return (
+        "the assistant passes answers on to the real clients",
+        ("what is said of sessions that were not taken on for it (shed_forwarded) mends it",),
+    )
+
+
 _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.REFUSED: _refused,
     FlowOutcome.INCOMPLETE: _incomplete,
@@ -270,4 +277,5 @@ _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.NO_ADDRESS: _no_address,
     FlowOutcome.INTERNAL_ERROR: _internal_error,
     FlowOutcome.WORKER_LOST: _worker_lost,
+    FlowOutcome.SHED_FORWARDED: _shed_forwarded,
 }

@@ -511,6 +511,7 @@ def test_log_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         (b"x" * 5000, 0o600, "is too long"),
         (b"0123456789abcdef\n", 0o640, "others than its owner may read"),
         (b"0123456789abcdef\n", 0o604, "others than its owner may read"),
+        (b"0123456789abcdef\n", 0o420, "others than its owner may read"),
     ],
 )
 def test_secret_files(tmp_path: Path, text: bytes, mode: int, problem: str) -> None:

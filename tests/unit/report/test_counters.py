@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tcpcopy.report.counters import RelayCounts, RingCounts, Snapshot, drops_of, merged
-from tcpcopy.report.outcome import OUTCOME_SLOTS, Drop, Outcome
+from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 from tests.unit.report.samples import SECOND, clean, relay_up, with_outcome
 
 
@@ -106,7 +106,8 @@ def _relay(counts: RelayCounts) -> Callable[[Snapshot], None]:
         (_relay(RelayCounts(reconnects=1)), "relay peer: reconnects 1 is more than connects 0"),
         (lambda s: s.outcomes.append(0),
          f"outcomes has {OUTCOME_SLOTS + 1} slots instead of {OUTCOME_SLOTS}"),
-        (lambda s: s.packet_drops.pop(), "packet drops has 20 slots instead of 21"),
+        (lambda s: s.packet_drops.pop(),
+         f"packet drops has {DROP_SLOTS - 1} slots instead of {DROP_SLOTS}"),
         (lambda s: s.send_errors.update({1: -4}), "send errors 1 is negative: -4"),
     ],
 )  # fmt: skip
