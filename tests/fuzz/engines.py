@@ -9,6 +9,8 @@ from dataclasses import replace
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import DatagramConfig, DatagramEngine
 from tcpcopy.engine.flow import DatagramCounts
+from tcpcopy.mapping.allocator import Allocator
+from tcpcopy.mapping.clients import parse_clients
 from tcpcopy.mapping.sampling import Sampler
 from tests.fuzz import packets
 from tests.fuzz.target import Target, exact, joined, pieces
@@ -41,8 +43,10 @@ def _engine(data: bytes) -> None:
     """
     first = data[0] if data else 0
     sockets = Sockets() if first & 8 else None
+    identities = Allocator(copies=2, pool=parse_clients("62.135.200.x") if first & 32 else None)
     world = World(
         _CONFIGS[first & 3],
+        ports=identities,
         targets=(_V6_GOAL if first & 16 else Goal(),),
         copies=2 if first & 4 else 1,
         transport=sockets,
@@ -65,6 +69,7 @@ def _engine(data: bytes) -> None:
     world.engine.close_all()
     world.sent()
     world.check_ended()
+    assert identities.live == 0
 
 
 def _answer(world: World, what: bytes) -> None:
@@ -152,7 +157,7 @@ def _dialogues() -> list[bytes]:
     ]
     lost = [(_CAPTURED, second), (_CAPTURED, first), (_PASSED, b"...."), (_CAPTURED, syn)]
     odd = [(_CAPTURED, packet) for packet in packets.segments()]
-    found = [bytes([settings]) + joined(*events) for settings in (0, 1, 2, 3, 4)]
+    found = [bytes([settings]) + joined(*events) for settings in (0, 1, 2, 3, 4, 32)]
     found += [b"\x08" + joined(*heard), b"\x0c" + joined(*heard), b"\x10" + joined(*words)]
     found += [b"\1" + joined(*lost), b"\0" + joined(*odd), b"\2" + joined(*events, *lost, *events)]
     return found  # fmt: skip
@@ -178,10 +183,10 @@ def _datagrams(data: bytes) -> None:
         length = len(what) + (3000 if kind & 64 else 0)
         engine.packet(exact(what), 0, len(what), length, engine.now_ns)
         assert not bugs, bugs[0]
-        assert sum(counts.packet_drops) == counts.packets
+        assert sum(counts.packet_drop_counts()) == counts.packets
     engine.close_all()
     assert not bugs, bugs[0]
-    assert sum(counts.packet_drops) == counts.packets
+    assert sum(counts.packet_drop_counts()) == counts.packets
 
 
 def _datagram_inputs() -> list[bytes]:

@@ -137,7 +137,15 @@ def _rulesets() -> list[bytes]:
     ]
     named = {"set": {"family": "inet", "table": "t", "name": "s", "elem": ["10.0.0.1"]}}
     other = {"chain": {"family": "inet", "table": "t", "name": "next"}}
-    return [json.dumps({"nftables": [{"chain": chain}, other, named, *rules]}).encode()]  # fmt: skip
+    deep: object = 80
+    for _ in range(480):
+        deep = [deep]
+    rules.append({"rule": {"family": "inet", "table": "t", "chain": "c", "expr": [
+        {"match": {"op": "==", "left": match["match"]["left"], "right": deep}}]}})
+    return [
+        json.dumps({"nftables": [{"chain": chain}, other, named, *some]}).encode()
+        for some in (rules, rules[:1], rules[-1:])
+    ]  # fmt: skip
 
 
 def _iptables(data: bytes) -> None:

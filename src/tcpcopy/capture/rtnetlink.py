@@ -39,6 +39,13 @@ _RTA_PREFSRC, _RTA_METRICS = 7, 8
 _RTAX_MTU = 2
 _ROUTE_IS_LOCAL = 2
 _BUFFER_BYTES = 1 << 16
+_LEAST_BYTES = {
+    _GET_LINK: _LINK.size,
+    _GET_ADDRESS: _ADDRESS.size,
+    _GET_ROUTE: _ROUTE.size,
+    _GET_NEIGHBOUR: _NEIGHBOUR.size,
+}  # of the body of an answer
+_MOST_ERRNO = 4095  # MAX_ERRNO
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 
@@ -285,7 +292,10 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _request(kind: int, flags: int, body: bytes) -> Iterator[bytes]:
-    """Send one request and yield the body of each message of the answer."""
+    """Send one request and yield the body of each message of the answer. Raises OSError.
+
+    A body has at least the header that goes with the request.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.bind((0, 0))
         netlink.settimeout(5.0)
@@ -298,8 +308,12 @@ def _request(kind: int, flags: int, body: bytes) -> Iterator[bytes]:
                 if answered == _DONE or length < _HEADER.size:
                     return
                 payload = answer[at + _HEADER.size : at + length]
+                if len(payload) < (4 if answered == _ERROR else _LEAST_BYTES.get(kind, 0)):
+                    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
                 if answered == _ERROR:
                     code = -struct.unpack_from("=i", payload)[0]
+                    if not 0 <= code <= _MOST_ERRNO:
+                        code = errno.EBADMSG
                     if code:
                         raise OSError(code, os.strerror(code))
                     return
