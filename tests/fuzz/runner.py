@@ -17,7 +17,8 @@ from pathlib import Path
 
 from tests.fuzz.worker import MOST_FAILURES, Shown
 
-HANG_S = 20.0  # the longest that inputs of one turn may take
+HANG_S = 30.0  # of its own time a process may go on without a word: the machine may be busy
+STUCK_S = 600.0  # of anybody's time
 MOST_MEMORY_BYTES = 3 << 30  # of the process, the sanitizer's own included
 _FRAME = re.compile(r'File "[^"]*", line \d+|#\d+ 0x[0-9a-f]+ in \S+')
 
@@ -98,7 +99,7 @@ class Session:
         """Take what the process says until it ends; why it was killed, if it was."""
         assert process.stdout is not None
         killed, held = "", b""
-        heard = time.monotonic()
+        heard, busy = time.monotonic(), 0.0
         with process.stdout as stream, selectors.DefaultSelector() as selector:
             selector.register(stream, selectors.EVENT_READ)
             while True:
@@ -106,13 +107,13 @@ class Session:
                     part = os.read(stream.fileno(), 1 << 16)
                     if not part:
                         return killed
-                    heard = time.monotonic()
+                    heard, busy = time.monotonic(), _cpu_s(process.pid)
                     *lines, held = (held + part).split(b"\n")
                     for line in lines:
                         self._take(json.loads(line), names, firsts)
-                if not killed and time.monotonic() - heard > HANG_S:
+                if _cpu_s(process.pid) - busy > HANG_S or time.monotonic() - heard > STUCK_S:
                     killed = f"no end within {HANG_S:g} s"
-                elif not killed and _memory_bytes(process.pid) > MOST_MEMORY_BYTES:
+                elif _memory_bytes(process.pid) > MOST_MEMORY_BYTES:
                     killed = f"more than {MOST_MEMORY_BYTES >> 20} MiB of memory"
                 if killed:
                     process.kill()
@@ -141,6 +142,15 @@ class Session:
             f"input ({len(finding.data)} bytes): {finding.data[:200].hex()}\n"
             f"again: python -m tests.fuzz --run {finding.target} {path}"
         )
+
+
+def _cpu_s(process: int) -> float:
+    """Seconds that a process has run."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory_bytes(process: int) -> int:
