@@ -93,8 +93,8 @@ GENERATED_C = Path("build") / "cython"
 COMPILE_ARGS = ["-O2", "-g0", "-Wall", "-Wconversion", "-Wno-sign-conversion"]
 # What Cython's own generated code trips over; the warnings stay on for what we wrote.
 QUIET_ARGS = ["-Wno-unused-function", "-Wno-unused-but-set-variable"]
-# Not optimized: quick to compile, and nothing undefined is optimized away before it is seen. Python's
-# own flags hold -fwrapv, under which gcc takes no signed overflow for undefined.
+# Not optimized: quick to compile, and nothing undefined is optimized away before it is seen.
+# Python's own flags hold -fwrapv, under which gcc takes no signed overflow for undefined.
 SANITIZE_ARGS = [
     "-O0",
     "-g1",

@@ -42,7 +42,8 @@ shift || true
 case $command in
     build) build ;;
     run) run "$@" ;;
-    tests) run -m pytest -n 2 --timeout 600 tests/unit tests/vectors tests/property ;;
+    # What is written below Python is lost with a process that dies, unless it goes straight through.
+    tests) run -m pytest -n 2 --capture=sys --timeout 1200 tests/unit tests/vectors tests/property ;;
     fuzz) run -m tests.fuzz "$@" ;;
     *) echo "usage: scripts/sanitized.sh build|run|tests|fuzz [ARGUMENT]..." >&2; exit 2 ;;
 esac

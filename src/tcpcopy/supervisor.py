@@ -210,7 +210,7 @@ class PidFile:
         if not stat.S_ISREG(status.st_mode):
             self._refuse("is not a file", "name a file of its own")
         text = os.read(self._fd, _PID_DIGITS + 1).strip()
-        if text and not (text.isdecimal() and len(text) <= _PID_DIGITS):
+        if text and not (text.isdigit() and len(text) <= _PID_DIGITS):
             self._refuse("holds something else than a process id", "name a file of its own")
         owner = int(text or 0)
         try:

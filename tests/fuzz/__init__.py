@@ -1,1 +1,1 @@
-"""Fuzzing of everything that reads bytes which somebody else wrote: `python -m tests.fuzz --help`."""
+"""Fuzzing of all that reads bytes which somebody else wrote: `python -m tests.fuzz --help`."""

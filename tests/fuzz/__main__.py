@@ -4,6 +4,7 @@
     python -m tests.fuzz --seed 7 engine router        these, with other inputs
     python -m tests.fuzz --run engine FILE...          files, once each
     python -m tests.fuzz --list
+    python -m tests.fuzz --write-seeds FOLDER          what inputs are made of, for other fuzzers
 
 The same seed makes the same inputs. What is found is saved, with the target, the seed and the
 number of the input said; once it is mended, its file belongs into tests/fuzz/corpus/TARGET.
@@ -29,15 +30,21 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all when none is named")
     parser.add_argument("--seconds", type=float, default=60, help="in all (default: 60)")
-    parser.add_argument("--seed", type=int, default=1, help="other inputs with another (default: 1)")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="other inputs with another (default: 1)"
+    )
     parser.add_argument("--found", type=Path, default=Path("build/fuzz"), metavar="FOLDER",
                         help="where inputs are saved (default: build/fuzz)")  # fmt: skip
     parser.add_argument("--run", action="store_true", help="TARGET FILE...: run these files")
+    parser.add_argument("--write-seeds", type=Path, metavar="FOLDER", help="to FOLDER/TARGET")
     parser.add_argument("--list", action="store_true", help="name the targets")
     chosen = parser.parse_args()
     if chosen.list:
         for target in TARGETS.values():
             print(f"{target.name}: {len(corpus(target))} inputs to begin with")
+        return 0
+    if chosen.write_seeds:
+        write_seeds(chosen.write_seeds)
         return 0
     if chosen.run:
         return run_files(*chosen.targets)
@@ -53,6 +60,14 @@ def main() -> int:
     if session.findings:
         print(f"{len(session.findings)} found; the same again with --seed {chosen.seed}")
     return 1 if session.findings else 0
+
+
+def write_seeds(folder: Path) -> None:
+    """A folder for each target, with the inputs that it begins with."""
+    for target in TARGETS.values():
+        (folder / target.name).mkdir(parents=True, exist_ok=True)
+        for place, data in enumerate(corpus(target)):
+            (folder / target.name / f"{place:03}").write_bytes(data)
 
 
 def run_files(name: str, *paths: str) -> int:

@@ -137,23 +137,44 @@ def _dialogues() -> list[bytes]:
     opened = _SHAPED.pack(0, 0x12, -1, 0, 65535, 2) + bytes([2, 4, 5, 180, 3, 3, 14, 0])
     reply = _SHAPED.pack(0, 0x18, 0, 18, 500, 0) + b"reply"
     events = [
-        (_CAPTURED, syn), (_SHAPED_ANSWER, opened), (_CAPTURED, first), (_SHAPED_ANSWER, reply),
-        (_CAPTURED, second), (_SHAPED_ANSWER, _SHAPED.pack(0, 0x10, 5, 36, 0, 0)), (_PASSED, b"..."),
-        (_SHAPED_ANSWER, _SHAPED.pack(0, 0x18, 5, 36, 500, 0) + b"reply"), (_CAPTURED, fin),
-        (_SHAPED_ANSWER, _SHAPED.pack(0, 0x11, 10, 37, 500, 0)), (_PASSED, b"....."),
+        (_CAPTURED, syn),
+        (_SHAPED_ANSWER, opened),
+        (_CAPTURED, first),
+        (_SHAPED_ANSWER, reply),
+        (_CAPTURED, second),
+        (_SHAPED_ANSWER, _SHAPED.pack(0, 0x10, 5, 36, 0, 0)),
+        (_PASSED, b"..."),
+        (_SHAPED_ANSWER, _SHAPED.pack(0, 0x18, 5, 36, 500, 0) + b"reply"),
+        (_CAPTURED, fin),
+        (_SHAPED_ANSWER, _SHAPED.pack(0, 0x11, 10, 37, 500, 0)),
+        (_PASSED, b"....."),
     ]
     heard = [
-        (_CAPTURED, syn), (_CAPTURED, first), (_HEARD, b"\0\0\0"), (_HEARD, b"\0\1\5"),
-        (_CAPTURED, second), (_HEARD, b"\0\1\5"), (_CAPTURED, fin), (_HEARD, b"\0\2\0"),
+        (_CAPTURED, syn),
+        (_CAPTURED, first),
+        (_HEARD, b"\0\0\0"),
+        (_HEARD, b"\0\1\5"),
+        (_CAPTURED, second),
+        (_HEARD, b"\0\1\5"),
+        (_CAPTURED, fin),
+        (_HEARD, b"\0\2\0"),
     ]
     v6 = wire.Segment(
-        bytes.fromhex("20010db8000000000000000000000007"), 40001,
-        bytes.fromhex("20010db8000000000000000000000001"), ONLINE_PORT, 77, 5, wire.ACK, 500,
+        bytes.fromhex("20010db8000000000000000000000007"),
+        40001,
+        bytes.fromhex("20010db8000000000000000000000001"),
+        ONLINE_PORT,
+        77,
+        5,
+        wire.ACK,
+        500,
     )
     words = [
         (_CAPTURED, wire.encode(replace(v6, flags=wire.SYN, mss=1440, seq=76))),
         (_CAPTURED, wire.encode(replace(v6, payload=b"hello"))),
-        (_SHAPED_ANSWER, opened), (_SHAPED_ANSWER, reply), (_CAPTURED, wire.encode(v6)),
+        (_SHAPED_ANSWER, opened),
+        (_SHAPED_ANSWER, reply),
+        (_CAPTURED, wire.encode(v6)),
     ]
     lost = [(_CAPTURED, second), (_CAPTURED, first), (_PASSED, b"...."), (_CAPTURED, syn)]
     odd = [(_CAPTURED, packet) for packet in packets.segments()]
@@ -192,7 +213,10 @@ def _datagrams(data: bytes) -> None:
 def _datagram_inputs() -> list[bytes]:
     udp = [(0, packet) for packet in packets.segments()]
     parts = [(0, part) for part in packets.fragments()]
-    return [b"\0" + joined(*udp, (3, bytes(40)), *udp), b"\xff" + joined(*parts, *udp, *parts[::-1])]
+    return [
+        b"\0" + joined(*udp, (3, bytes(40)), *udp),
+        b"\xff" + joined(*parts, *udp, *parts[::-1]),
+    ]
 
 
 _ENDS = (ONLINE + struct.pack("!H", ONLINE_PORT), TARGET + struct.pack("!H", TARGET_PORT))

@@ -23,7 +23,9 @@ def _plain() -> list[bytes]:
     timed = make.timed([*make.conversation(), *packets.tunnels()])
     odd = make.section(">") + make.interface(1, make.option(9, b"\xa0", ">"), ">")
     odd += make.enhanced(make.ethernet(make.conversation()[3]), 7 << 32, order=">")
-    resolved = make.section() + make.interface(101, make.option(9, b"\x09") + make.option(14, bytes(8)))
+    resolved = make.section() + make.interface(
+        101, make.option(9, b"\x09") + make.option(14, bytes(8))
+    )
     resolved += make.enhanced(make.conversation()[0], 1_700_000_000_000_000_000)
     return [
         make.pcap(timed[:5]),

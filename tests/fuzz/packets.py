@@ -24,13 +24,11 @@ from tests.lab import capture_files as make
 from tests.sim.model import wire
 
 _LINKS = (*sorted(LINK_NAMES), 147)
-_BASE = wire.Segment(
-    bytes([10, 1, 0, 7]), 40001, bytes([10, 2, 0, 1]), 80, 0xFFFF_FF00, window=502
+_BASE = wire.Segment(bytes([10, 1, 0, 7]), 40001, bytes([10, 2, 0, 1]), 80, 0xFFFF_FF00, window=502)
+_ENDS_V6 = (
+    bytes.fromhex("20010db8000000000000000000000007"),
+    bytes.fromhex("20010db8000000000000000000000003"),
 )
-_V6 = {
-    "source": bytes.fromhex("20010db8000000000000000000000007"),
-    "destination": bytes.fromhex("20010db8000000000000000000000003"),
-}
 _SYN = replace(
     _BASE, flags=wire.SYN, mss=1460, window_scale=14, sack_permitted=True, timestamp=(7, 0)
 )
@@ -40,16 +38,19 @@ _DATA = replace(
 )  # fmt: skip
 
 
+def _v6(segment: wire.Segment) -> bytes:
+    source, destination = _ENDS_V6
+    return wire.encode(replace(segment, source=source, destination=destination))
+
+
 def segments() -> list[bytes]:
     """Whole packets of both families."""
     found = [_SYN, _DATA, replace(_BASE, flags=wire.FIN | wire.ACK), replace(_BASE, flags=wire.RST)]
-    packets = [wire.encode(s) for s in found] + [wire.encode(replace(s, **_V6)) for s in found]
-    v6 = wire.encode(replace(_DATA, **_V6))
+    packets = [wire.encode(s) for s in found] + [_v6(s) for s in found]
+    v6 = _v6(_DATA)
     packets.append(v6[:6] + b"\0" + v6[7:40] + b"\6\0" + bytes(6) + v6[40:])  # a hop-by-hop header
-    return packets + [
-        make.udp("10.0.0.1:53", "10.0.0.2:5000", b"answer"),
-        make.udp("[2001:db8::1]:53", "[2001:db8::7]:5000", b"answer"),
-    ]
+    packets.append(make.udp("10.0.0.1:53", "10.0.0.2:5000", b"answer"))
+    return [*packets, make.udp("[2001:db8::1]:53", "[2001:db8::7]:5000", b"answer")]
 
 
 def fragments() -> list[bytes]:
@@ -58,9 +59,7 @@ def fragments() -> list[bytes]:
     found = []
     for start, more in ((0, 1), (16, 1), (32, 0)):
         piece = data[start : start + 16] if more else data[start:]
-        found.append(
-            make.ip("10.0.0.1", "10.2.0.1", 17, piece, fragment=more << 13 | start // 8)
-        )
+        found.append(make.ip("10.0.0.1", "10.2.0.1", 17, piece, fragment=more << 13 | start // 8))
         header = struct.pack("!BBHI", 17, 0, start | more, 77)
         found.append(make.ip("[2001:db8::7]", "[2001:db8::1]", 44, header + piece))
     return found

@@ -6,7 +6,14 @@ import ipaddress
 import socket
 
 from tcpcopy.relay import native, probing
-from tcpcopy.relay.classic import Layout, MessageDecoder, MessageType, encode_message, encode_version
+from tcpcopy.relay.classic import (
+    Layout,
+    MessageDecoder,
+    MessageType,
+    RelayFault,
+    encode_message,
+    encode_version,
+)
 from tcpcopy.relay.connection import Connection
 from tcpcopy.relay.handshake import ClientHandshake, Kind, ServerHandshake
 from tcpcopy.relay.injection import Injector
@@ -138,7 +145,7 @@ def _client_streams() -> list[bytes]:
         said += server.feed(client.feed(said))
         found += [bytes([place]) + s for s in streams(said + _packed(NativeWriter(window=9999)))]
     found += [b"\0" + s for s in streams(_packed(RecordWriter()))]
-    found += [b"\0" + s for s in streams(native.refused(native.RelayFault.SECRET_WRONG))]
+    found += [b"\0" + s for s in streams(native.refused(RelayFault.SECRET_WRONG))]
     return found
 
 
@@ -233,7 +240,10 @@ def _inject(data: bytes) -> None:
     device = FakeDevice()
     injector = Injector(
         device,
-        sources=[ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("fd00:7463:7063::/48")],
+        sources=[
+            ipaddress.ip_network("198.18.0.0/15"),
+            ipaddress.ip_network("fd00:7463:7063::/48"),
+        ],
         destinations=[(request()[16:20], 0), (request_v6()[24:40], 40001)],
     )
     injector.set_local({request()[16:20], request_v6()[24:40]})
@@ -299,7 +309,13 @@ def _router(data: bytes) -> None:
 def _router_inputs() -> list[bytes]:
     found = answers()
     v4 = [(0, found[0]), (1, _messages()[:14]), (128, found[1]), (4, b""), (1, _messages()[14:])]
-    v6 = [(2, _messages_v6()[:38]), (0, found[3]), (129, _messages()), (3, bytes(200)), (0, found[4])]
+    v6 = [
+        (2, _messages_v6()[:38]),
+        (0, found[3]),
+        (129, _messages()),
+        (3, bytes(200)),
+        (0, found[4]),
+    ]
     return [joined(*v4), joined(*v6), joined(*v4, (5, b"\xff" * 8), *v6, *v4)]
 
 
@@ -324,4 +340,3 @@ TARGETS = (
     )),
     Target("router", _router, _router_inputs),
 )  # fmt: skip
-

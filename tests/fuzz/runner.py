@@ -48,6 +48,7 @@ class Session:
     names: list[str]
     seed: int
     found_folder: Path
+    table: str = "tests.fuzz.table"  # module with the targets
     say: Callable[[str], object] = print
     findings: dict[str, Finding] = field(default_factory=dict)  # by kind, the first of each
     runs: dict[str, int] = field(default_factory=dict)  # inputs run, by target
@@ -69,6 +70,7 @@ class Session:
         """Run one process to its end; the target that it died of, "" when it came to its end."""
         with tempfile.TemporaryFile() as shared, tempfile.TemporaryFile() as errors:
             order = {
+                "table": self.table,
                 "names": names,
                 "seed": self.seed,
                 "firsts": [firsts[name] for name in names],

@@ -1,4 +1,4 @@
-"""All targets. Every module that reads foreign bytes belongs to one (tests/repo/test_fuzzing.py)."""
+"""All targets, and the inputs that are kept for them."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from unittest import mock
 
 from tcpcopy import intercept_cli, options
+from tcpcopy.arguments import Option
 from tcpcopy.capture import rtnetlink
 from tcpcopy.capture.filters import compile_filter
 from tcpcopy.deliver import tunnet
@@ -20,6 +21,7 @@ from tcpcopy.errors import UsageError
 from tcpcopy.mapping import addresses
 from tcpcopy.mapping.clients import parse_clients, parse_localhost_replacement
 from tcpcopy.mapping.transfers import TransferTable, parse_transfers
+from tcpcopy.namespaces import Namespace
 from tests.fuzz.target import Target
 
 # --- netlink ------------------------------------------------------------------------------------
@@ -84,7 +86,9 @@ def _netlink_answers() -> list[bytes]:
     index = struct.pack("=i", 2)
     link = struct.pack("=BxHiII", 0, 1, 2, 1, 0)
     link += attribute(3, b"eth0\0") + attribute(1, bytes(6)) + attribute(4, struct.pack("=I", 1500))
-    address = struct.pack("=BBBBi", 2, 24, 0, 0, 2) + attribute(1, _ADDRESS) + attribute(2, _ADDRESS)
+    address = (
+        struct.pack("=BBBBi", 2, 24, 0, 0, 2) + attribute(1, _ADDRESS) + attribute(2, _ADDRESS)
+    )
     route = struct.pack("=BBBBBBBBI", 2, 32, 0, 0, 254, 4, 0, 1, 0)
     route += attribute(1, _ADDRESS) + attribute(5, _ADDRESS) + attribute(4, index)
     neighbour = struct.pack("=BxxxiHBB", 2, 2, 2, 0, 0) + attribute(1, _ADDRESS)
@@ -123,25 +127,61 @@ def _nftables(data: bytes) -> None:
 
 
 def _rulesets() -> list[bytes]:
-    match = {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}},
-                       "right": {"set": [22, {"range": [80, 90]}]}}}
-    source = {"match": {"op": "!=", "left": {"payload": {"protocol": "ip", "field": "saddr"}},
-                        "right": {"prefix": {"addr": "10.0.0.0", "len": 8}}}}
-    vmap = {"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [
-        ["established", {"accept": None}], ["invalid", {"jump": {"target": "next"}}]]}}}
-    chain = {"family": "inet", "table": "t", "name": "c", "hook": "output", "prio": 0,
-             "policy": "drop", "type": "filter"}
+    match = {
+        "match": {
+            "op": "==",
+            "left": {"payload": {"protocol": "tcp", "field": "dport"}},
+            "right": {"set": [22, {"range": [80, 90]}]},
+        }
+    }
+    source = {
+        "match": {
+            "op": "!=",
+            "left": {"payload": {"protocol": "ip", "field": "saddr"}},
+            "right": {"prefix": {"addr": "10.0.0.0", "len": 8}},
+        }
+    }
+    vmap = {
+        "vmap": {
+            "key": {"ct": {"key": "state"}},
+            "data": {
+                "set": [
+                    ["established", {"accept": None}],
+                    ["invalid", {"jump": {"target": "next"}}],
+                ]
+            },
+        }
+    }
+    chain = {
+        "family": "inet",
+        "table": "t",
+        "name": "c",
+        "hook": "output",
+        "prio": 0,
+        "policy": "drop",
+        "type": "filter",
+    }
     rules = [
         {"rule": {"family": "inet", "table": "t", "chain": "c", "handle": n, "expr": expression}}
-        for n, expression in enumerate([[match, {"accept": None}], [source, vmap], [{"drop": None}]])
+        for n, expression in enumerate(
+            [[match, {"accept": None}], [source, vmap], [{"drop": None}]]
+        )
     ]
     named = {"set": {"family": "inet", "table": "t", "name": "s", "elem": ["10.0.0.1"]}}
     other = {"chain": {"family": "inet", "table": "t", "name": "next"}}
     deep: object = 80
     for _ in range(480):
         deep = [deep]
-    rules.append({"rule": {"family": "inet", "table": "t", "chain": "c", "expr": [
-        {"match": {"op": "==", "left": match["match"]["left"], "right": deep}}]}})
+    rules.append(
+        {
+            "rule": {
+                "family": "inet",
+                "table": "t",
+                "chain": "c",
+                "expr": [{"match": {"op": "==", "left": match["match"]["left"], "right": deep}}],
+            }
+        }
+    )
     return [
         json.dumps({"nftables": [{"chain": chain}, other, named, *some]}).encode()
         for some in (rules, rules[:1], rules[-1:])
@@ -172,7 +212,7 @@ def _resolve(name: str) -> bytes:
     return addresses.parse_address(name)
 
 
-def _no_namespace(option: str, value: str) -> options.Namespace:
+def _no_namespace(option: str, value: str) -> Namespace:
     raise UsageError(option, value, "no such namespace", "name another")
 
 
@@ -204,12 +244,12 @@ _TCPCOPY = _lines(
     "--help -x",
 )
 _INTERCEPT = _lines(
-    "-i eth0,lo -F tcp -n 8 -p 36524 -b 10.0.0.1 -l /dev/null --allow 10.0.0.0/8,::1 -D 1.2.3.4:5.6.7.8",
+    "-i eth0,lo -F tcp -n 8 -p 36524 -b 10.0.0.1 --allow 10.0.0.0/8,::1 -D 1.2.3.4-5.6.7.8",
     "--tun --tun-clients 198.18.0.0/15 --tun-allow 10.0.0.1:80 --max-peers 3 --max-sessions 9 -c",
 )  # fmt: skip
 
 
-def _option_words(table: Sequence[options.Option]) -> tuple[bytes, ...]:
+def _option_words(table: Sequence[Option]) -> tuple[bytes, ...]:
     return tuple(b"\0" + name.encode() + b"\0" for option in table for name in option.names)
 
 

@@ -6,6 +6,7 @@ tells the parent in lines of JSON what it found and how far it came.
 
 from __future__ import annotations
 
+import importlib
 import json
 import mmap
 import os
@@ -13,10 +14,10 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tests.fuzz.mutation import made_input
-from tests.fuzz.table import TARGETS, corpus
+from tests.fuzz.table import corpus
 from tests.fuzz.target import Target
 
 _HEAD = struct.Struct("=QQQ")  # number of the target, of the input, bytes of it
@@ -56,24 +57,29 @@ def problem_with(target: Target, data: bytes) -> str:
     return ""
 
 
-def inputs(target: Target, seed: int, first: int) -> Iterator[tuple[int, bytes]]:
+def inputs(
+    target: Target, whole: Sequence[bytes], seed: int, first: int
+) -> Iterator[tuple[int, bytes]]:
     """Number and bytes of every input from `first` on: the corpus as it is, then mutants of it."""
-    whole = corpus(target)
     for index in range(first, len(whole)):
         yield index, whole[index]
     index = max(first, len(whole))
     while True:
-        yield index, made_input(
-            seed, target.name, index, whole, target.words, target.most_bytes
-        )
+        yield index, made_input(seed, target.name, index, whole, target.words, target.most_bytes)
         index += 1
 
 
-def run(names: list[str], seed: int, firsts: list[int], until: float, shared: int) -> None:
-    """Run the targets in turns until a time (CLOCK_MONOTONIC); ends by itself."""
+def run(
+    table: str, names: list[str], seed: int, firsts: list[int], until: float, shared: int
+) -> None:
+    """Run targets of a module in turns until a time (CLOCK_MONOTONIC); ends by itself."""
     shown = Shown(shared)
-    targets = [TARGETS[name] for name in names]
-    streams = [inputs(target, seed, first) for target, first in zip(targets, firsts, strict=True)]
+    known: dict[str, Target] = importlib.import_module(table).TARGETS
+    targets = [known[name] for name in names]
+    streams = []
+    for place, (target, first) in enumerate(zip(targets, firsts, strict=True)):
+        shown.show(place, first, b"")  # what makes its inputs may die as well
+        streams.append(inputs(target, corpus(target), seed, first))
     failures = [0] * len(targets)
     places = list(range(len(targets)))
     rounds = 0
@@ -102,7 +108,7 @@ def _say(**fields: object) -> None:
 def main() -> None:
     """Read from the command line what `runner` has put there."""
     order = json.loads(sys.argv[1])
-    run(order["names"], order["seed"], order["firsts"], order["until"], order["shared"])
+    run(**order)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ Sets = dict[tuple[str, str], Any]
 
 
 def read_ruleset(data: Any) -> tuple[Firewall, bool]:
-    """The chains of a ruleset (JSON, read), and whether iptables-nft has rules in it, left out here.
+    """The chains of a ruleset (JSON, read), and whether iptables-nft has rules in it, left out.
 
     What is not as the manual says is passed over: no exception.
     """

@@ -57,7 +57,7 @@ def _read32(view: Any, at: int) -> int:
 
 
 def _read64(view: Any, at: int, most: int) -> int:
-    """A number of 64 bits, and `most` (63 bits) where it is more: the other end may say anything."""
+    """A number of 64 bits, `most` (63 bits) where it is more: the other end may say anything."""
     high = _read32(view, at)
     if high >= _SIGN_32:
         return most
