@@ -43,6 +43,13 @@ _SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
 _ADDRESS_AND_ROUTE_GROUPS = 0x010 | 0x040 | 0x100 | 0x400  # RTMGRP_IPV4_*, RTMGRP_IPV6_*
 _MOST_CHANGES = 256  # read in one go
 _BUFFER_BYTES = 1 << 16
+_LEAST_BYTES = {
+    _GET_LINK: _LINK.size,
+    _GET_ADDRESS: _ADDRESS.size,
+    _GET_ROUTE: _ROUTE.size,
+    _GET_NEIGHBOUR: _NEIGHBOUR.size,
+}  # of the body of an answer
+_MOST_ERRNO = 4095  # MAX_ERRNO
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 
@@ -343,9 +350,10 @@ def _attribute(kind: int, value: bytes) -> bytes:
 
 
 def _request(kind: int, flags: int, body: bytes, *, strict: bool = False) -> Iterator[bytes]:
-    """Send one request and yield the body of each message of the answer.
+    """Send one request and yield the body of each message of the answer. Raises OSError.
 
-    `strict`: the kernel goes by all that stands in the request's header, or refuses.
+    A body has at least the header that goes with the request. `strict`: the kernel goes by all
+    that stands in the request's header, or refuses.
     """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         if strict:
@@ -361,8 +369,12 @@ def _request(kind: int, flags: int, body: bytes, *, strict: bool = False) -> Ite
                 if answered == _DONE or length < _HEADER.size:
                     return
                 payload = answer[at + _HEADER.size : at + length]
+                if len(payload) < (4 if answered == _ERROR else _LEAST_BYTES.get(kind, 0)):
+                    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
                 if answered == _ERROR:
                     code = -struct.unpack_from("=i", payload)[0]
+                    if not 0 <= code <= _MOST_ERRNO:
+                        code = errno.EBADMSG
                     if code:
                         raise OSError(code, os.strerror(code))
                     return

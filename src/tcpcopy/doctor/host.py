@@ -138,7 +138,7 @@ class HostReader:
                 return None, problem
             try:
                 found, has_xt = read_ruleset(json.loads(text or "{}"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None, "nft printed what is no JSON"
         legacy = _text("/proc/thread-self/net/ip_tables_names").split()
         legacy += _text("/proc/thread-self/net/ip6_tables_names").split()
@@ -229,7 +229,7 @@ def entering(namespace: Namespace | None) -> str:
     if namespace is None or namespace.value.startswith("/proc/thread-self/"):
         return ""
     value = namespace.value.removeprefix("pid:")
-    if value.isdigit():
+    if value.isdecimal():
         return f"nsenter -t {value} -n "
     return f"nsenter --net={value} " if "/" in value else f"ip netns exec {value} "
 
@@ -249,7 +249,7 @@ def _fields(text: str) -> dict[str, str]:
 
 def _kibibytes(text: str) -> int:
     number = text.partition(" ")[0]
-    return int(number) << 10 if number.isdigit() else 0
+    return int(number) << 10 if number.isdecimal() else 0
 
 
 def _sysctls(devices: list[str]) -> dict[str, str]:
@@ -260,7 +260,7 @@ def _sysctls(devices: list[str]) -> dict[str, str]:
 
 def _conntrack() -> tuple[int, int] | None:
     texts = [_text(f"/proc/sys/net/netfilter/{name}").strip() for name in _CONNTRACK]
-    return (int(texts[0]), int(texts[1])) if all(text.isdigit() for text in texts) else None
+    return (int(texts[0]), int(texts[1])) if all(text.isdecimal() for text in texts) else None
 
 
 def _listening() -> frozenset[int]:
@@ -310,7 +310,7 @@ def _memory_limit() -> int:
         # Those above bind as well; in a container only the root may be seen.
         for depth in range(len(parts) + 1):
             limits.append(_text("/".join([root, *parts[:depth], name])).strip())
-    numbers = [int(text) for text in limits if text.isdigit()]
+    numbers = [int(text) for text in limits if text.isdecimal()]
     return min((number for number in numbers if number < _UNLIMITED), default=0)
 
 

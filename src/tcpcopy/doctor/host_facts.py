@@ -76,7 +76,7 @@ class NetworkFacts:
     def number(self, name: str, default: int = 0) -> int:
         """A sysctl as a number; `default` when it was not read."""
         text = self.sysctls.get(name, "")
-        return int(text) if text.lstrip("-").isdigit() else default
+        return int(text) if text.lstrip("-").isdecimal() else default
 
     def here(self, command: str) -> str:
         """A remedy to be typed on this host, in this namespace."""

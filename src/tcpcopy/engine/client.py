@@ -117,7 +117,8 @@ class TcpClient(ReceiveHalf):
 
     def open(self, now_ns: int) -> int:
         """Send the SYN."""
-        ports = cython.cast(cython.uint, self.port << 16 | self.target_port)
+        # A port is promoted to a signed int, which has no room for 16 bits above 16.
+        ports = cython.cast(cython.uint, self.port) << 16 | self.target_port
         seed = self.context.seed
         self.iss = initial_number(self.address, self.target_address, ports, seed, now_ns)
         self.state_deadline_ns = now_ns + self.context.connect_timeout_ns

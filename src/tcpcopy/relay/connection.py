@@ -291,10 +291,9 @@ class Connection:
         decoder = self.decoder
         if not isinstance(decoder, NativeDecoder):
             return 0, 0
-        reason, packets = divmod(decoder.told_dropped, 1 << 48)
-        more = packets - self.told_dropped
-        self.told_dropped = packets
-        return max(more, 0), reason
+        more = decoder.told_dropped - self.told_dropped
+        self.told_dropped = decoder.told_dropped
+        return max(more, 0), decoder.told_reason
 
     def grant(self) -> bool:
         """Give credit for what was taken; whether there is something to send."""
