@@ -19,7 +19,7 @@ cdef long long _NAP_NS
 cdef long long _HOUSEKEEPING_NS
 cdef long long _HURRY_NS
 cdef long long _LONGEST_SLEEP_NS
-cdef long long STANDSTILL_NS
+cdef long long _STANDSTILL
 cdef Py_ssize_t _RELAY_UNREAD
 cdef Py_ssize_t _SOCKET_EVENTS
 cdef Py_ssize_t _SOCKET_ROUNDS

@@ -37,6 +37,7 @@ _HURRY_NS = 100_000_000
 _LONGEST_SLEEP_NS = 1_000_000_000
 # A turn that comes so much later than it should: this process stood still.
 STANDSTILL_NS = 2_000_000_000
+_STANDSTILL = STANDSTILL_NS
 _RELAY_UNREAD = 1 << 20  # records after a standstill: no more than all credit lets through
 _SOCKET_EVENTS = 512
 _SOCKET_ROUNDS = 128
@@ -170,7 +171,7 @@ class Loop:
         now_ns = monotonic_ns()
         engine = self.engine
         engine.now_ns = now_ns
-        has_stood = self.awaited_ns != 0 and now_ns - self.awaited_ns > STANDSTILL_NS
+        has_stood = self.awaited_ns != 0 and now_ns - self.awaited_ns > _STANDSTILL
         if has_stood:
             self._stand_still(now_ns, now_ns - self.awaited_ns)
         self.awaited_ns = now_ns

@@ -562,7 +562,8 @@ class Engine(Handshakes):
 
     def close_all(self, outcome: int = 0) -> None:
         """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""
-        self.end_handshakes()
+        if not outcome:
+            self.end_handshakes()
         for session in list(self.sessions()):
             how = outcome or session.outcome_at_exit()
             session.give_up(how, self.now_ns)

@@ -323,7 +323,9 @@ def test_sessions_are_ended_and_none_opened_while_it_is_shut() -> None:
     shut = int(Outcome.SHED_FORWARDED)
     world.opener.shut = shut
     world.engine.close_all(shut)
-    assert Caller(world, 40002).syn() is Drop.SHED_SESSION
+    second = Caller(world, 40002)
+    assert second.syn() == 0, "it waits until its handshake is complete"
+    assert second.say("x") is Drop.SHED_SESSION
     assert first.say("x") is Drop.CLOSED_SESSION
     assert world.outcomes() == {"SHED_FORWARDED": 2}
     world.opener.shut = 0
