@@ -94,8 +94,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "while a tcpcopy is connected, refuse those of other hosts"),
     Option("layout", "", "--relay-format", _RELAY,
            "how tcpcopy takes answers; only for a C tcpcopy built otherwise than by default: "
-           "bare for --disable-combined, batched-payload for --with-resp-payload, which gives payload to "
-           "every classic tcpcopy that connects: give --allow", "FORMAT"),
+           "bare for --disable-combined, batched-payload for --with-resp-payload, which gives "
+           "payload to every classic tcpcopy that connects: give --allow", "FORMAT"),
     Option("allow", "", "--allow", _RELAY,
            "let only these networks connect, as addresses or in CIDR; all when not given",
            "NETWORK,...", repeats=True),
