@@ -1,10 +1,11 @@
 """A peer of intercept that no tcpcopy is behind: announces whatever it likes, keeps what it gets.
 
     python -m tests.lab.relay_peer ADDRESS PORT --kind native|classic [--secret-file FILE]
-        [--payload BYTES] [--probe] [--seconds N] MAPPED:PORT-TARGET:PORT ...
+        [--payload BYTES] [--probe] [--seconds N] [--tunnel] MAPPED:PORT-TARGET:PORT ...
 
-Prints `announced` once all is said, then collects for so long and prints one line of JSON:
-`records` and `payload` (text) of what came, `report` of a PROBE for the first session.
+Prints `announced` once all is said, then `records N` as they come, until SIGUSR1 or for so long at
+most; at last one line of JSON: `records` and `payload` (text) of what came, `reports` of the PROBEs
+for the first session.
 
     python -m tests.lab.relay_peer --answer SOURCE:PORT-MAPPED:PORT --text TEXT --count N
 
@@ -16,9 +17,12 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import signal
 import socket
 import struct
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tcpcopy.relay import native
@@ -132,22 +136,25 @@ class Peer:
                 self.records += 1
 
 
-def collect(peer: Peer, seconds: float, record_bytes: int) -> None:
+def collect(peer: Peer, seconds: float, record_bytes: int, done: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        peer.socket.settimeout(max(0.01, until - time.monotonic()))
+    while time.monotonic() < until and not done():
+        peer.socket.settimeout(0.1)
         try:
             data = peer.socket.recv(65536)
         except TimeoutError:
-            break
+            continue
         if not data:
             break
         peer.held += data
         peer.socket.settimeout(10)
+        before = peer.records
         if record_bytes:
             peer.take_batches(record_bytes)
         else:
             peer.take_frames()
+        if peer.records != before:
+            print(f"records {peer.records}", flush=True)
 
 
 def answer(flow: str, text: bytes, count: int) -> None:
@@ -173,7 +180,7 @@ def main() -> None:
     parser.add_argument("--tunnel", action="store_true")
     parser.add_argument("--payload", type=int, default=0)
     parser.add_argument("--probe", action="store_true")
-    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--record-bytes", type=int, default=64)
     parser.add_argument("--answer")
     parser.add_argument("--text", default="")
@@ -193,12 +200,15 @@ def main() -> None:
         peer.socket.sendall(encode_version() + b"".join(messages))
     if words.probe:
         peer.probe(sessions[0], watch=True)
+    over = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: over.set())
     time.sleep(0.3)  # classic says nothing when it has read them
     print("announced", flush=True)
-    collect(peer, words.seconds, 0 if words.kind == "native" else words.record_bytes)
+    collect(peer, words.seconds, 0 if words.kind == "native" else words.record_bytes, over.is_set)
     if words.probe:
+        had = len(peer.reports)
         peer.probe(sessions[0], watch=False)
-        collect(peer, 0.5, 0)
+        collect(peer, 10, 0, lambda: len(peer.reports) > had)
     found = {"records": peer.records, "payload": peer.payload.decode("latin-1")}
     print(json.dumps({**found, "reports": peer.reports}), flush=True)
 

@@ -84,9 +84,11 @@ def wall(host: Host, table: str, chain: str, *rules: str) -> None:
     host.nft("\n".join([f"table {table} {{", "chain c {", f"{chain};", *rules, "}", "}"]))
 
 
+KNOWN = ("--allow", "10.66.0.2")  # intercept lets in only online
+
+
 def answers(*words: object) -> list[object]:
-    """Of an intercept that lets in only whom it knows."""
-    return ["-F", f"tcp and src port {PORT}", "--allow", "10.66.0.2", *words]
+    return [*KNOWN, "-F", f"tcp and src port {PORT}", *words]
 
 
 def test_nothing_is_wrong(scenario: Scenario) -> None:
@@ -273,9 +275,9 @@ def test_range_of_real_hosts(scenario: Scenario) -> None:
 
 
 def test_filters(scenario: Scenario) -> None:
-    found = assistant(scenario, "-F", f"tcp and dst port {PORT}").only("filter", "fault")
+    found = assistant(scenario, *KNOWN, "-F", f"tcp and dst port {PORT}").only("filter", "fault")
     assert f"src port {PORT}" in found["remedy"][0]
-    found = assistant(scenario, "-F", "tcp and src prt 1").only("filter", "fault")
+    found = assistant(scenario, *KNOWN, "-F", "tcp and src prt 1").only("filter", "fault")
     assert "does not compile" in found["text"]
     words = socket_mode(scenario, "-F", f"src port {PORT}")
     assert "lets no client's packet" in online(scenario, words).only("filter", "fault")["text"]

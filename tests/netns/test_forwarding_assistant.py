@@ -75,7 +75,7 @@ def test_sessions_stop_until_it_is_mended(
         after_s = time.monotonic() - began
         time.sleep(1)  # what was under way
         before = seen(scenario)
-        time.sleep(3)
+        time.sleep(2)
         assert seen(scenario) == before
         forward(scenario, family, False)
         assert wait_until(lambda: AGAIN in replay.output, 25), replay.output
@@ -87,7 +87,7 @@ def test_sessions_stop_until_it_is_mended(
     assert replay.output.count(STOPPED) == 1
     assert "=0" in replay.output and "passed the answer on" in replay.output
     outcomes = replay.report["sessions"]["outcomes"]
-    assert outcomes["shed_forwarded"] >= 3 * RATE, outcomes
+    assert outcomes["shed_forwarded"] >= RATE, outcomes
     assert outcomes["replayed"] >= 20, outcomes
     assert replay.report["violations"] == []
     found = [f for f in replay.report["findings"] if f["key"] == "shed_forwarded"]
