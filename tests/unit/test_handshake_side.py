@@ -1,4 +1,4 @@
-"""The filter follows the engine's wish, and a flood is said once when it begins and when it ends."""
+"""The filter follows the engine's wish, and a flood is said when it begins and when it ends."""
 
 from __future__ import annotations
 

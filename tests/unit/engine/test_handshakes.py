@@ -9,7 +9,7 @@ from tcpcopy.engine.handshakes import AHEAD_SESSIONS, PATIENCE_NS, WAIT_NS
 from tcpcopy.engine.outcome import Drop
 from tests.unit.engine.flooding import strangers, world_of
 from tests.unit.engine.rig import MS, SECOND
-from tests.unit.engine.world import START, Answerer, Caller, Target, World
+from tests.unit.engine.world import START, Answerer, Caller, Target
 
 TWO_TARGETS = (Target(), Target(target_port=8081))
 
