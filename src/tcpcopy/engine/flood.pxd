@@ -4,6 +4,7 @@ cdef int _RATE
 cdef int _QUIET_RATE
 cdef int _QUIET
 cdef int _BLIND
+cdef int _BLIND_RATE
 cdef int _KEPT
 
 cdef class FloodWatch:
@@ -30,5 +31,5 @@ cdef class FloodWatch:
     cpdef bint is_calm(self) noexcept
     cdef void _go_to(self, long long second) except *
     cdef void _next(self) except *
-    @cython.locals(place=cython.longlong, left=cython.longlong, needed=cython.longlong)
+    @cython.locals(place=cython.longlong, left=cython.longlong, is_blind=cython.bint)
     cdef void _judge(self, long long second) except *

@@ -6,7 +6,8 @@ More than `FLOOD_RATE` of those in one second begin a flood; it is over after `Q
 end with at most half as many.
 
 While pure acknowledgements are not captured, a client that connects and says nothing looks the
-same as one that is not there. One such second proves nothing; `BLIND_SECONDS` on end do.
+same as one that is not there. One such second proves nothing; `BLIND_SECONDS` on end do, or more
+than `BLIND_RATE` in one.
 
 All times are of the capture: a file comes to the same however fast it is replayed.
 """
@@ -19,11 +20,13 @@ from array import array
 FLOOD_RATE = 100
 QUIET_SECONDS = 5
 BLIND_SECONDS = 3
+BLIND_RATE = 10 * FLOOD_RATE
 
 _RATE = FLOOD_RATE
 _QUIET_RATE = FLOOD_RATE // 2
 _QUIET = QUIET_SECONDS
 _BLIND = BLIND_SECONDS
+_BLIND_RATE = BLIND_RATE
 _KEPT = 4  # seconds: the one that runs, the one before it, and two for what comes late
 
 
@@ -133,8 +136,8 @@ class FloodWatch:
                 self.peak = left
             self.flooding = self.quiet < _QUIET
             return
-        needed = _BLIND if second * self.second_ns < self.blind_until_ns else 1
-        if self.streak >= needed:
+        is_blind = second * self.second_ns < self.blind_until_ns
+        if self.streak >= (_BLIND if is_blind and left <= _BLIND_RATE else 1):
             self.flooding = True
             self.attempts += self.streak_attempts
             if left > self.peak:

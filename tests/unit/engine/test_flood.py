@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.engine.flood import BLIND_SECONDS, FLOOD_RATE, QUIET_SECONDS, FloodWatch
+from tcpcopy.engine.flood import (
+    BLIND_RATE,
+    BLIND_SECONDS,
+    FLOOD_RATE,
+    QUIET_SECONDS,
+    FloodWatch,
+)
 from tests.unit.engine.rig import MS, SECOND
 
 START = 9_000 * SECOND
@@ -92,16 +98,24 @@ def test_seconds_without_acknowledgements_have_to_be_several() -> None:
     stage = Stage()
     stage.flood.blind_until_ns = START + 3600 * SECOND
     for _ in range(BLIND_SECONDS - 1):
-        stage.pass_second(3000)
+        stage.pass_second(BLIND_RATE)
     for _ in range(5):
         stage.pass_second(0)
     assert not stage.flood.flooding
     for _ in range(BLIND_SECONDS):
-        stage.pass_second(3000)
+        stage.pass_second(FLOOD_RATE + 1)
     assert not stage.flood.flooding
     stage.pass_second(0)
     assert stage.flood.flooding
-    assert stage.flood.attempts == BLIND_SECONDS * 3000
+    assert stage.flood.attempts == BLIND_SECONDS * (FLOOD_RATE + 1)
+
+
+def test_or_one_with_very_many() -> None:
+    stage = Stage()
+    stage.flood.blind_until_ns = START + 3600 * SECOND
+    stage.pass_second(BLIND_RATE + 1)
+    stage.pass_second(0)
+    assert stage.flood.flooding
 
 
 def test_a_long_silence_costs_nothing_and_ends_a_flood() -> None:

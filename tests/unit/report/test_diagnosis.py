@@ -90,6 +90,20 @@ def test_no_other_outcome_is_a_finding(outcome: Outcome) -> None:
     assert diagnose(with_outcome(outcome, 7), SOCKET_CONTEXT) == []
 
 
+def test_a_flood_is_a_warning_and_no_loss() -> None:
+    snapshot = with_outcome(Outcome.HANDSHAKE_INCOMPLETE, 20)
+    snapshot.syn_flood_attempts, snapshot.syn_flood_peak = 20, 15
+    found = only(snapshot, SOCKET_CONTEXT, "syn_flood")
+    assert (found.level, found.count, is_loss(found)) == (WARNING, 20, False)
+    assert "SYN flood: 20 connection attempts at up to 15/s" in found.text
+
+
+def test_attempts_alone_are_no_success() -> None:
+    found = only(unreachable(Outcome.HANDSHAKE_INCOMPLETE), SOCKET_CONTEXT, "nothing_replayed")
+    assert found.level == LOSS
+    assert "none of which completed its handshake" in found.text
+
+
 def test_most_serious_first_then_by_count() -> None:
     snapshot = with_outcome(Outcome.RESET, 2)
     snapshot.outcomes[Outcome.REPLAYED] -= 30

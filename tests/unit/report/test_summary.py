@@ -83,6 +83,10 @@ def test_percentages_are_of_all_captured_but_lost_of_those_wanted() -> None:
         (unreachable(Outcome.OPEN_COMPLETE), "all 7 sessions replayed exactly", 0),
         (with_outcome(Outcome.SKIPPED_SAMPLING, 20),
          "all 80 sessions replayed exactly (20 more left out as asked)", 0),
+        (with_outcome(Outcome.HANDSHAKE_INCOMPLETE, 20),
+         "all 80 sessions replayed exactly (20 handshakes never completed)", 0),
+        (unreachable(Outcome.HANDSHAKE_INCOMPLETE),
+         "NOTHING REPLAYED: 7 handshakes never completed", 1),
         (with_outcome(Outcome.OPEN_AT_EXIT, 1), "1 of 100 sessions LOST (1.00 %)", 1),
     ],
 )  # fmt: skip
