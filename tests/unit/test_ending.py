@@ -123,8 +123,13 @@ def test_open_sessions_have_the_time_that_is_left(clock: list[int]) -> None:
     late = Ending(run.loop, [], lambda: False, lambda now_ns: None)
     clock[0] += EXIT_WAIT_NS
     looks: list[int] = []
-    late.wait(lambda: looks.append(1) or 1)
+
+    def look(unfinished: int) -> int:
+        looks.append(unfinished)
+        return unfinished
+
+    late.wait(lambda: look(1))
     assert looks
     looks.clear()
-    Ending(run.loop, [], lambda: False, lambda now_ns: None).wait(lambda: looks.append(1) or 0)
-    assert len(looks) == 1
+    Ending(run.loop, [], lambda: False, lambda now_ns: None).wait(lambda: look(0))
+    assert looks == [0]
