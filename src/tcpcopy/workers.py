@@ -394,7 +394,11 @@ class Workers:
                 until_ns = now_ns + _GRACE_NS
         for worker in self._workers:
             if not worker.is_done:
-                self._count_left(self._rings[worker.index])
+                try:
+                    self._count_left(self._rings[worker.index])
+                except (OSError, UsageError) as error:  # the summary must come all the same
+                    label = f"worker {worker.index + 1}/{self._count}"
+                    _log.error("%s: packets left unread are not counted: %s", label, error)
 
     def _count_left(self, rings: list[Ring]) -> None:
         """Count what was captured for a worker that is no more, and that no other works on."""

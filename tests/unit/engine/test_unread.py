@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tcpcopy.engine.unread import Unread
@@ -16,8 +14,8 @@ def give(unread: Unread, packet: bytes) -> None:
     assert unread.packet(packet, 0, len(packet), len(packet), 0) == 0
 
 
-def syn(world: World, port: int, **options: Any) -> bytes:
-    return Caller(world, port, **options).packet("S", at=-1)
+def syn(world: World, port: int, isn: int = 5) -> bytes:
+    return Caller(world, port, isn=isn).packet("S", at=-1)
 
 
 def test_each_syn_to_a_source_of_x_is_a_session() -> None:
