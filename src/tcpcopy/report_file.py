@@ -27,7 +27,13 @@ def write_report(path: str, text: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(new)  # of a process with the same id that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(new, flags, 0o666)
+    try:
+        fd = os.open(new, flags, 0o666)
+    except PermissionError:
+        if not os.path.exists(path):
+            raise
+        Path(path).write_text(text, encoding="utf-8")  # the file is ours, its directory is not
+        return
     try:
         with open(fd, "w", encoding="utf-8") as file:
             file.write(text)
