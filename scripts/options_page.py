@@ -79,10 +79,10 @@ says why it is not.
   without a signal.
 - `-P`: holds the process id while it runs, and is locked. One that was left over is taken over;
   one of a process that runs is refused, as is a file that holds anything else.
-- `--json`: written at the start, every ten seconds and at the end, whole at any time; its keys are in
-  [reading-the-summary.md](reading-the-summary.md).
-- `--state`: a file for each process, gone at the end; after a kill the next start reads it, says so, and
-  resets the sessions that were left open at the target
+- `--json`: written at the start, every ten seconds and at the end, whole at any time; its keys
+  are in [reading-the-summary.md](reading-the-summary.md).
+- `--state`: a file for each process, gone at the end; after a kill the next start reads it, says
+  so, and resets the sessions that were left open at the target
   ([reading-the-summary.md](reading-the-summary.md#after-a-kill)).
 
 ## Privilege
