@@ -43,7 +43,13 @@ def run_files(
     if given == NONE:
         return None
     directory = given or default_directory(os.environ, os.geteuid())
-    return RunFiles(directory, given is not None, job, possible(config, workers), packets)
+    owner = possible(config, workers) if packets else _nobody
+    return RunFiles(directory, given is not None, job, owner, packets)
+
+
+def _nobody(mapped: bytes, port: int, target: bytes, target_port: int) -> int:
+    """The owner of sessions in a mode that sends no packets of its own."""
+    return -1
 
 
 def possible(config: CopierConfig, workers: int) -> Possible:

@@ -80,7 +80,7 @@ def check_all_reset(scenario: Scenario, again: Replay, sessions: int = SESSIONS)
     assert wait_until(lambda: "left open by a kill" in again.output, 10), again.output
     assert re.search(
         r"WARNING runs: the last run \(process \d+, begun .*\) ended without a summary; "
-        rf"{sessions} sessions were left open at the target: resetting",
+        rf"{sessions:,} sessions were left open at the target: resetting",
         again.output,
     )
     again.stop()
