@@ -11,24 +11,6 @@ from tcpcopy.output_files import is_replaced, write_whole
 from tcpcopy.report_file import ReportFile
 
 
-def test_in_a_directory_of_others_the_own_file_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "report.json"
-
-    def refuse(*_: object, **__: object) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(PermissionError):
-        write_report(str(path), "new")
-    monkeypatch.undo()
-    path.write_text("old")
-    monkeypatch.setattr(os, "open", refuse)
-    write_report(str(path), "new")
-    assert path.read_text() == "new"
-
-
 def test_a_pipe_is_written_once(tmp_path: Path) -> None:
     """Its reader wants one report, that of the end."""
     path = tmp_path / "pipe"

@@ -179,13 +179,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         **_recorded(snapshot, context),
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
-        "ports": {
-            "available": snapshot.ports.available,
-            "most_used": snapshot.ports.most_used,
-            "reused": snapshot.ports.reused,
-            "waited": snapshot.ports.waited,
-            "waiting": snapshot.ports.waiting,
-        },
+        "ports": _ports(snapshot),
         "send_errors": {
             errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
         },
@@ -205,6 +199,18 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
+    }
+
+
+def _ports(snapshot: Snapshot) -> dict[str, int]:
+    """The local ports of socket mode."""
+    ports = snapshot.ports
+    return {
+        "available": ports.available,
+        "most_used": ports.most_used,
+        "reused": ports.reused,
+        "waited": ports.waited,
+        "waiting": ports.waiting,
     }
 
 
