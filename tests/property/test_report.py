@@ -66,7 +66,7 @@ def _part(draw: st.DrawFn, whole: int) -> int:
 @st.composite
 def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     """Figures of a run as it can be: everything adds up."""
-    snapshot = Snapshot(duration_ns=draw(counts), answer_bytes=draw(counts))
+    snapshot = Snapshot(started_ns=1, duration_ns=draw(counts), answer_bytes=draw(counts))
     few = st.integers(0, 1000)
     snapshot.outcomes = draw(_slots(OUTCOME_SLOTS, 1))
     snapshot.sessions_live = draw(few) if live else 0
