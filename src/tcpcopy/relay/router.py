@@ -557,7 +557,7 @@ class AnswerRouter(PacketHandler):
             route = following
             purge -= 1
             budget -= 1
-        return 0 if route is head else purge
+        return purge if purge > 0 and route is not head else 0
 
     # --- answers that came early ---------------------------------------------------------------
 

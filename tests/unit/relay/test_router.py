@@ -526,3 +526,15 @@ def test_own_addresses() -> None:
     assert not own.has_v4(0x0A0A0000) and not own.has_v6(bytes(12) + bytes([10, 9, 0, 0]))
     everything = OwnAddresses([], [(bytes(16), 0)])
     assert everything.has_v6(V6_TARGET) and not everything.has_v4(1)
+
+
+def test_sweep_that_ends_in_mid_list_says_how_much_is_left() -> None:
+    """One more session than its budget is due; nothing is to be purged."""
+    router = AnswerRouter(idle_ns=100 * SECOND)
+    writer = RecordWriter()
+    for port in (1, 2, 3):
+        router.messages(writer, add(port))
+    for left in (2, 1, 0):
+        router.sweep(200 * SECOND, budget=1)
+        assert router.sessions == left
+    assert router.expired == 3
