@@ -66,6 +66,7 @@ NONSENSE = {
         "workers": ("two", "--workers two: is neither a whole number nor auto;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
+        "state": ("/nowhere/state", "--state /nowhere/state: is not a directory;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
         "user": ("no-such-user", "--user no-such-user: there is no such user;"),
     },

@@ -158,7 +158,8 @@ def check(found: dict[str, Any], count: int) -> None:
     assert count * 0.97 <= outcome <= count, found
     assert report["sessions"]["replayed"] == found["expected"]
     assert "SYN flood" in replay.output and "/s whose handshake never complete" in replay.output
-    assert report["syn_flood"]["attempts"] > count / 2
+    # Not all of a short one: its first and last second may be too little for a flood.
+    assert report["syn_flood"]["attempts"] > count / 4
     assert "syn_flood" in {finding["key"] for finding in report["findings"]}
 
 
