@@ -20,7 +20,7 @@ from tcpcopy import output_files, privileges
 from tcpcopy.errors import UsageError
 from tcpcopy.privileges import User
 
-_log = logging.getLogger("tcpcopy")
+_log = logging.getLogger("tcpcopy.privileges")
 _OPTION: Final = "--user"
 TUN: Final = "/dev/net/tun"
 
@@ -158,7 +158,7 @@ def give_up(
     except OSError as error:
         if user is not None and not user.is_this:
             raise _no_change(user, error) from None
-        _log.warning("privileges cannot be given up here: %s", error.strerror)
+        _log.warning("they cannot be given up here: %s", error.strerror)
         return
     threads = 1
     with contextlib.suppress(OSError):  # no /proc here
@@ -166,4 +166,4 @@ def give_up(
     if threads > 1:
         _log.warning("%d threads of this process began before and keep their privileges", threads)
     kept = privileges.said(privileges.permitted()) or "none"
-    _log.info("privileges: user %d, capabilities kept: %s", os.geteuid(), kept)
+    _log.info("user %d, capabilities kept: %s", os.geteuid(), kept)

@@ -103,9 +103,9 @@ give_up(set())
 end.set()
 """
     assert run(code) == [
-        "privileges: user 0, capabilities kept: CAP_NET_RAW",
+        "user 0, capabilities kept: CAP_NET_RAW",
         "2 threads of this process began before and keep their privileges",
-        "privileges: user 0, capabilities kept: none",
+        "user 0, capabilities kept: none",
     ]
 
 
