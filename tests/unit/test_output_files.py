@@ -21,6 +21,7 @@ from tcpcopy.output_files import (
     open_to_append,
     write_whole,
 )
+from tests.others import let_others_enter
 
 OWN = {os.geteuid()}
 STRANGER = 65534
@@ -223,9 +224,7 @@ def test_what_another_user_may_do(tmp_path: Path) -> None:
     path.touch()
     own.touch()
     os.chown(own, STRANGER, STRANGER)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    tmp_path.chmod(0o755)
+    let_others_enter(tmp_path)
     os.seteuid(STRANGER)
     try:
         with pytest.raises(Unfit, match="belongs to another user, and may not be replaced"):

@@ -10,6 +10,7 @@ import pytest
 
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.security import read_secret
+from tests.others import let_others_enter
 
 SECRET = b"0123456789abcdef"
 OTHER = 12345
@@ -50,8 +51,7 @@ def test_a_user_takes_its_own_and_roots(
     tmp_path: Path, owner: int, group: int, mode: int, problem: str
 ) -> None:
     """In a process of its own, which is that user."""
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+    let_others_enter(tmp_path)
     path = secret_file(tmp_path, owner, group, mode)
     child = os.fork()
     if not child:
