@@ -157,14 +157,16 @@ class Ring:
         "down",  # the device went down, and nothing has arrived since
         "dropped",  # packets the kernel had no room for, until the statistics were last read
         "failed",  # why nothing can arrive any more; None while all is well
-        "frame_count",  # 0 once closed
+        "frame_count",  # 0 once closed, and while it is let go
         "frame_size",  # bytes, header included
+        "frames_let_go",  # what `frame_count` is again after `take_up`
         "mapping",  # the mmap object behind `base` and `view`
         "next_frame",  # index of the oldest frame not yet taken
         "promiscuous",  # the device takes frames addressed to other hosts, while this is open
         "protocol",  # link-layer protocol the socket is bound to
         "queue_bytes",  # room for packets larger than a frame, overhead included, as granted
         "received",  # packets the kernel put into the ring, as `dropped`
+        "ring_bytes",  # size of the ring
         "skipped",  # frames that passed the filter and are not IP
         "snaplen",  # bytes of a packet to hand on, at most
         "socket",
@@ -198,7 +200,7 @@ class Ring:
         self.protocol = protocol
         self.snaplen = snaplen
         self.frame_size = frame_bytes
-        self.frame_count = 0
+        self.frame_count = self.frames_let_go = self.ring_bytes = 0
         self.next_frame = 0
         self.copied = self.cut = self.skipped = 0
         self.received = self.dropped = self.device_downs = self.queue_bytes = 0
@@ -275,6 +277,14 @@ class Ring:
             self.down = False
         return handed
 
+    def waiting(self) -> int:
+        """Return how many frames of the ring hold what nobody has taken yet."""
+        count = 0
+        for index in range(self.frame_count):
+            if load_status(self.base, index * self.frame_size) & _STATUS_USER:
+                count += 1
+        return count
+
     def statistics(self) -> tuple[int, int]:
         """Return how many packets the kernel put into the ring and how many it had no room for.
 
@@ -302,6 +312,16 @@ class Ring:
         """Go on in place of a process with the same ring that ended, nobody knows where in it."""
         self.adrift = True
 
+    def let_go(self) -> None:
+        """Give the memory back in this process, and keep the ring open: nothing can be read."""
+        self.frames_let_go = self.frame_count
+        self._unmap()
+
+    def take_up(self) -> None:
+        """Map the ring again after `let_go`, in this process or a child. Raises: OSError."""
+        self._map_memory(mmap.mmap(self.socket.fileno(), self.ring_bytes))
+        self.frame_count = self.frames_let_go
+
     def close(self) -> None:
         """Stop and give the memory back; statistics stay readable. May be called twice."""
         if self.frame_count:
@@ -310,6 +330,10 @@ class Ring:
 
     def detach(self) -> None:
         """Close it for this process alone: another that shares it goes on, with the statistics."""
+        self._unmap()
+        self.socket.close()
+
+    def _unmap(self) -> None:
         if self.frame_count:
             self.frame_count = 0
             if cython.compiled:
@@ -324,7 +348,6 @@ class Ring:
             except BufferError:
                 pass  # a handler still holds the buffer: it goes when that does
             self.mapping = None
-        self.socket.close()
 
     def _bind(self) -> None:
         """Let packets come in, from now on."""
@@ -364,6 +387,11 @@ class Ring:
             problem = f"no capture buffer of this size can be had ({error.strerror})"
             value = f"{buffer_bytes / (1 << 20):.9g}"
             raise UsageError("-B", value, problem, "ask for fewer MiB") from None
+        self.ring_bytes = block * blocks
+        self._map_memory(mapping)
+        self.frame_count = frames
+
+    def _map_memory(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
         self.view = memoryview(mapping)
         self.copy_buffer = bytearray(_COPY_BYTES)
@@ -372,7 +400,6 @@ class Ring:
             self.base = cython.address(self.view[0])
         else:
             self.base = self.view
-        self.frame_count = frames
 
     def _set_queue_bytes(self, size: int) -> None:
         """Bound the queue of packets larger than a frame.

@@ -39,6 +39,7 @@ cdef class DatagramEngine(PacketHandler):
     cdef public Py_ssize_t max_entries
     cdef public long long max_flows
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long most_legs
     cdef public long long now_ns
     cdef public object on_bug
@@ -46,8 +47,10 @@ cdef class DatagramEngine(PacketHandler):
     cdef public FlowList order
     cdef public DatagramOutput output
     cdef public object reassembler
+    cdef public long long resumed_ns
     cdef public object sampling
     cdef public Segment segment
+    cdef public long long stood_still_ns
     cdef public object transfers
 
     @cython.locals(segment=Segment, key=bytes, flow=Flow)
@@ -85,6 +88,8 @@ cdef class DatagramEngine(PacketHandler):
     cpdef long long next_deadline_ns(self)
     @cython.locals(oldest=Flow, count=cython.int)
     cpdef int run_timers(self) except -1
+    cdef long long _idle_since_ns(self, Flow flow) noexcept
+    cpdef void stand_still(self, long long now_ns, long long duration_ns) noexcept
     @cython.locals(flow=Flow, leg=Leg, count=cython.longlong)
     cpdef long long unfinished(self) except -1
     @cython.locals(reason=cython.int)
@@ -100,4 +105,4 @@ cdef class ProtocolSwitch(PacketHandler):
 @cython.locals(
     following=cython.int, at=cython.Py_ssize_t, hops=cython.int, size=cython.Py_ssize_t
 )
-cdef int _is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+cpdef int is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept

@@ -9,7 +9,7 @@ cdef int _PART_SHIFT
 cdef unsigned long long _WIDE_MASK
 
 @cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
-cdef unsigned long long number(
+cpdef unsigned long long number(
     const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t size
 ) noexcept
 @cython.locals(octets="const unsigned char*", high=cython.ulonglong, low=cython.ulonglong)

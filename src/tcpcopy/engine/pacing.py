@@ -408,6 +408,8 @@ class PacedHalf(MeasuredHalf):
             since = chunk.captured_ns
         if since < replayed.acknowledged_ns:
             since = replayed.acknowledged_ns
+        if since < self.context.resumed_ns:
+            since = self.context.resumed_ns  # nobody's silence: this process stood still
         self.expired = 1
         self.guessed = cython.cast(cython.uchar, self.turn_count > 0)
         opens = since + self._silent_wait(chunk, replayed.received)
