@@ -92,6 +92,7 @@ def react(options: argparse.Namespace) -> int:
         for _ in range(options.pings):
             time.sleep(options.every_ms / 1000)
             connection.sendall(b"ping\n")
+        time.sleep(options.every_ms / 1000)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             pass
