@@ -24,8 +24,8 @@ from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.counters import InputCounts
 
-#: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left, and
-#: the engine still knows how long online took.
+#: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left,
+#: and the engine still knows how long online took.
 FAST_SPEED: Final = Fraction(10_000)
 _FAST_GAP_NS: Final = 1_000_000  # what is longer at that speed is left out: 10 s of the file
 #: Sessions that `--fast` has under way at once, beside those that wait for their client.
