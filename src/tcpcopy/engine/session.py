@@ -1,7 +1,7 @@
 """A session: one captured connection towards one target; joins the two halves.
 
-Whatever happens (packet, answer, timer), `advance` lets through what may go and `next_deadline`
-says when to look again. The engine ends it when `finished` says how.
+After each event (packet, answer, timer) `advance` releases what may go, and returns the outcome
+once the session has ended; `next_deadline_ns` says when to call it again.
 """
 
 from __future__ import annotations
