@@ -22,7 +22,7 @@ from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
-from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.figures import fill_rings, fill_said, fill_unread
 from tcpcopy.handshake_side import HandshakeSide
 from tcpcopy.leftover_side import LeftoverSide
 from tcpcopy.local_side import ALONE, LocalSide
@@ -478,6 +478,7 @@ class Copier:
             snapshot.send_errors = dict(self.local.errors)
         if self._socket_watch is not None:
             self._socket_watch.fill(snapshot)
+        fill_said(snapshot, counts.said)
         fill_rings(snapshot, self.rings)
         if self._unread is not None:
             snapshot.is_over = True

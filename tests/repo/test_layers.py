@@ -61,6 +61,7 @@ LAYERS: list[set[str]] = [
         "threads",
         "ledger",
         "report_file",
+        "said",
     },
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
