@@ -23,7 +23,6 @@ cdef int _MYSQL_ERROR
 cdef int _POSTGRESQL_ERROR
 cdef int _POSTGRESQL_FATAL
 cdef int _TLS_FATAL
-cdef int _FIRST_OF_TLS
 cdef Py_ssize_t _LONGEST_WORD
 cdef int _MOST_MESSAGES
 cdef int _LONGEST_ERROR
@@ -37,8 +36,8 @@ cdef int _OTHER_CLASS
 cdef dict _ALERTS
 cdef int _OTHER_ALERT
 cdef tuple _METHODS
-cdef bytes _BEFORE_ERROR
-cdef bytes _COMMANDS
+cdef frozenset _BEFORE_ERROR
+cdef frozenset _COMMANDS
 cdef int _RESP_REPLY
 cdef int _MYSQL_REPLY
 cdef int _POSTGRESQL_REPLY

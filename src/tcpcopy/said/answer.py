@@ -41,7 +41,6 @@ _MYSQL_ERROR = k.MYSQL_ERROR
 _POSTGRESQL_ERROR = k.POSTGRESQL_ERROR
 _POSTGRESQL_FATAL = k.POSTGRESQL_FATAL
 _TLS_FATAL = k.TLS_FATAL
-_FIRST_OF_TLS = k.TLS_RECORD
 _LONGEST_WORD = 16
 _MOST_MESSAGES = 16  # of PostgreSQL, that may come before an error in one answer
 _LONGEST_ERROR = 4096  # MySQL; its message has at most 512 characters
@@ -52,15 +51,15 @@ _OTHER_WORD = k.RESP_ERROR + len(k.RESP_WORDS)
 _NUMBERS = {number: k.MYSQL_ERROR + at for at, number in enumerate(k.MYSQL_NUMBERS)}
 _OTHER_NUMBER = k.MYSQL_ERROR + len(k.MYSQL_NUMBERS)
 _CLASSES = {state.encode(): at for at, state in enumerate(k.SQLSTATE_CLASSES)}
-_OTHER_CLASS = len(k.SQLSTATE_CLASSES)
+_OTHER_CLASS = cython.cast(cython.int, len(k.SQLSTATE_CLASSES))
 _ALERTS = {number: k.TLS_FATAL + at for at, number in enumerate(k.TLS_ALERTS)}
 _OTHER_ALERT = k.TLS_FATAL + len(k.TLS_ALERTS)
 _METHODS = (
     b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ",
     b"TRACE ", b"PROPFIND ", b"REPORT ", b"PURGE ", b"MKCOL ", b"COPY ", b"MOVE ", b"LOCK ",
 )  # fmt: skip
-_BEFORE_ERROR = b"123CDNSntTZ"  # messages of PostgreSQL that may come before an error
-_COMMANDS = b"QPBEDSCHXFfp"  # of its clients
+_BEFORE_ERROR = frozenset(b"123CDNSntTZ")  # messages of PostgreSQL that may come before an error
+_COMMANDS = frozenset(b"QPBEDSCHXFfp")  # of its clients
 _RESP_REPLY = k.RESP_REPLY
 _MYSQL_REPLY = k.MYSQL_REPLY
 _POSTGRESQL_REPLY = k.POSTGRESQL_REPLY
@@ -76,12 +75,15 @@ def kind_of(data: bytes) -> int:
     if size == 0:
         return _NONE
     first = data[0]
+    kind = _OTHER
     if first == 72:  # H
-        return _http(data)
-    if first == 45 or first == 33:  # - and !
-        return _resp(data)
-    if first == 0x15 and size >= 7 and data[1] == 3 and data[2] <= 4:
-        return _alert(data)
+        kind = _http(data)
+    elif first == 45 or first == 33:  # - and !
+        kind = _resp(data)
+    elif first == 0x15 and size >= 7 and data[1] == 3 and data[2] <= 4:
+        kind = _alert(data)
+    if kind != _OTHER:
+        return kind
     if size >= 7 and data[2] == 0 and (data[4] == 0xFF or (data[4] == 10 and data[3] == 0)):
         kind = _mysql(data)
         if kind != _OTHER:
@@ -275,13 +277,15 @@ def settle(protocol: int, kind: int) -> int:
     if _HTTP_1XX <= kind <= _HTTP_101:
         return kind  # nothing else looks like that
     if protocol == _RESP:
-        return kind if _RESP_ERROR <= kind < _MYSQL_REPLY else _RESP_REPLY
+        return kind if _RESP_ERROR <= kind <= _OTHER_WORD else _RESP_REPLY
     if protocol == _MYSQL:
-        return kind if _MYSQL_ERROR <= kind < _POSTGRESQL_REPLY else _MYSQL_REPLY
+        return kind if _MYSQL_ERROR <= kind <= _OTHER_NUMBER else _MYSQL_REPLY
     if protocol == _POSTGRESQL:
-        return kind if _POSTGRESQL_ERROR <= kind < _FIRST_OF_TLS else _POSTGRESQL_REPLY
+        if _POSTGRESQL_ERROR <= kind <= _POSTGRESQL_FATAL + _OTHER_CLASS:
+            return kind
+        return _POSTGRESQL_REPLY
     if protocol == _TLS:
-        return kind if _FIRST_OF_TLS <= kind < _DNS_RCODE else _TLS_RECORD
+        return kind if _TLS_RECORD <= kind <= _OTHER_ALERT else _TLS_RECORD
     if protocol == _DNS:
         return kind if kind >= _DNS_RCODE and kind < _DNS_RCODE + 16 else _OTHER
     return _OTHER
@@ -292,4 +296,4 @@ def settle_greeting(kind: int) -> int:
     if kind == _MYSQL_GREETING or _HTTP_1XX <= kind <= _HTTP_101:
         return kind
     # "Too many connections", "host is not allowed": MySQL's errors come in place of its greeting.
-    return kind if _MYSQL_ERROR <= kind < _POSTGRESQL_REPLY else _GREETING
+    return kind if _MYSQL_ERROR <= kind <= _OTHER_NUMBER else _GREETING
