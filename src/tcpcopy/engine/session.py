@@ -174,7 +174,7 @@ class Session(PacedHalf):
         elif self.context.wait_for_answers:
             # Where the last turn began: what came later may not have been acknowledged online.
             online = self.turn_offset
-            target = self.turn_base
+            target = min(self.turn_base, half.received - half.target_closed)
         else:
             return 0
         if online > 0 or target > 0:

@@ -42,7 +42,8 @@ def _things(sessions: int, flows: int) -> str:
 def headline(snapshot: Snapshot) -> str:
     """The result in one line: what arrived, and what the target said if that was no good news."""
     arrived, answered = _arrived(snapshot), said.in_headline(snapshot)
-    return f"{arrived}, but {answered}" if answered else arrived
+    but = "and" if snapshot.sessions_lost or snapshot.udp_flows_lost else "but"
+    return f"{arrived}, {but} {answered}" if answered else arrived
 
 
 def _arrived(snapshot: Snapshot) -> str:
