@@ -22,7 +22,7 @@ from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
-from tcpcopy.figures import fill_rings, fill_said, fill_unread
+from tcpcopy.figures import fill_rings, fill_unread
 from tcpcopy.handshake_side import HandshakeSide
 from tcpcopy.leftover_side import LeftoverSide
 from tcpcopy.local_side import ALONE, LocalSide
@@ -43,6 +43,7 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.counters import RateCounts, Snapshot
+from tcpcopy.said_side import fill_said
 from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpSide
 

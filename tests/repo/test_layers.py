@@ -45,6 +45,7 @@ LAYERS: list[set[str]] = [
         "handshake_side",
         "doctor",
     },
+    {"said_side"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {

@@ -29,9 +29,7 @@ _PORTS_AT_ONCE = 4  # resting ports that one connect tries
 _ADDRESSES_AT_ONCE = 16  # local addresses that one connect tries
 _LINGER_RESET = struct.pack("ii", 1, 0)
 # EPOLLPRI: a read that stops at an urgent byte is short, though more stands behind it.
-_EVENTS = (
-    select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-)
+_EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _NOT_DATA_ALONE = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _SCRATCH_BYTES = 1 << 20

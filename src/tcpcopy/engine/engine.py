@@ -344,9 +344,7 @@ class Engine(Handshakes):
 
     # --- answers ---------------------------------------------------------------------------
 
-    def take_answer(
-        self, data: Any, start: int, end: int, wire_length: int, told: int = 0
-    ) -> int:
+    def take_answer(self, data: Any, start: int, end: int, wire_length: int, told: int = 0) -> int:
         """Take one packet of a target; 0 or its Drop reason, counted either way.
 
         `told`: its kind (said.kinds), as intercept saw it; 0: it is not known.

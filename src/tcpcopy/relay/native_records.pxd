@@ -1,5 +1,6 @@
 import cython
 
+from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport copy_bytes
 from tcpcopy.relay.records cimport RecordDecoder, RecordWriter
 from tcpcopy.said.answer cimport kind_of
@@ -67,7 +68,8 @@ cdef class NativeDecoder(RecordDecoder):
         network=cython.Py_ssize_t,
         transport=cython.Py_ssize_t,
         payload=cython.Py_ssize_t,
-        told=cython.int,
+        told=cython.uchar,
+        handler=PacketHandler,
         size=cython.Py_ssize_t,
         end=cython.Py_ssize_t,
         total=cython.longlong,

@@ -216,7 +216,8 @@ class NativeDecoder(RecordDecoder):
             _put32(view, at, _VERSION_6)
             length = total - 40
             _put32(view, at + 4, ((length if length <= _HIGHEST_16 else 0) << 16) | 0x0640)
-        self._handler.kind = cython.cast(cython.uchar, told)
+        handler: Any = self._handler
+        handler.kind = told
         self._handler.packet(view, at, end, total, timestamp_ns)
         return 1
 

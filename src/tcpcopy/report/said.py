@@ -187,7 +187,9 @@ def rows(snapshot: Snapshot) -> list[tuple[str, str]]:
     for target, said in sorted(snapshot.said.items()):
         where = f"{target}: " if several else ""
         if any(said.counts[1:]):
-            text = f"{plural(said.answers, 'answer')} looked at: {_named(said.most(), _KINDS_SHOWN)}"
+            text = (
+                f"{plural(said.answers, 'answer')} looked at: {_named(said.most(), _KINDS_SHOWN)}"
+            )
             found.append(("target said", where + text))
         if said.lengths_only:
             text = f"{plural(said.lengths_only, 'answer')} known by length alone"

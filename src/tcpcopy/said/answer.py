@@ -46,13 +46,15 @@ _MOST_MESSAGES = 16  # of PostgreSQL, that may come before an error in one answe
 _LONGEST_ERROR = 4096  # MySQL; its message has at most 512 characters
 _LONGEST_STARTUP = 10000  # PostgreSQL
 
-_WORDS = {word.encode(): k.RESP_ERROR + at for at, word in enumerate(k.RESP_WORDS)}
+_WORDS: dict[bytes, int] = {
+    word.encode(): k.RESP_ERROR + at for at, word in enumerate(k.RESP_WORDS)
+}
 _OTHER_WORD = k.RESP_ERROR + len(k.RESP_WORDS)
-_NUMBERS = {number: k.MYSQL_ERROR + at for at, number in enumerate(k.MYSQL_NUMBERS)}
+_NUMBERS: dict[int, int] = {number: k.MYSQL_ERROR + at for at, number in enumerate(k.MYSQL_NUMBERS)}
 _OTHER_NUMBER = k.MYSQL_ERROR + len(k.MYSQL_NUMBERS)
-_CLASSES = {state.encode(): at for at, state in enumerate(k.SQLSTATE_CLASSES)}
-_OTHER_CLASS = cython.cast(cython.int, len(k.SQLSTATE_CLASSES))
-_ALERTS = {number: k.TLS_FATAL + at for at, number in enumerate(k.TLS_ALERTS)}
+_CLASSES: dict[bytes, int] = {state.encode(): at for at, state in enumerate(k.SQLSTATE_CLASSES)}
+_OTHER_CLASS: int = cython.cast(cython.int, len(k.SQLSTATE_CLASSES))
+_ALERTS: dict[int, int] = {number: k.TLS_FATAL + at for at, number in enumerate(k.TLS_ALERTS)}
 _OTHER_ALERT = k.TLS_FATAL + len(k.TLS_ALERTS)
 _METHODS = (
     b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ",

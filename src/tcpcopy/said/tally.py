@@ -55,5 +55,3 @@ class Tally:
     def kind_counts(self) -> list[int]:
         """A copy, indexed by kind."""
         return list(self.kinds)
-
-

@@ -9,11 +9,11 @@ from typing import Any
 
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import RelayCounts, Snapshot
-from tcpcopy.report.said import Said
-from tcpcopy.said import kinds
 from tcpcopy.report.outcome import Drop, Outcome
+from tcpcopy.report.said import Said
 from tcpcopy.report.schema import FIELDS, FORMAT
 from tcpcopy.report.summary import exit_code, headline, to_json
+from tcpcopy.said import kinds
 from tests.unit.report.samples import CLASSIC_CONTEXT, SOCKET_CONTEXT, clean, with_outcome
 
 
