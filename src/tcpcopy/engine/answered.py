@@ -1,7 +1,8 @@
 """UDP in packets whose answers come back: they find their flows by mapped client and target.
 
 Where a device owns the mapped addresses (local mode), all that the target sends to them can be
-read: datagrams, of which the lengths are counted (of DNS the rcodes, too), and the ICMP errors that say it took none.
+read: datagrams, of which the lengths are counted (of DNS the rcodes, too), and the ICMP errors that
+say it took none.
 
 Source: RFC 768, RFC 792, RFC 4443 (3.1).
 """

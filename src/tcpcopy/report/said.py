@@ -17,8 +17,8 @@ from tcpcopy.said.kinds import KINDS, Kind
 if TYPE_CHECKING:
     from tcpcopy.report.counters import Snapshot
 
-# Errors worth a finding: 5 and more than 1 of 100 answers (a stray 404 or key error is everyday, and
-# below 5 a share means nothing), or half of all answers, however few.
+# Errors worth a finding: 5 and more than 1 of 100 answers (a stray 404 or key error is everyday,
+# and below 5 a share means nothing), or half of all answers, however few.
 _LEAST_ERRORS = 5
 _ERRORS_PERCENT = 1
 _MOSTLY_PERCENT = 50
