@@ -2,8 +2,8 @@
 
 What the target sends is counted and thrown away without being copied (MSG_TRUNC on TCP), but for
 the first bytes of an answer, which say what kind of answer it is. What a connect lacks on this host
-it waits for in line (`lines`); which local port it has, `ports` says. Of several local addresses one
-that has no port left is passed over.
+it waits for in line (`lines`); which local port it has, `ports` says. Of several local addresses
+one that has no port left is passed over.
 
 Source: tcp(7) (SIOCOUTQ, MSG_TRUNC, TCP_USER_TIMEOUT), epoll(7), ip(7) (IP_BIND_ADDRESS_NO_PORT,
 IP_LOCAL_PORT_RANGE), socket(7) (SO_REUSEADDR).

@@ -47,6 +47,7 @@ cdef int _TLS_RECORD
 cpdef int kind_of(bytes data) except -1
 @cython.locals(at=cython.Py_ssize_t, kind=cython.int, hundreds=cython.int, ends=cython.Py_ssize_t)
 cdef int _http(bytes data) except -1
+cdef bint _is_status_line(bytes data, Py_ssize_t at) except *
 @cython.locals(start=cython.Py_ssize_t, end=cython.Py_ssize_t, most=cython.Py_ssize_t)
 cdef int _resp(bytes data) except -1
 cdef int _alert(bytes data) except -1
@@ -59,7 +60,7 @@ cdef int _error_response(bytes data, Py_ssize_t at) except -1
 cpdef int dns_kind(bytes data) except -1
 cpdef bint is_dns_query(bytes data) except *
 cdef bint _is_question(bytes data, Py_ssize_t at) except *
-@cython.locals(size=cython.Py_ssize_t, first=cython.int)
+@cython.locals(size=cython.Py_ssize_t, first=cython.int, length=cython.int)
 cpdef int protocol_of(int known, bytes data) except -1
 @cython.locals(length=cython.int, high=cython.int)
 cdef bint _is_startup(bytes data) except *

@@ -101,7 +101,7 @@ def _http(data: bytes) -> int:
     """`HTTP/1.1 200`; an interim answer gives way to the final one when that is there, too."""
     at = 0
     kind = _OTHER
-    while data[at : at + 7] == b"HTTP/1." and len(data) >= at + 12 and data[at + 8] == 32:
+    while len(data) >= at + 12 and _is_status_line(data, at):
         hundreds = data[at + 9] - 48
         if hundreds < 1 or hundreds > 5:
             break
@@ -115,6 +115,20 @@ def _http(data: bytes) -> int:
             break
         at = ends + 4
     return kind
+
+
+def _is_status_line(data: bytes, at: int) -> bool:
+    """`HTTP/1.x ` stands at `at`, where there are 12 bytes; by bytes, as slices would be copies."""
+    return (
+        data[at] == 72
+        and data[at + 1] == 84
+        and data[at + 2] == 84
+        and data[at + 3] == 80
+        and data[at + 4] == 47
+        and data[at + 5] == 49
+        and data[at + 6] == 46
+        and data[at + 8] == 32
+    )
 
 
 def _resp(data: bytes) -> int:
@@ -239,9 +253,9 @@ def protocol_of(known: int, data: bytes) -> int:
         return _HTTP
     if size < 5:
         return _UNKNOWN
-    if data[2] == 0 and data[3] == 0 and 1 <= data[4] <= 31:
-        if (data[0] | data[1] << 8) == size - 4:
-            return _MYSQL
+    length = data[0] | data[1] << 8
+    if data[2] == 0 and data[3] == 0 and 1 <= data[4] <= 31 and length == size - 4:
+        return _MYSQL
     if first == 0 and size >= 8 and _is_startup(data):
         return _POSTGRESQL
     if size >= 19 and (first << 8 | data[1]) == size - 2 and _is_question(data, 2):
