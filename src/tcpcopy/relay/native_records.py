@@ -3,9 +3,9 @@
 A frame of ANSWERS: u64 time of capture (CLOCK_REALTIME, ns), then records back to back. A record:
 u8 IP version, u8 bytes of TCP header, u8 kind of the answer (said.kinds; 0 unless JOIN asked for
 it), u8 bytes of payload, u32 length of the whole packet without IP options, u32 ns after the
-frame's time; both addresses as they stand in the IP header; the TCP header with all its options; the
-payload. These twelve bytes stand where the start of an IP header belongs: the decoder writes that
-over them, and hands the packet on where it lies.
+frame's time; both addresses as they stand in the IP header; the TCP header with all its options;
+the payload. These twelve bytes stand where the start of an IP header belongs: the decoder writes
+that over them, and hands the packet on where it lies.
 """
 
 from __future__ import annotations

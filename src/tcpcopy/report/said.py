@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _LEAST_ERRORS = 5
 _ERRORS_PERCENT = 1
 _MOSTLY_PERCENT = 50
-# Bytes worth a finding: half or double, where either side has sent 16 KiB. Other server names, dates
-# and error pages are small: below that they are the whole difference.
+# Bytes worth a finding: half or double, where either side has sent 16 KiB. Other server names,
+# dates and error pages are small: below that they are the whole difference.
 _LEAST_BYTES = 16 * 1024
 _FACTOR = 2
 _KINDS_SHOWN = 6

@@ -2,8 +2,8 @@
 
 A kind says which protocol an answer spoke, and what it said in its first bytes: the hundred of an
 HTTP status, the first word of a RESP error, the number of a MySQL error, the SQLSTATE class of a
-PostgreSQL one, a TLS alert, a DNS rcode. Nothing else of an answer is kept. The native relay carries
-these numbers, so they never change their meaning; new kinds take free numbers.
+PostgreSQL one, a TLS alert, a DNS rcode. Nothing else of an answer is kept. The native relay
+carries these numbers, so they never change their meaning; new kinds take free numbers.
 """
 
 from __future__ import annotations
