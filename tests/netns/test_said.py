@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab.real import mariadb
 from tests.lab.real.nginx import Nginx
 from tests.lab.real.redis import Redis
 from tests.lab.real.service import RealServers, find_program, real_servers
@@ -53,7 +54,9 @@ def test_a_target_that_answers_500_to_everything(real: RealServers, mode: str) -
         fetch(real, online)
     assert replay.exit_code == 0, replay.output
     assert kinds_of(replay) == {"HTTP 5xx": REQUESTS}, replay.output
-    text = f"but the target answered {REQUESTS} of {REQUESTS} requests with errors (HTTP 5xx"
+    text = (
+        f"but the target answered with errors: {REQUESTS} of {REQUESTS} answers looked at (HTTP 5xx"
+    )
     assert text in replay.report["headline"]
     assert "target_errors" in {finding["key"] for finding in replay.report["findings"]}
     answered = said_of(replay)["bytes"]
@@ -91,3 +94,18 @@ def test_a_tls_target_that_ends_every_handshake(real: RealServers, mode: str) ->
             real.client("curl", "-sk", *ciphers, "-o", "/dev/null", url)
     assert kinds_of(replay).get("TLS alert handshake_failure") == 3, replay.output
     assert "TLS alert handshake_failure 3" in replay.report["headline"]
+
+
+def test_a_mariadb_that_refuses_every_log_in(real: RealServers) -> None:
+    """Its greeting says what it speaks; the user of online has a password there."""
+    template = mariadb.make_template(real.directory)
+    online, target = real.start(mariadb.MariaDB, template=template)
+    target.ask(f"ALTER USER '{mariadb.USER}'@'%' IDENTIFIED BY 'other'")
+    with real.scenario.replay("socket") as replay:
+        for _ in range(3):
+            real.client(
+                *("mariadb", "--no-defaults", "-h", online.host.v4, "-P", PORT),
+                *("-u", mariadb.USER, "-e", "SELECT 1"),
+            )
+    assert kinds_of(replay) == {"MySQL greeting": 3, "MySQL error 1045 (access denied)": 3}
+    assert "MySQL error 1045 (access denied) 3" in replay.report["headline"]

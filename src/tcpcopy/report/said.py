@@ -155,8 +155,8 @@ def in_headline(snapshot: Snapshot) -> str:
     parts = []
     if total.errors:
         parts.append(
-            f"the target answered {number(total.errors)} of {plural(total.answers, 'request')}"
-            f" with errors ({_named(total.most(errors_only=True), _KINDS_IN_HEADLINE)})"
+            f"the target answered with errors: {_looked_at(total)}"
+            f" ({_named(total.most(errors_only=True), _KINDS_IN_HEADLINE)})"
         )
     parts += [
         f"{target} answered {byte_size(said.bytes_target)} where online answered"
@@ -165,6 +165,11 @@ def in_headline(snapshot: Snapshot) -> str:
         if said.differs
     ][:1]
     return " and ".join(parts)
+
+
+def _looked_at(said: Said) -> str:
+    """`20 of 25 answers looked at`."""
+    return f"{number(said.errors)} of {plural(said.answers, 'answer')} looked at"
 
 
 def _named(counted: list[tuple[Kind, int]], most: int) -> str:
@@ -216,8 +221,8 @@ def findings(snapshot: Snapshot) -> list[FoundText]:
         if said.mostly_errors:
             worst = said.most(errors_only=True)
             text = (
-                f"{target} answered {number(said.errors)} of {plural(said.answers, 'request')}"
-                f" with errors ({per_cent(said.errors, said.answers)}):"
+                f"{target} answered with errors: {_looked_at(said)}"
+                f" ({per_cent(said.errors, said.answers)}):"
                 f" {_named(worst, _KINDS_SHOWN)}; whether online did so, too, is not known"
             )
             cause, remedy = _cause(worst[0][0])

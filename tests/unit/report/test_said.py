@@ -31,8 +31,8 @@ def keys(snapshot: Snapshot) -> set[str]:
 def test_the_headline_is_never_exact_alone_when_there_were_errors() -> None:
     snapshot = snapshot_with({k.HTTP_5XX: 166_137})
     assert headline(snapshot).endswith(
-        "replayed exactly, but the target answered 166,137 of 166,137 requests with errors"
-        " (HTTP 5xx 166,137)"
+        "replayed exactly, but the target answered with errors: 166,137 of 166,137 answers looked"
+        " at (HTTP 5xx 166,137)"
     )
     assert exit_code(snapshot) == 0
     text = render(snapshot, SOCKET_CONTEXT)
