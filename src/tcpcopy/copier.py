@@ -43,6 +43,7 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.counters import RateCounts, Snapshot
+from tcpcopy.said_side import fill_said
 from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpSide
 
@@ -478,6 +479,7 @@ class Copier:
             snapshot.send_errors = dict(self.local.errors)
         if self._socket_watch is not None:
             self._socket_watch.fill(snapshot)
+        fill_said(snapshot, counts.said)
         fill_rings(snapshot, self.rings)
         if self._unread is not None:
             snapshot.is_over = True

@@ -26,6 +26,7 @@ from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.mapping.transfers import TransferTable
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.report.counters import Snapshot
+from tcpcopy.said_side import fill_said
 
 # At the end of a file, after what went or came last: more answers than one may be on their way.
 _QUIET_NS = 100_000_000
@@ -211,6 +212,7 @@ class UdpSide:
         snapshot.udp_errors = dict(counts.errors)
         snapshot.udp_answer_time = counts.answer_time.copy()
         snapshot.udp_lag = counts.lag.copy()
+        fill_said(snapshot, counts.said)
 
 
 def ports_to_send_from() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.fuzz import engines, files, packets, relay, texts
+from tests.fuzz import engines, files, packets, relay, said, texts
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -13,6 +13,7 @@ TARGETS: dict[str, Target] = {
         *packets.TARGETS,
         *files.TARGETS,
         *relay.TARGETS,
+        *said.TARGETS,
         *texts.TARGETS,
         *engines.TARGETS,
     )

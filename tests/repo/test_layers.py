@@ -45,6 +45,7 @@ LAYERS: list[set[str]] = [
         "handshake_side",
         "doctor",
     },
+    {"said_side"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {
@@ -61,6 +62,7 @@ LAYERS: list[set[str]] = [
         "threads",
         "ledger",
         "report_file",
+        "said",
     },
 ]
 DEPTH = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}

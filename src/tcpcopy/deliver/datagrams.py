@@ -24,6 +24,8 @@ from tcpcopy.deliver.lines import ROUTE_ERRORS
 from tcpcopy.engine.flow import DatagramCounts, DatagramOutput, Leg
 from tcpcopy.report.flow_outcome import FlowOutcome
 
+_DNS_HEADER = 12
+_RECEIVE = socket.MSG_TRUNC | socket.MSG_DONTWAIT
 _SEND_FAILED = int(FlowOutcome.SEND_FAILED)
 _AGAIN = -1
 _ARENA_BYTES = 1 << 20
@@ -94,7 +96,7 @@ class DatagramSockets(DatagramOutput):
         self._opened = 0
         self._by_fd: dict[int, Leg] = {}
         self._poll = select.epoll()
-        self._scratch = bytearray(1)
+        self._scratch = bytearray(_DNS_HEADER)
 
     def fileno(self) -> int:
         """Readable when `service` has something to do."""
@@ -259,6 +261,8 @@ class DatagramSockets(DatagramOutput):
         for _ in range(_ANSWERS_AT_ONCE):
             result = self._receive_one(leg)
             if result >= 0:
+                if leg.is_dns:
+                    self.counts.note_dns(leg, bytes(self._scratch[: min(result, _DNS_HEADER)]))
                 self.on_answer(leg, result)
                 continue
             code = -result
@@ -271,11 +275,11 @@ class DatagramSockets(DatagramOutput):
                     self.counts.error(code)
 
     def _receive_one(self, leg: Leg) -> int:
-        """Length of the next answer, or a negative errno."""
-        if cython.compiled:
+        """Length of the next answer, or a negative errno; of DNS `_scratch` has its header."""
+        if cython.compiled and not leg.is_dns:
             return receive_length(leg.handle)  # type: ignore[name-defined,no-any-return]  # noqa: F821
         try:
-            length: int = leg.connection.recv_into(self._scratch, 1, socket.MSG_TRUNC)
+            length: int = leg.connection.recv_into(self._scratch, 0, _RECEIVE)
         except OSError as error:
             return -(error.errno or errno.EIO)
         return length

@@ -1,8 +1,9 @@
 """Deliver through ordinary kernel sockets: non-blocking, one epoll of their own.
 
-What the target sends is counted and thrown away without being copied (MSG_TRUNC on TCP). What a
-connect lacks on this host it waits for in line (`lines`); which local port it has, `ports` says.
-Of several local addresses one that has no port left is passed over.
+What the target sends is counted and thrown away without being copied (MSG_TRUNC on TCP), but for
+the first bytes of an answer, which say what kind of answer it is. What a connect lacks on this host
+it waits for in line (`lines`); which local port it has, `ports` says. Of several local addresses
+one that has no port left is passed over.
 
 Source: tcp(7) (SIOCOUTQ, MSG_TRUNC, TCP_USER_TIMEOUT), epoll(7), ip(7) (IP_BIND_ADDRESS_NO_PORT,
 IP_LOCAL_PORT_RANGE), socket(7) (SO_REUSEADDR).
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 from tcpcopy.deliver.lines import MENDED_BY_WAITING, Lines
 from tcpcopy.deliver.ports import FULL_NS, LocalPorts, PortUse, read_settings
 from tcpcopy.engine.kernel import KernelClient, Transport
+from tcpcopy.said.answer import LOOKED_AT
 
 _SIOCOUTQ = 0x5411
 _IP_BIND_ADDRESS_NO_PORT = 24
@@ -27,7 +29,9 @@ _IP_LOCAL_PORT_RANGE = 51
 _PORTS_AT_ONCE = 4  # resting ports that one connect tries
 _ADDRESSES_AT_ONCE = 16  # local addresses that one connect tries
 _LINGER_RESET = struct.pack("ii", 1, 0)
-_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+# EPOLLPRI: a read that stops at an urgent byte is short, though more stands behind it.
+_EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_NOT_DATA_ALONE = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _SCRATCH_BYTES = 1 << 20
 _EVENTS_AT_ONCE = 512
@@ -261,7 +265,7 @@ class SocketTransport(Transport):
                 self.lines.answered(client, self.now_ns)
             client.on_connected(code, self.now_ns)
         if client.established and mask & _READABLE:
-            self._receive(connection, client)
+            self._receive(connection, client, mask & _NOT_DATA_ALONE == 0)
         if mask & select.EPOLLOUT and not client.writable and client.handle >= 0:
             client.on_writable(self.now_ns)
         self._on_event(client)
@@ -285,14 +289,26 @@ class SocketTransport(Transport):
             return False
         return True
 
-    def _receive(self, connection: socket.socket, client: KernelClient) -> None:
-        """Count what has come until there is no more."""
+    def _receive(self, connection: socket.socket, client: KernelClient, only_data: bool) -> None:
+        """Count what has come until there is no more.
+
+        `only_data`: neither an end nor an urgent byte was told of, so that a read which is not
+        filled has emptied the socket (epoll(7)); whatever comes later is a new event.
+        """
         total = 0
         ended = False
         failure = 0
         while True:
             try:
-                count = connection.recv_into(self._scratch, _SCRATCH_BYTES, socket.MSG_TRUNC)
+                if client.looks and not total:
+                    data = connection.recv(LOOKED_AT)
+                    count = len(data)
+                    if count:
+                        client.on_answer(data)
+                    wanted = LOOKED_AT
+                else:
+                    wanted = _SCRATCH_BYTES
+                    count = connection.recv_into(self._scratch, _SCRATCH_BYTES, socket.MSG_TRUNC)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -302,6 +318,8 @@ class SocketTransport(Transport):
                 ended = True
                 break
             total += count
+            if only_data and count < wanted:
+                break
         if total:
             client.on_received(total, self.now_ns)
         if ended:

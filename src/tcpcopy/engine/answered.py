@@ -1,7 +1,8 @@
 """UDP in packets whose answers come back: they find their flows by mapped client and target.
 
 Where a device owns the mapped addresses (local mode), all that the target sends to them can be
-read: datagrams, of which the lengths are counted, and the ICMP errors that say it took none.
+read: datagrams, of which the lengths are counted (of DNS the rcodes, too), and the ICMP errors that
+say it took none.
 
 Source: RFC 768, RFC 792, RFC 4443 (3.1).
 """
@@ -24,6 +25,7 @@ _ICMP_V6: Final = 58
 _UNREACHABLE: Final = 3  # RFC 792
 _UNREACHABLE_V6: Final = 1  # RFC 4443
 _HEADER_BYTES: Final = 8  # of UDP, of ICMP before the packet that it is about, of a v6 fragment
+_DNS_HEADER: Final = 12  # RFC 1035 (4.1.1)
 _USED, _OTHER = 0, 1
 
 
@@ -93,6 +95,9 @@ class DatagramAnswers(PacketHandler):
             if leg is None:
                 return _OTHER
             length = int.from_bytes(packet[at + 4 : at + 6], "big") - _HEADER_BYTES
+            if leg.is_dns:
+                payload = at + _HEADER_BYTES
+                self._counts.note_dns(leg, packet[payload : payload + _DNS_HEADER])
             self._on_answer(leg, max(0, length))
             return _USED
         if protocol in (_ICMP, _ICMP_V6):

@@ -73,6 +73,8 @@ cdef class TcpClient(ReceiveHalf):
     cdef int _take_in_syn_sent(self, Segment segment, long long now_ns) except -1
     @cython.locals(both=cython.bint, peer_mss=cython.int, headers=cython.int)
     cdef void _establish(self, Segment segment, long long now_ns) except *
+    @cython.locals(received=cython.longlong)
+    cpdef long long server_offset(self, long long seq) except? -1
     @cython.locals(
         segment_flags=cython.int,
         received=cython.longlong,

@@ -210,6 +210,11 @@ class TcpClient(ReceiveHalf):
 
     # --- segments of the target ------------------------------------------------------------
 
+    def server_offset(self, seq: int) -> int:
+        """The server offset that a sequence number stands for, near what was received."""
+        received = self.received
+        return received + seqnum.difference(seq, (self.irs + 1 + received) & _MASK)
+
     def take_segment(self, segment: Segment, now_ns: int) -> int:
         """Process one segment of the target (options parsed); 0 or the Drop reason."""
         if self.state == _SYN_SENT:
@@ -218,7 +223,7 @@ class TcpClient(ReceiveHalf):
             return self._take_when_closed(segment, now_ns)
         segment_flags = segment.flags
         received = self.received
-        offset = received + seqnum.difference(segment.seq, (self.irs + 1 + received) & _MASK)
+        offset = self.server_offset(segment.seq)
         if segment_flags & _RST:
             return self._take_rst(segment, offset, now_ns)
         if segment_flags & _SYN or not segment_flags & _ACK:

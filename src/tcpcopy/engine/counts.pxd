@@ -1,4 +1,7 @@
+import cython
+
 from tcpcopy.report.histogram cimport Histogram
+from tcpcopy.said.tally cimport Tally
 
 cdef int _INCOMPLETE
 
@@ -24,6 +27,7 @@ cdef class Counts:
     cdef public long long picked_up
     cdef public long long queued_bytes
     cdef public long long retransmitted
+    cdef public dict said
     cdef public long long segments_sent
     cdef public long long server_first
     cdef public long long sessions
@@ -32,6 +36,8 @@ cdef class Counts:
     cdef public long long waiting
     cdef public long long waits_expired
 
+    @cython.locals(tally=Tally)
+    cpdef Tally tally(self, bytes address, int port)
     cdef void count_established(self) noexcept
     cpdef long long begun(self) noexcept
     cpdef void count_outcome(self, int outcome) except *

@@ -6,6 +6,7 @@ from array import array
 
 from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS, Outcome
 from tcpcopy.report.histogram import Histogram
+from tcpcopy.said.tally import Tally
 
 _INCOMPLETE = int(Outcome.HANDSHAKE_INCOMPLETE)
 
@@ -34,6 +35,7 @@ class Counts:
         "peak",  # most sessions open at once
         "queued_bytes",  # memory that waiting payload takes now, in all sessions; 0 when idle
         "retransmitted",  # segments sent again
+        "said",  # what each target said, by its address and port
         "segments_sent",
         "server_first",  # connections seen from their SYN whose server spoke first
         "sessions",  # captured connections, times copies and targets
@@ -65,6 +67,7 @@ class Counts:
         self.picked_up = 0
         self.queued_bytes = 0
         self.retransmitted = 0
+        self.said: dict[tuple[bytes, int], Tally] = {}
         self.segments_sent = 0
         self.server_first = 0
         self.sessions = 0
@@ -73,6 +76,13 @@ class Counts:
         self.turns_replayed = 0
         self.waiting = 0
         self.waits_expired = 0
+
+    def tally(self, address: bytes, port: int) -> Tally:
+        """The counts of what that target says."""
+        tally = self.said.get((address, port))
+        if tally is None:
+            tally = self.said[(address, port)] = Tally()
+        return tally
 
     def count_established(self) -> None:
         """The target has accepted one more session."""

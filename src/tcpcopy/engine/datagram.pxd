@@ -7,9 +7,12 @@ from tcpcopy.packet.segment cimport (
     destination_address,
     flow_key,
     parse_udp,
+    payload_start,
     source_address,
 )
+from tcpcopy.said.answer cimport is_dns_query
 
+cdef Py_ssize_t _DNS_LEAST
 cdef Py_ssize_t _USUAL_PAYLOAD
 cdef int _USED
 cdef int _IS_FRAGMENT

@@ -30,15 +30,18 @@ from tcpcopy.packet.segment import (
     destination_address,
     flow_key,
     parse_udp,
+    payload_start,
     source_address,
 )
 from tcpcopy.report.flow_outcome import DatagramDrop, FlowOutcome
+from tcpcopy.said.answer import is_dns_query
 
 IDLE_NS = 30_000_000_000
 MAX_ENTRIES = 1 << 20
 LEAST_IDLE_NS = 10_000_000  # a flow that was used since is not ended for want of room
 AWAIT_NS = 1_000_000_000  # for answers, at exit
 
+_DNS_LEAST = 17  # bytes of the shortest question
 _USUAL_PAYLOAD = 1472  # what a packet of 1,500 bytes carries
 _USED = 0
 _IS_FRAGMENT = flags.FRAGMENT
@@ -183,6 +186,8 @@ class DatagramEngine(PacketHandler):
 
     def _send_leg(self, leg: Leg, data: Any, length: int) -> None:
         try:
+            if leg.sent == 0 and leg.queued == 0:
+                leg.is_dns = is_dns_query(payload_start(self.segment, data, 0, _DNS_LEAST))
             self.output.send(leg, data, self.segment.payload_offset, length)
         except Exception:
             self.on_bug(traceback.format_exc())

@@ -13,7 +13,8 @@ from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
 from tcpcopy.engine.timers cimport Timers
 from tcpcopy.packet.handler cimport PacketHandler
-from tcpcopy.packet.segment cimport Segment, parse, parse_options, payload
+from tcpcopy.packet.segment cimport Segment, parse, parse_options, payload, payload_start
+from tcpcopy.said.answer cimport kind_of
 
 cdef long long _MASK
 cdef long long _IDLE_LOOK
@@ -37,6 +38,7 @@ cdef int _SYN
 cdef int _RST
 cdef int _ACK
 cdef int _PSH
+cdef Py_ssize_t _LOOKED_AT
 
 cdef class AnswerFeed(PacketHandler):
     cdef Engine engine
@@ -125,9 +127,14 @@ cdef class Engine(Handshakes):
         Py_ssize_t start,
         Py_ssize_t end,
         Py_ssize_t wire_length,
+        int told=*,
     ) except -1
-    @cython.locals(client=TcpClient, reason=cython.int)
-    cdef int _feed_answer(self, Session session) except -1
+    @cython.locals(
+        client=TcpClient, segment=Segment, reason=cython.int, known=cython.longlong
+    )
+    cdef int _feed_answer(
+        self, Session session, const unsigned char[::1] data, int told
+    ) except -1
     @cython.locals(session=Session)
     cpdef void transport_event(self, KernelClient client) except *
     @cython.locals(deadline_ns=cython.longlong, look_ns=cython.longlong)

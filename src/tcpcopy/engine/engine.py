@@ -27,7 +27,8 @@ from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.packet.segment import Segment, parse, parse_options, payload
+from tcpcopy.packet.segment import Segment, parse, parse_options, payload, payload_start
+from tcpcopy.said.answer import LOOKED_AT, kind_of
 
 if TYPE_CHECKING:
     from tcpcopy.engine.leftovers import Leftovers
@@ -55,6 +56,7 @@ _SYN = flags.SYN
 _RST = flags.RST
 _ACK = flags.ACK
 _PSH = flags.PSH
+_LOOKED_AT = LOOKED_AT
 
 
 class AnswerFeed(PacketHandler):
@@ -64,10 +66,13 @@ class AnswerFeed(PacketHandler):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.kind = 0
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Take one answer; 0 or its Drop reason."""
-        return self.engine.take_answer(data, start, end, wire_length)
+        told = self.kind
+        self.kind = 0
+        return self.engine.take_answer(data, start, end, wire_length, told)
 
 
 class Engine(Handshakes):
@@ -341,8 +346,11 @@ class Engine(Handshakes):
 
     # --- answers ---------------------------------------------------------------------------
 
-    def take_answer(self, data: Any, start: int, end: int, wire_length: int) -> int:
-        """Take one packet of a target; 0 or its Drop reason, counted either way."""
+    def take_answer(self, data: Any, start: int, end: int, wire_length: int, told: int = 0) -> int:
+        """Take one packet of a target; 0 or its Drop reason, counted either way.
+
+        `told`: its kind (said.kinds), as intercept saw it; 0: it is not known.
+        """
         segment = self.segment
         self.context.counts.packets_answered += 1
         reason = parse(segment, data, start, end, wire_length)
@@ -357,16 +365,22 @@ class Engine(Handshakes):
             else:
                 parse_options(segment, data)
                 try:
-                    reason = self._feed_answer(session)
+                    reason = self._feed_answer(session, data, told)
                 except Exception:
                     self._bug(session)
                     reason = _BUG
         self.context.counts.answer_drops[reason] += 1
         return reason
 
-    def _feed_answer(self, session: Session) -> int:
+    def _feed_answer(self, session: Session, data: Any, told: int) -> int:
         client: TcpClient = session.replayed  # type: ignore[assignment]
-        reason = client.take_segment(self.segment, self.now_ns)
+        segment = self.segment
+        if client.looks and segment.payload_length > 0 and client.established:
+            known = client.received - client.server_offset(segment.seq)
+            if 0 <= known < segment.available:
+                told = kind_of(payload_start(segment, data, known, _LOOKED_AT))
+            client.said = cython.cast(cython.uchar, told if known >= 0 else 0)
+        reason = client.take_segment(segment, self.now_ns)
         if session.lingers:
             self._schedule_linger(session)
         else:
@@ -470,6 +484,7 @@ class Engine(Handshakes):
     def _finish(self, session: Session, outcome: int) -> None:
         """Count the outcome; the session stays for late packets while it lingers."""
         session.outcome = cython.cast(cython.uchar, outcome)
+        session.settle_said()
         counts = self.context.counts
         counts.outcomes[outcome] += 1
         counts.live -= 1

@@ -1,5 +1,10 @@
-from tcpcopy.report.histogram cimport Histogram
+import cython
 
+from tcpcopy.report.histogram cimport Histogram
+from tcpcopy.said.answer cimport dns_kind
+from tcpcopy.said.tally cimport Tally
+
+cdef int _DNS
 cdef int _SEND_ERROR
 cdef int _REPLAYED
 cdef int _REFUSED
@@ -14,6 +19,7 @@ cdef class Leg:
     cdef public Flow flow
     cdef public Leg following
     cdef public int handle
+    cdef public bint is_dns
     cdef public int outcome
     cdef public int port
     cdef public int queued
@@ -62,12 +68,15 @@ cdef class DatagramCounts:
     cdef public long long packets
     cdef public long long peak
     cdef public long long refusals
+    cdef public dict said
     cdef public long long seen
 
     cpdef void sent(self, Leg leg, long long length, long long now_ns) except *
     cpdef void failed(self, Leg leg, int error) except *
     cpdef void error(self, int number) except *
     cpdef void refused(self, Leg leg) except *
+    @cython.locals(tally=Tally)
+    cpdef void note_dns(self, Leg leg, bytes header) except *
     cpdef void answer(self, Leg leg, long long length, long long now_ns) except *
 
 cdef class DatagramOutput:

@@ -17,7 +17,11 @@ from tcpcopy.report.flow_outcome import (
     FlowOutcome,
 )
 from tcpcopy.report.histogram import Histogram
+from tcpcopy.said.answer import dns_kind
+from tcpcopy.said.kinds import DNS
+from tcpcopy.said.tally import Tally
 
+_DNS = DNS
 _SEND_ERROR = int(DatagramDrop.SEND_ERROR)
 _REPLAYED = int(FlowOutcome.REPLAYED)
 _REFUSED = int(FlowOutcome.REFUSED)
@@ -36,6 +40,7 @@ class Leg:
         "flow",  # None once it has ended
         "following",  # the next leg of the flow
         "handle",  # descriptor, -1: none
+        "is_dns",  # its first datagram asked a DNS server something
         "outcome",  # left out from the start so; 0: live
         "port",  # mapped port, 0: none
         "queued",  # datagrams that wait in the output; 0 after its flush
@@ -55,6 +60,7 @@ class Leg:
         self.address = b""
         self.port = 0
         self.handle = -1
+        self.is_dns = 0
         self.connection: Any = None
         self.following: Leg | None = None
         self.answers = self.dropped = self.queued = self.refused = self.sent = self.sent_ns = 0
@@ -162,6 +168,7 @@ class DatagramCounts:
         "packets",  # captured
         "peak",
         "refusals",  # ICMP errors seen
+        "said",  # what each target said in DNS, by its address and port
         "seen",  # flows captured
     )
 
@@ -172,6 +179,7 @@ class DatagramCounts:
         self.answer_time = Histogram()
         self.lag = Histogram()
         self.errors: dict[int, int] = {}
+        self.said: dict[tuple[bytes, int], Tally] = {}
         self.answer_bytes = self.answered = self.answers = 0
         self.bytes_captured = self.bytes_sent = 0
         self.datagrams = self.fragments = self.joined = 0
@@ -210,6 +218,14 @@ class DatagramCounts:
         if leg.sent_ns:
             self.answer_time.record(now_ns - leg.sent_ns)
             leg.sent_ns = 0
+
+    def note_dns(self, leg: Leg, header: bytes) -> None:
+        """The target has answered in DNS; `header`: the first 12 bytes of its datagram."""
+        key = (leg.target_address, leg.target_port)
+        tally = self.said.get(key)
+        if tally is None:
+            tally = self.said[key] = Tally()
+        tally.note(_DNS, dns_kind(header), False)
 
     def outcome_counts(self) -> list[int]:
         """A copy, indexed by FlowOutcome."""

@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.chunk cimport Chunk, ChunkQueue
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.replayed cimport Replayed
+from tcpcopy.said.answer cimport kind_of
 
 cdef long long _POLL
 cdef long long _POLL_MAX
@@ -50,6 +51,7 @@ cdef class KernelClient(Replayed):
     cdef void _connect_failed(self, int error) except *
     cpdef int on_connecting(self, long long now_ns) except -1
     cpdef int on_connected(self, int error, long long now_ns) except -1
+    cpdef int on_answer(self, bytes data) except -1
     cpdef int on_received(self, long long count, long long now_ns) except -1
     cpdef int on_end(self, long long now_ns) except -1
     cpdef int on_error(self, int error, long long now_ns) except -1

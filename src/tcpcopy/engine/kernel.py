@@ -15,6 +15,7 @@ from tcpcopy.engine import replayed
 from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
 from tcpcopy.engine.replayed import Replayed
+from tcpcopy.said.answer import kind_of
 
 POLL_NS = 1_000_000
 POLL_MAX_NS = 100_000_000
@@ -169,6 +170,11 @@ class KernelClient(Replayed):
         self.pushed = 1
         if self.close_deadline_ns:
             self.close_deadline_ns = now_ns + self.context.close_timeout_ns
+        return 0
+
+    def on_answer(self, data: bytes) -> int:
+        """The first bytes that came since `looks` was set; `on_received` follows."""
+        self.said = cython.cast(cython.uchar, kind_of(data))
         return 0
 
     def on_end(self, now_ns: int) -> int:

@@ -75,7 +75,7 @@ cdef class Opener:
     cdef int _reason_to_shed(self) except -1
     @cython.locals(clock_ns=cython.longlong, opens_ns=cython.longlong, outcome=cython.int)
     cdef int _wait_for_rate(self, Session session, long long now_ns) except -1
-    @cython.locals(session=Session, client=TcpClient, answers=FlowKey)
+    @cython.locals(session=Session, client=TcpClient, answers=FlowKey, counts=Counts)
     cdef Session _make(
         self,
         FlowKey key,

@@ -206,6 +206,9 @@ class Opener:
         session.captured_wide = key.wide
         isn = segment.seq if is_syn else (segment.seq - 1) & _MASK
         session.captured_isn = cython.cast(cython.uint, isn)
+        session.from_syn = cython.cast(cython.uchar, is_syn)
+        counts = self.context.counts
+        session.tally = counts.tally(target.target_address, target.target_port)
         if self.transport is not None:
             session.replayed = self._kernel_client(session, target, self.transport)
             return session

@@ -7,7 +7,9 @@ cdef class Replayed:
     cdef public unsigned char ended
     cdef public unsigned char established
     cdef public unsigned char fin_acknowledged
+    cdef public unsigned char looks
     cdef public unsigned char pushed
+    cdef public unsigned char said
     cdef public unsigned char target_closed
 
     cdef void set_up_replayed(self) except *

@@ -25,8 +25,10 @@ class Replayed:
         "established",  # the target has accepted the connection
         "fin_acknowledged",  # the target knows that the client has closed
         "last_receive_ns",  # when the target last sent something new
+        "looks",  # an answer is to begin: which kind it is, is wanted
         "pushed",  # the newest data ended with a push (or the socket was drained)
         "received",  # server bytes received in order; the target's FIN counts one
+        "said",  # the kind of the answer that has begun (said.kinds), NONE: not seen
         "target_closed",  # the target's FIN was received
     )
 
@@ -42,8 +44,10 @@ class Replayed:
         self.established = 0
         self.fin_acknowledged = 0
         self.last_receive_ns = 0
+        self.looks = 1
         self.pushed = 0
         self.received = 0
+        self.said = 0
         self.target_closed = 0
 
     def open(self, now_ns: int) -> int:

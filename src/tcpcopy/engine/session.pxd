@@ -4,8 +4,11 @@ from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.pacing cimport PacedHalf
 from tcpcopy.engine.replayed cimport Replayed
+from tcpcopy.said.answer cimport protocol_of
+from tcpcopy.said.tally cimport Tally
 
 cdef long long _OPEN
+cdef int _LOOK_AGAIN
 cdef int _RUNNING
 cdef int _BY_TARGET
 cdef long long _CUT_QUIET
@@ -38,6 +41,7 @@ cdef class Session(PacedHalf):
     cdef public Replayed replayed
     cdef public Session sibling
     cdef public long long slot_ns
+    cdef public Tally tally
     cdef public object target
     cdef public unsigned int answer_ports
     cdef public unsigned int captured_ports
@@ -46,14 +50,20 @@ cdef class Session(PacedHalf):
     cdef public unsigned short mapped_port
     cdef public unsigned char busy
     cdef public unsigned char cut
+    cdef public unsigned char from_syn
     cdef public unsigned char lingers
     cdef public unsigned char outcome
+    cdef public unsigned char protocol
     cdef public unsigned char unproven
 
     cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
-    @cython.locals(opens=cython.longlong)
+    @cython.locals(known=cython.int)
+    cdef void _note_said(self, Replayed half) except *
+    @cython.locals(half=Replayed, online=cython.longlong, target=cython.longlong)
+    cpdef int settle_said(self) except -1
+    @cython.locals(opens=cython.longlong, turns=cython.longlong, chunk=Chunk)
     cdef void _open_gate(self, Replayed half, long long now_ns) except *
     @cython.locals(chunk=Chunk)
     cdef long long _slot(self, long long now_ns) except -2

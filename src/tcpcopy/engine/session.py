@@ -16,8 +16,11 @@ from tcpcopy.engine.context import Context
 from tcpcopy.engine.outcome import Outcome
 from tcpcopy.engine.pacing import OPEN, PacedHalf
 from tcpcopy.engine.replayed import Replayed
+from tcpcopy.said.answer import protocol_of
+from tcpcopy.said.tally import LOOK_AGAIN, Tally
 
 _OPEN = OPEN
+_LOOK_AGAIN = LOOK_AGAIN
 _RUNNING = endings.RUNNING
 _BY_TARGET = endings.RESET_BY_TARGET
 # A connection cut by the end of a file is closed after this silence of an answer, or when its last
@@ -63,16 +66,19 @@ class Session(PacedHalf):
         "captured_wide",
         "copy",  # 0 for the first, 1.. for the copies of -n
         "cut",  # the capture has ended before the connection did
+        "from_syn",  # captured from its beginning
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
         "ledger_place",  # where it is written down, 0: nowhere
         "lingers",  # its outcome is counted, it only answers late packets
         "mapped_port",  # as given by the allocator; 0: nothing to give back
         "opens_ns",  # --rate: when it may connect, by `Context.rate_clock_ns`; 0: it may
         "outcome",  # how it ended, 0: it has not
+        "protocol",  # what the client speaks (said.kinds), as far as that is known
         "received_seen",  # server bytes that pacing knows of
         "replayed",
         "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
+        "tally",  # counts what its target says; None: nobody does
         "target",  # the Transfer it is replayed to
         "unproven",  # of its client only the SYN was seen
     )
@@ -91,16 +97,19 @@ class Session(PacedHalf):
         self.captured_wide: bytes | None = None
         self.copy = cython.cast(cython.ushort, copy)
         self.cut = 0
+        self.from_syn = 0
         self.gate_deadline_ns = 0
         self.ledger_place = 0
         self.lingers = 0
         self.mapped_port = 0
         self.opens_ns = 0
         self.outcome = cython.cast(cython.uchar, _NONE)
+        self.protocol = 0
         self.received_seen = 0
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
         self.sibling: Session | None = None
         self.slot_ns = 0
+        self.tally: Tally | None = None
         self.target = target
         self.unproven = 0
 
@@ -110,6 +119,8 @@ class Session(PacedHalf):
         """Let through what may go now; 0, or the outcome when the session has ended."""
         half = self.replayed
         if half.received > self.received_seen:
+            if half.looks and half.received - half.target_closed > self.received_seen:
+                self._note_said(half)
             self.received_seen = half.received
             self.note_answer(now_ns)
         self.gate_deadline_ns = 0
@@ -136,7 +147,41 @@ class Session(PacedHalf):
                     self.gate_deadline_ns = opens
                 break
             self.slot_ns = 0
+            turns = self.turn_count
+            chunk = self.gate
             self.release_gate(half, now_ns)
+            if self.turn_count != turns and chunk.kind < _FIN:
+                half.looks = 1
+                self.protocol = cython.cast(cython.uchar, protocol_of(self.protocol, chunk.data))
+
+    def _note_said(self, half: Replayed) -> None:
+        """An answer has begun: count its kind."""
+        if self.tally is None:
+            return
+        known = self.tally.note(self.protocol, half.said, self.turn_count == 0)
+        half.said = 0
+        half.looks = known & _LOOK_AGAIN != 0
+        self.protocol = cython.cast(cython.uchar, known & 0xFF)
+
+    def settle_said(self) -> int:
+        """The session has ended: count how much both servers had sent at the same place of it."""
+        if self.tally is None or not self.from_syn or self.turn_count == 0:
+            return 0
+        half = self.replayed
+        if self.outcome == _REPLAYED and self.captured_end == _FIN:
+            online = self.server_seen
+            target = half.received - half.target_closed
+            if online == target + 1:
+                online = target  # the client has acknowledged the FIN, too
+        elif self.context.wait_for_answers:
+            # Where the last turn began: what came later may not have been acknowledged online.
+            online = self.turn_offset
+            target = min(self.turn_base, half.received - half.target_closed)
+        else:
+            return 0
+        if online > 0 or target > 0:
+            self.tally.note_bytes(online, target)
+        return 0
 
     def _slot(self, now_ns: int) -> int:
         """OPEN, or when `--rate` lets the turn at the gate go; each turn has one slot."""

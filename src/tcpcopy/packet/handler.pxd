@@ -1,4 +1,6 @@
 cdef class PacketHandler:
+    cdef public unsigned char kind
+
     cpdef int packet(
         self,
         const unsigned char[::1] data,

@@ -8,7 +8,7 @@ from typing import Any
 class PacketHandler:
     """Receives packets one at a time; the buffer is lent for the call only."""
 
-    __slots__ = ()
+    __slots__ = ("kind",)  # of the next answer (said.kinds), set by who was told it
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Take the packet whose network header stands at `data[start]`.

@@ -121,3 +121,7 @@ cpdef bytes flow_key(Segment segment, const unsigned char[::1] data)
 cpdef bytes source_address(Segment segment, const unsigned char[::1] data)
 cpdef bytes destination_address(Segment segment, const unsigned char[::1] data)
 cpdef bytes payload(Segment segment, const unsigned char[::1] data, Py_ssize_t skip)
+@cython.locals(size=cython.Py_ssize_t)
+cpdef bytes payload_start(
+    Segment segment, const unsigned char[::1] data, Py_ssize_t skip, Py_ssize_t most
+)

@@ -308,3 +308,11 @@ def payload(segment: Segment, data: Any, skip: int) -> bytes:
     if segment.available <= skip:
         return b""
     return copy_bytes(data, segment.payload_offset + skip, segment.available - skip)
+
+
+def payload_start(segment: Segment, data: Any, skip: int, most: int) -> bytes:
+    """The captured payload bytes from `skip` on, `most` of them at most."""
+    size = segment.available - skip
+    if size <= 0:
+        return b""
+    return copy_bytes(data, segment.payload_offset + skip, min(size, most))

@@ -173,7 +173,7 @@ class Connection:
         self.packets = PacketQueue() if self.tunnel else None
         self.granted = native.WINDOW_BYTES
         if self.kind == Kind.NATIVE:
-            self.decoder = NativeDecoder(handler)
+            self.decoder = NativeDecoder(handler, kinds=handshake.kinds)
         else:
             self.decoder = RecordDecoder(handler, layout)
         handed = self.decoder.feed(handshake.rest, 0)

@@ -78,6 +78,7 @@ class ClientHandshake(_Handshake):
         "_joined",  # JOIN was sent: WELCOME is awaited
         "_payload_bytes",
         "problem",  # with a fault: what it says to a user of tcpcopy
+        "kinds",  # native: records tell the kinds of answers
         "takes_probes",  # the intercept answers PROBEs
     )
 
@@ -86,6 +87,7 @@ class ClientHandshake(_Handshake):
         self._joined = False
         self._payload_bytes = payload_bytes
         self.problem = ""
+        self.kinds = False
         self.takes_probes = False
 
     def opening(self) -> bytes:
@@ -151,6 +153,7 @@ class ClientHandshake(_Handshake):
             return b""
         self._joined = True
         self.takes_probes = native.takes_probes(body)
+        self.kinds = native.tells_kinds(body)
         self._said = native.OPENING + native.frame(FrameType.HELLO, body)
         answer = native.join(
             self._nonce,
@@ -159,6 +162,7 @@ class ClientHandshake(_Handshake):
             payload_bytes=self._payload_bytes,
             window=native.WINDOW_BYTES,
             tunnel=self._terms.tunnel,
+            kinds=self.kinds,
         )
         self._said += answer
         return answer
@@ -204,6 +208,7 @@ class ServerHandshake(_Handshake):
 
     __slots__ = (
         "_greeted",  # HELLO was sent: JOIN is awaited
+        "kinds",  # native: records tell the kinds of answers
         "payload_bytes",  # native: what tcpcopy gets of each answer's payload
         "payload_refused",  # native: what it wants, but does not get, not being known
         "window",  # native: offset up to which answers may be sent at first
@@ -212,6 +217,7 @@ class ServerHandshake(_Handshake):
     def __init__(self, terms: RelayTerms, nonce: bytes) -> None:
         super().__init__(terms, nonce)
         self._greeted = False
+        self.kinds = False
         self.payload_bytes = 0
         self.payload_refused = 0
         self.window = 0
@@ -266,6 +272,7 @@ class ServerHandshake(_Handshake):
         self.payload_bytes = wanted if self._terms.knows_peers else 0
         self.payload_refused = wanted - self.payload_bytes
         self.window = join.window
+        self.kinds = join.kinds
         self._said += native.frame(FrameType.JOIN, found[1])
         self._decide(Kind.NATIVE)
         proof = native.prove(self._terms.secret, b"intercept", self._said)

@@ -69,6 +69,9 @@ _HAS_SECRET: Final = 1
 _TUNNEL: Final = 2  # HELLO: packets are taken; JOIN: they are sent
 #: In the flags of a HELLO: this intercept answers PROBEs.
 PROBES: Final = 0x10
+#: The same: it tells the kinds of answers (said.kinds) to who asks for them in its JOIN.
+KINDS: Final = 0x20
+_WANTS_KINDS: Final = 4  # JOIN
 _MAX_TEXT: Final = 300
 _MOST_CREDIT: Final = 1 << 62  # what a counter holds
 
@@ -165,7 +168,7 @@ def _flags(has_secret: bool, tunnel: bool) -> int:
 
 def hello(nonce: bytes, has_secret: bool, tunnel: bool = False) -> bytes:
     """Intercept's first frame."""
-    flags = _flags(has_secret, tunnel) | PROBES
+    flags = _flags(has_secret, tunnel) | PROBES | KINDS
     return frame(FrameType.HELLO, _HELLO.pack(PROTOCOL, flags, nonce))
 
 
@@ -182,6 +185,11 @@ def takes_probes(body: bytes) -> bool:
     return len(body) == _HELLO.size and bool(_HELLO.unpack(body)[1] & PROBES)
 
 
+def tells_kinds(body: bytes) -> bool:
+    """Whether the intercept of this HELLO tells the kinds of answers."""
+    return len(body) == _HELLO.size and bool(_HELLO.unpack(body)[1] & KINDS)
+
+
 def join(
     nonce: bytes,
     secret: bytes,
@@ -190,9 +198,11 @@ def join(
     payload_bytes: int,
     window: int,
     tunnel: bool = False,
+    kinds: bool = False,
 ) -> bytes:
     """tcpcopy's answer to `said`, which is its opening and intercept's HELLO frame."""
-    head = _JOIN.pack(PROTOCOL, _flags(bool(secret), tunnel), payload_bytes, window, nonce)
+    flags = _flags(bool(secret), tunnel) | (_WANTS_KINDS if kinds else 0)
+    head = _JOIN.pack(PROTOCOL, flags, payload_bytes, window, nonce)
     return frame(FrameType.JOIN, head + prove(secret, b"tcpcopy", said + head))
 
 
@@ -203,6 +213,7 @@ class Join:
     version: int
     has_secret: bool
     tunnel: bool  # packets will come
+    kinds: bool  # each record is to tell the kind of its answer
     payload_bytes: int
     window: int
     proof: bytes
@@ -219,6 +230,7 @@ def read_join(body: bytes) -> Join | None:
         version,
         bool(flags & _HAS_SECRET),
         bool(flags & _TUNNEL),
+        bool(flags & _WANTS_KINDS),
         payload_bytes,
         min(window, _MOST_CREDIT),
         body[_JOIN.size :],

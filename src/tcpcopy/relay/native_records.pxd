@@ -1,6 +1,9 @@
 import cython
 
+from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.packet.segment cimport copy_bytes
 from tcpcopy.relay.records cimport RecordDecoder, RecordWriter
+from tcpcopy.said.answer cimport kind_of
 
 cdef long long _ANSWERS
 cdef int _PING
@@ -21,6 +24,7 @@ cdef long long _SIGN_32
 cdef long long _MOST_TIME_NS
 cdef long long _MOST_CREDIT
 cdef long long _MOST_LOST
+cdef Py_ssize_t _LOOKED_AT
 cdef long long _VERSION_4
 cdef long long _VERSION_6
 cdef long long _TTL_AND_TCP
@@ -34,6 +38,7 @@ cdef long long _read64(unsigned char[::1] view, Py_ssize_t at, long long most) n
 
 cdef class NativeDecoder(RecordDecoder):
     cdef long long _base_ns
+    cdef bint _kinds
     cdef Py_ssize_t _body
     cdef readonly long long captured_ns
     cdef readonly long long consumed
@@ -63,6 +68,8 @@ cdef class NativeDecoder(RecordDecoder):
         network=cython.Py_ssize_t,
         transport=cython.Py_ssize_t,
         payload=cython.Py_ssize_t,
+        told=cython.uchar,
+        handler=PacketHandler,
         size=cython.Py_ssize_t,
         end=cython.Py_ssize_t,
         total=cython.longlong,
@@ -73,6 +80,7 @@ cdef class NativeDecoder(RecordDecoder):
 
 cdef class NativeWriter(RecordWriter):
     cdef long long _base_ns
+    cdef bint _kinds
     cdef long long _packed
     cdef Py_ssize_t _payload_limit
     cdef readonly long long allowed
@@ -90,6 +98,8 @@ cdef class NativeWriter(RecordWriter):
         tcp=cython.Py_ssize_t,
         transport=cython.Py_ssize_t,
         payload=cython.Py_ssize_t,
+        seen=cython.Py_ssize_t,
+        kind=cython.int,
         size=cython.Py_ssize_t,
         at=cython.Py_ssize_t,
         offset=cython.Py_ssize_t,

@@ -1,10 +1,11 @@
 """Answers of the native relay: packed on intercept's end, unpacked on tcpcopy's.
 
 A frame of ANSWERS: u64 time of capture (CLOCK_REALTIME, ns), then records back to back. A record:
-u8 IP version, u8 bytes of TCP header, u16 bytes of payload, u32 length of the whole packet without
-IP options, u32 ns after the frame's time; both addresses as they stand in the IP header; the TCP
-header with all its options; the payload. These twelve bytes stand where the start of an IP header
-belongs: the decoder writes that over them, and hands the packet on where it lies.
+u8 IP version, u8 bytes of TCP header, u8 kind of the answer (said.kinds; 0 unless JOIN asked for
+it), u8 bytes of payload, u32 length of the whole packet without IP options, u32 ns after the
+frame's time; both addresses as they stand in the IP header; the TCP header with all its options;
+the payload. These twelve bytes stand where the start of an IP header belongs: the decoder writes
+that over them, and hands the packet on where it lies.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 import cython
 
 from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.segment import copy_bytes
 from tcpcopy.relay.classic import Layout, RelayFault
 from tcpcopy.relay.native import FrameType
 from tcpcopy.relay.probing import MOST_REPORT_BYTES
 from tcpcopy.relay.records import Peer, RecordDecoder, RecordWriter
+from tcpcopy.said.answer import LOOKED_AT, kind_of
 
 _ANSWERS = int(FrameType.ANSWERS)
 _PING = int(FrameType.PING)
@@ -38,6 +41,7 @@ _SIGN_32 = 1 << 31
 _MOST_TIME_NS = 1 << 62  # the year 2116; what is added to it still fits
 _MOST_CREDIT = 1 << 62
 _MOST_LOST = (1 << 48) - 1  # as many as DROPPED has room for; sums of it stay within a counter
+_LOOKED_AT = LOOKED_AT
 _VERSION_4 = 0x45000000
 _VERSION_6 = 0x60000000
 _TTL_AND_TCP = 0x40060000
@@ -82,11 +86,15 @@ class NativeDecoder(RecordDecoder):
         "told_reason",  # why not the last of these: a `PacketDrop`, or what the other end said
         "told_lost",  # answers that intercept could not send, as it says
         "_base_ns",  # time of the current frame
+        "_kinds",  # records tell the kind of their answer
     )
 
-    def __init__(self, handler: PacketHandler, buffer_bytes: int = 65536) -> None:
+    def __init__(
+        self, handler: PacketHandler, buffer_bytes: int = 65536, *, kinds: bool = False
+    ) -> None:
         RecordDecoder.__init__(self, handler, Layout.BATCHED, buffer_bytes)
         self._base_ns = 0
+        self._kinds = int(kinds)
         self._body = 0
         self.captured_ns = 0
         self.consumed = 0
@@ -173,7 +181,8 @@ class NativeDecoder(RecordDecoder):
         addresses = 32 if version == 6 else 8
         network = addresses + (8 if version == 6 else 12)
         transport = view[at + 1]
-        payload = (view[at + 2] << 8) | view[at + 3]
+        told = view[at + 2] if self._kinds else 0
+        payload = view[at + 3] if self._kinds else (view[at + 2] << 8) | view[at + 3]
         size = _RECORD_HEADER + addresses + transport + payload
         total = _read32(view, at + 4)
         if (
@@ -207,6 +216,8 @@ class NativeDecoder(RecordDecoder):
             _put32(view, at, _VERSION_6)
             length = total - 40
             _put32(view, at + 4, ((length if length <= _HIGHEST_16 else 0) << 16) | 0x0640)
+        handler: Any = self._handler
+        handler.kind = told
         self._handler.packet(view, at, end, total, timestamp_ns)
         return 1
 
@@ -220,6 +231,7 @@ class NativeWriter(RecordWriter):
 
     __slots__ = (
         "_base_ns",  # time of the open frame
+        "_kinds",  # records tell the kind of their answer
         "_packed",  # bytes of the stream packed, from the first on
         "_payload_limit",  # payload bytes of an answer that are wanted
         "allowed",  # offset of the stream up to which may be sent
@@ -234,9 +246,11 @@ class NativeWriter(RecordWriter):
         *,
         window: int = 0,
         payload_bytes: int = 0,
+        kinds: bool = False,
     ) -> None:
         RecordWriter.__init__(self, identity, 1, limit_bytes, Layout.BATCHED, peer)
         self._base_ns = 0
+        self._kinds = int(kinds)
         self._packed = 0
         self._payload_limit = payload_bytes
         self.allowed = window
@@ -287,8 +301,11 @@ class NativeWriter(RecordWriter):
             whole = total
         tcp = start + network
         transport = (data[tcp + 12] >> 4) << 2
-        payload = min(self._payload_limit, total - network - transport, end - tcp - transport)
-        payload = max(payload, 0)
+        seen = max(min(total - network - transport, end - tcp - transport), 0)
+        payload = min(self._payload_limit, seen)
+        kind = 0
+        if self._kinds and seen > 0:
+            kind = kind_of(copy_bytes(data, tcp + transport, min(seen, _LOOKED_AT)))
         size = _RECORD_HEADER + address_bytes + transport + payload
         at = self._reserve_record(size, timestamp_ns)
         if at < 0:
@@ -297,7 +314,7 @@ class NativeWriter(RecordWriter):
         out = self._view
         out[at] = cython.cast(cython.uchar, version)
         out[at + 1] = cython.cast(cython.uchar, transport)
-        out[at + 2] = cython.cast(cython.uchar, 0)
+        out[at + 2] = cython.cast(cython.uchar, kind)
         out[at + 3] = cython.cast(cython.uchar, payload)
         _put32(out, at + 4, whole)
         _put32(out, at + 8, timestamp_ns - self._base_ns)

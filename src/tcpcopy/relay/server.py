@@ -414,6 +414,7 @@ class RelayServer:
                 peer,
                 window=handshake.window,
                 payload_bytes=handshake.payload_bytes,
+                kinds=handshake.kinds,
             )
             shown = "tunnel" if self._terms.tunnel else "native relay"
             if self._terms.tunnel:

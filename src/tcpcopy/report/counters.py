@@ -18,6 +18,7 @@ from tcpcopy.report.flow_outcome import (
 )
 from tcpcopy.report.histogram import Histogram
 from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
+from tcpcopy.report.said import Said
 
 
 @dataclass(slots=True)
@@ -138,6 +139,7 @@ class Snapshot:
     bytes_captured: int = 0  # of client data, each byte once
     bytes_delivered: int = 0  # of these, acknowledged by the target
     answer_bytes: int = 0  # that the target sent, each byte once
+    said: dict[str, Said] = field(default_factory=dict)  # by target, "address:port"
     waits_expired: int = 0  # turns sent because their wait for the target's answer ran out
 
     # Packets.
@@ -432,6 +434,8 @@ class Snapshot:
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
                 value = {device: RingCounts(**ring) for device, ring in value.items()}
+            elif spec.name == "said":
+                value = {target: Said.from_dict(said) for target, said in value.items()}
             elif spec.name == "relays":
                 value = {peer: RelayCounts(**relay) for peer, relay in value.items()}
             elif isinstance(value, list):
@@ -499,6 +503,8 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Said):
+        return value.to_dict()
     if isinstance(value, RingCounts | RelayCounts | _PLAIN):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
@@ -523,7 +529,9 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
                     yield f"{name} {key}", item
                 else:
                     for part in fields(item):
-                        yield f"{name} {key} {part.name}", getattr(item, part.name)
+                        number = getattr(item, part.name)
+                        least = min(number) if isinstance(number, list) else number
+                        yield f"{name} {key} {part.name}", least
 
 
 def _add_fields(into: Any, other: Any) -> None:

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcpcopy.report import leftovers, remedies, udp
+from tcpcopy.report import leftovers, remedies, said, udp
 from tcpcopy.report.context import LOCAL, SOCKET, TUNNEL, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
@@ -58,6 +58,7 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
     findings += _relay_troubles(snapshot, context)
     findings += _warnings(snapshot, context)
     findings += [Finding(*found) for found in udp.findings(snapshot, context)]
+    findings += [Finding(*found) for found in said.findings(snapshot)]
     findings += [Finding(*found) for found in leftovers.findings(snapshot, context)]
     return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.count))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from tcpcopy.report import udp
+from tcpcopy.report import said, udp
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.diagnosis import diagnose
@@ -119,6 +119,7 @@ FIELDS: Final[dict[str, str]] = {
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
+    **said.FIELDS,
     **udp.FIELDS,
     **{f"udp.latency.answer.{k}": f"datagram sent to answer: {v}" for k, v in _LATENCY.items()},
     **{f"udp.latency.lag.{k}": f"packet captured to taken up: {v}" for k, v in _LATENCY.items()},
@@ -194,6 +195,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
                 "lag": _latency(snapshot.udp_lag),
             },
         },
+        "said": said.report(snapshot),
         **_left_behind(snapshot, context),
         "memory_bytes": snapshot.memory_bytes,
         "workers_lost": snapshot.workers_lost,

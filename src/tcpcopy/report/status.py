@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
+from tcpcopy.report import said
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.text import byte_size, clock, number, rate
 
@@ -63,6 +64,7 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         (5, f"{byte_rate}/s"),
         *_flood_part(snapshot),
         *_udp_parts(snapshot, per_second(now.datagrams, before.datagrams)),
+        *_said_part(snapshot),
         (0, lost),
         (1, f"drops {number(snapshot.kernel_dropped)}"),
     ]
@@ -95,6 +97,12 @@ def _flood_part(snapshot: Snapshot) -> list[tuple[int, str]]:
     if not snapshot.syn_flood_rate:
         return []
     return [(1, f"SYN flood {number(snapshot.syn_flood_rate)}/s")]
+
+
+def _said_part(snapshot: Snapshot) -> list[tuple[int, str]]:
+    """The target's errors, once there are any."""
+    text = said.in_line(snapshot)
+    return [(1, text)] if text else []
 
 
 def _udp_parts(snapshot: Snapshot, datagram_rate: float) -> list[tuple[int, str]]:

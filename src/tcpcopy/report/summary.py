@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from tcpcopy.report import udp
+from tcpcopy.report import said, udp
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.diagnosis import Finding, diagnose
@@ -65,6 +65,7 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
             f"{plural(snapshot.answers_received, 'packet')}: {number(snapshot.answers_used)} used"
             + _reasons(snapshot.answer_drops),
         ))  # fmt: skip
+    rows += said.rows(snapshot)
     if not context.files:
         rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
     if snapshot.all_unread:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tcpcopy.report import said
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.text import number, per_cent, plural
 
@@ -39,7 +40,13 @@ def _things(sessions: int, flows: int) -> str:
 
 
 def headline(snapshot: Snapshot) -> str:
-    """The result in one line."""
+    """The result in one line: what arrived, and what the target said if that was no good news."""
+    arrived, answered = _arrived(snapshot), said.in_headline(snapshot)
+    but = "and" if snapshot.sessions_lost or snapshot.udp_flows_lost else "but"
+    return f"{arrived}, {but} {answered}" if answered else arrived
+
+
+def _arrived(snapshot: Snapshot) -> str:
     sessions_skipped, flows_skipped = snapshot.sessions_skipped, snapshot.udp_flows_skipped
     all_wanted = wanted(snapshot)
     wanted_text = _things(_sessions_wanted(snapshot), snapshot.udp_flows_captured - flows_skipped)

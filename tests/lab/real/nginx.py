@@ -36,7 +36,7 @@ http {{
   {settings}
   server {{
     listen {address}:{port} {protocol} backlog=4096;
-    location / {{ root {directory}/www; }}
+    location / {{ {serves} }}
     location /upload {{ root {directory}/put; dav_methods PUT; create_full_put_path on; }}
   }}
 }}
@@ -46,7 +46,7 @@ http {{
 class Nginx(Service):
     """A web server. `answers`: compare also status and length of what was answered.
 
-    `settings`: more of nginx's own, for all it serves.
+    `settings`: more of nginx's own, for all it serves. `failing`: every page is a 500.
     """
 
     NAME = "nginx"
@@ -60,6 +60,7 @@ class Nginx(Service):
         answers: bool = True,
         http2: bool = False,
         settings: str = "",
+        failing: bool = False,
     ) -> None:
         super().__init__(host, directory)
         self.log_path = directory / "access.log"
@@ -70,6 +71,7 @@ class Nginx(Service):
             keepalive_requests=keepalive_requests,
             protocol="http2" if http2 else "",
             settings=settings,
+            serves="return 500;" if failing else f"root {directory}/www;",
             logged="$request $status $body_bytes_sent" if answers else "$request",
         )
         self._offset = self._lines = 0

@@ -13,6 +13,7 @@ import pytest
 from tcpcopy.deliver.datagrams import DatagramSockets
 from tcpcopy.engine.flow import DatagramCounts, Flow, Leg
 from tcpcopy.report.flow_outcome import DatagramDrop, FlowOutcome
+from tcpcopy.said import kinds
 from tests.lab.scenario import wait_until
 
 LOOPBACK = bytes((127, 0, 0, 1))
@@ -216,3 +217,28 @@ def test_way_that_comes_back(world: World) -> None:
     assert [world.received()[0] for _ in range(2)] == [b"one", b"two"]
     assert (leg.sent, leg.dropped) == (2, 1)
     assert leg.final_outcome() == FlowOutcome.INCOMPLETE
+
+
+QUERY = bytes.fromhex("12340100000100000000000003777777076578616d706c6503636f6d0000010001")
+
+
+@pytest.mark.parametrize("is_dns", [True, False])
+def test_rcodes_of_a_dns_server_are_counted(world: World, is_dns: bool) -> None:
+    leg = world.leg()
+    leg.is_dns = is_dns
+    world.send(leg, QUERY)
+    world.sockets.flush()
+    _, peer = world.received()
+    refused = QUERY[:2] + b"\x81\x85" + QUERY[4:]
+    for answer in (refused, refused, b"", b"short"):
+        world.server.sendto(answer, peer)
+    world.until(lambda: len(world.answers) == 4)
+    assert [length for _, length in world.answers] == [len(QUERY), len(QUERY), 0, 5]
+    counted = {
+        kind: count
+        for tally in world.counts.said.values()
+        for kind, count in enumerate(tally.kind_counts())
+        if count
+    }
+    expected = {kinds.NONE: 1, kinds.OTHER: 1, kinds.DNS_RCODE + 5: 2}
+    assert counted == (expected if is_dns else {})

@@ -131,6 +131,7 @@ class World:
         self.engine = Engine(self.config, self.context, self.opener, on_bug=self.bugs.append)
         self.engine.now_ns = START
         self.expect_bugs = False
+        self.told: int | None = None  # answers come as headers, with this kind told of them
 
     @property
     def now(self) -> int:
@@ -148,7 +149,11 @@ class World:
     def answer(self, segment: wire.Segment) -> Drop | int:
         """One packet of the target; 0 or the Drop reason."""
         packet = wire.encode(segment)
-        reason = self.engine.answers.packet(packet, 0, len(packet), len(packet), 0)
+        end = len(packet)
+        if self.told is not None and segment.payload:
+            end -= len(segment.payload)
+            self.engine.answers.kind = self.told
+        reason = self.engine.answers.packet(packet, 0, end, len(packet), 0)
         return DROPS[reason] if reason else 0
 
     def run_to(self, after_start_ns: int) -> int:

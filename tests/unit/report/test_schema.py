@@ -10,8 +10,10 @@ from typing import Any
 from tcpcopy.report.context import Context
 from tcpcopy.report.counters import RelayCounts, Snapshot
 from tcpcopy.report.outcome import Drop, Outcome
+from tcpcopy.report.said import Said
 from tcpcopy.report.schema import FIELDS, FORMAT
 from tcpcopy.report.summary import exit_code, headline, to_json
+from tcpcopy.said import kinds
 from tests.unit.report.samples import CLASSIC_CONTEXT, SOCKET_CONTEXT, clean, with_outcome
 
 
@@ -34,8 +36,17 @@ def eventful() -> Snapshot:
     snapshot.send_errors = {errno.EPERM: 3}
     snapshot.udp_errors = {errno.EPERM: 1}
     snapshot.relays["10.0.0.4:36524"] = RelayCounts(1, 2, 1, 50, 1, 1)
+    snapshot.said["10.0.0.2:8080"] = said_of({kinds.HTTP_5XX: 4, kinds.HTTP_2XX: 6})
     snapshot.packets_captured += 1  # a violation
     return snapshot
+
+
+def said_of(counts: dict[int, int]) -> Said:
+    """The answers of a target, by kind."""
+    said = Said(sessions=1, bytes_online=100, bytes_target=50)
+    for kind, count in counts.items():
+        said.counts[kind] = count
+    return said
 
 
 def test_keys_made_are_the_keys_documented() -> None:
