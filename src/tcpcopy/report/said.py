@@ -268,8 +268,9 @@ def _state(base: int, state: str) -> int:
 
 
 _LOG_IN = (
-    "let the clients' users in without a check at the target: skip-grant-tables of MySQL and"
-    " MariaDB, trust in pg_hba.conf of PostgreSQL (a test server that nobody else can reach)",
+    "a captured answer to a challenge fits no other connection: give the users whose traffic is"
+    " copied a log-in without one, at both servers (PostgreSQL: trust or password; MySQL and"
+    " MariaDB: an empty password)",
 )
 _LOAD = ("load online's data and schema into the target before the replay",)
 _LOGS = ("the error log of the target says why",)

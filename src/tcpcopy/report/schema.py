@@ -278,7 +278,7 @@ def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "duration_s": round(snapshot.duration_ns / 1e9, 3),
         "final": context.is_final,
         "exit_code": exit_code(snapshot),
-        "headline": headline(snapshot),
+        "headline": headline(snapshot, context),
     }
 
 

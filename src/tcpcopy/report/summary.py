@@ -28,7 +28,7 @@ def render(snapshot: Snapshot, context: Context, width: int = 100) -> str:
 
     Commands in remedies are never broken, so that they can be copied; those lines may be longer.
     """
-    lines = [f"tcpcopy: {headline(snapshot)}", ""]
+    lines = [f"tcpcopy: {headline(snapshot, context)}", ""]
     lines += _figures(snapshot, context)
     lines += ["", *_outcomes(snapshot)] if snapshot.sessions_captured else []
     flows = udp.outcomes(snapshot)
@@ -89,7 +89,8 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
         ("UDP lag", snapshot.udp_lag),
     ):
         if histogram.count:
-            rows.append((label, _percentiles(histogram)))
+            of = f", of {plural(histogram.count, 'answer')}" if "answer" in label else ""
+            rows.append((label, _percentiles(histogram) + of))
     return _aligned(rows)
 
 

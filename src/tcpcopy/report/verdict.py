@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tcpcopy.report import said
+from tcpcopy.report.context import Context
 from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.text import number, per_cent, plural
 
@@ -39,14 +40,15 @@ def _things(sessions: int, flows: int) -> str:
     return " and ".join([plural(sessions, "session"), *parts] if sessions or not flows else parts)
 
 
-def headline(snapshot: Snapshot) -> str:
+def headline(snapshot: Snapshot, context: Context | None = None) -> str:
     """The result in one line: what arrived, and what the target said if that was no good news."""
-    arrived, answered = _arrived(snapshot), said.in_headline(snapshot)
+    waits = context is None or context.waits_for_answers
+    arrived, answered = _arrived(snapshot, waits), said.in_headline(snapshot)
     but = "and" if snapshot.sessions_lost or snapshot.udp_flows_lost else "but"
     return f"{arrived}, {but} {answered}" if answered else arrived
 
 
-def _arrived(snapshot: Snapshot) -> str:
+def _arrived(snapshot: Snapshot, waits: bool) -> str:
     sessions_skipped, flows_skipped = snapshot.sessions_skipped, snapshot.udp_flows_skipped
     all_wanted = wanted(snapshot)
     wanted_text = _things(_sessions_wanted(snapshot), snapshot.udp_flows_captured - flows_skipped)
@@ -85,6 +87,8 @@ def _arrived(snapshot: Snapshot) -> str:
     if snapshot.udp_fragments_lost:
         pieces = plural(snapshot.udp_fragments_lost, "fragment")
         return f"{all_of_them} seen replayed, but {pieces} LOST of datagrams not whole{skipped}"
+    if not waits:
+        return f"{all_of_them} sent whole, without waiting for answers (-W){skipped}"
     return f"{all_of_them} replayed exactly{skipped}"
 
 

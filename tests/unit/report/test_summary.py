@@ -197,7 +197,7 @@ def test_every_figure_beside_the_sessions_shows() -> None:
     relay.native = relay.encrypted = relay.connects
     assert "relay         native, TLS: 2,000 answers" in render(snapshot, CLASSIC_CONTEXT)
     assert "relay         classic: 2,000 answers, 3 lost, 4 malformed, 1 reconnect\n" in text
-    assert "answer time   p50 1.5 ms, p99 1.5 ms, most 1.5 ms\n" in text
+    assert "answer time   p50 1.5 ms, p99 1.5 ms, most 1.5 ms, of 1 answer\n" in text
     assert "capture lag   p50 300 us, p99 300 us, most 300 us\n" in text
 
 
@@ -251,3 +251,10 @@ def test_endpoint_without_port() -> None:
 )  # fmt: skip
 def test_prefix_of_client_addresses(item: str, network: str) -> None:
     assert prefix_of(item) == network
+
+
+def test_without_waits_it_is_not_exact() -> None:
+    """-W: all arrived, and perhaps before the answers that it builds on."""
+    context = replace(SOCKET_CONTEXT, waits_for_answers=False)
+    assert headline(clean(), SOCKET_CONTEXT).endswith("replayed exactly")
+    assert headline(clean(), context).endswith("sent whole, without waiting for answers (-W)")
