@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tcpcopy.errors import UsageError
-from tcpcopy.recorded import guess, link
+from tcpcopy.packet.links import LINK_NAMES
+from tcpcopy.recorded import guess
 from tcpcopy.recorded import inspect as report
 from tcpcopy.recorded.flows import FlowTable
 from tcpcopy.recorded.stream import open_recorded

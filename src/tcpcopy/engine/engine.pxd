@@ -6,6 +6,7 @@ from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.flows cimport FlowKey, FlowTable
+from tcpcopy.engine.incoming cimport Incoming
 from tcpcopy.engine.kernel cimport KernelClient
 from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.replayed cimport Replayed
@@ -38,17 +39,14 @@ cdef int _ACK
 cdef class AnswerFeed(PacketHandler):
     cdef Engine engine
 
-cdef class Engine(PacketHandler):
+cdef class Engine(Incoming):
     cdef public AnswerFeed answers
     cdef public FlowKey answer_key
     cdef public FlowTable by_answer
-    cdef public FlowTable by_client
     cdef public long long clock_offset_ns
     cdef public dict closed
     cdef public dict closed_before
     cdef public long long closed_turned_ns
-    cdef public Context context
-    cdef public FlowKey key
     cdef public FlowKey linked_key
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
@@ -56,7 +54,6 @@ cdef class Engine(PacketHandler):
     cdef public object on_bug
     cdef public Opener opener
     cdef public bint pure_acks
-    cdef public Segment segment
     cdef public Timers timers
 
     @cython.locals(
@@ -68,7 +65,7 @@ cdef class Engine(PacketHandler):
         new_data=bytes,
         reason=cython.int,
     )
-    cdef int _take_captured(
+    cdef int take_captured(
         self, const unsigned char[::1] data, long long timestamp_ns
     ) except -1
     @cython.locals(

@@ -19,6 +19,7 @@ from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
+from tcpcopy.engine.incoming import Incoming
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
@@ -69,20 +70,17 @@ class AnswerFeed(PacketHandler):
         return self.engine.take_answer(data, start, end, wire_length)
 
 
-class Engine(PacketHandler):
-    """All sessions of one worker; takes the captured packets itself."""
+class Engine(Incoming):
+    """All sessions of one worker; takes the captured packets itself (`packet`)."""
 
     __slots__ = (
         "answers",  # the handler for the target's packets
         "answer_key",  # of the target's packet being looked at
         "by_answer",  # the sessions, by what the target's packets carry
-        "by_client",  # the first Session of each captured connection
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
         "closed",  # FlowKey.name of connections that ended lately -> what `_closed` tells
         "closed_before",  # the generation before that
         "closed_turned_ns",  # when the generations were turned
-        "context",
-        "key",  # of the captured packet being looked at
         "linked_key",  # of the session being taken out of its connection
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
@@ -90,7 +88,6 @@ class Engine(PacketHandler):
         "on_bug",  # called with the text of a trace when a session trips over our own bug
         "opener",
         "pure_acks",  # they are captured; the owner says when not
-        "segment",  # the segment being looked at
         "timers",
     )
 
@@ -102,7 +99,7 @@ class Engine(PacketHandler):
         *,
         on_bug: Callable[[str], object] = print,
     ) -> None:
-        self.context = context
+        super().__init__(context, config.seed)
         self.opener = opener
         self.pure_acks = True
         self.on_bug = on_bug
@@ -111,33 +108,23 @@ class Engine(PacketHandler):
         self.answers = AnswerFeed(self)
         self.answer_key = FlowKey()
         self.by_answer = FlowTable(config.seed, True)
-        self.by_client = FlowTable(config.seed, False)
         self.closed: dict[object, int] = {}
         self.closed_before: dict[object, int] = {}
         self.closed_turned_ns = 0
         self.clock_offset_ns = 0
-        self.key = FlowKey()
         self.linked_key = FlowKey()
         self.now_ns = 0
-        self.segment = Segment()
         self.timers = Timers()
 
     # --- captured packets ------------------------------------------------------------------
 
-    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
-        """Take one captured packet; 0 or its Drop reason, counted either way."""
-        self.context.counts.packets_captured += 1
-        reason = parse(self.segment, data, start, end, wire_length)
-        if reason == _USED:
-            reason = self._take_captured(data, timestamp_ns)
-        self.context.counts.capture_drops[reason] += 1
-        return reason
-
-    def _take_captured(self, data: Any, timestamp_ns: int) -> int:
+    def take_captured(self, data: Any, timestamp_ns: int) -> int:
         segment = self.segment
         key = self.key
         key.read(segment, data)
         session = self.by_client.find(key)
+        if self.networks is not None:
+            session = self.in_realm(session, data)
         is_syn = segment.flags & (_SYN | _ACK | _RST | _FIN) == _SYN
         if session is None or (is_syn and session.captured_isn != segment.seq):
             return self._take_first(session, data, is_syn, timestamp_ns)
@@ -550,6 +537,7 @@ class Engine(PacketHandler):
         What comes next is read from the beginning: new connections, whatever they look like.
         """
         self.forget_ended()
+        self.end_incoming()
         heads = list(self.by_client)
         for head in heads:
             self.by_client.remove(head)
@@ -583,6 +571,7 @@ class Engine(PacketHandler):
 
     def close_all(self) -> None:
         """End every session: what is delivered is counted so, what is not, too."""
+        self.end_incoming()
         for session in list(self.sessions()):
             outcome = session.outcome_at_exit()
             session.give_up(outcome, self.now_ns)

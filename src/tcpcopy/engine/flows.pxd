@@ -3,6 +3,7 @@ import cython
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.session cimport Session
 from tcpcopy.mapping.places cimport Places, mix
+from tcpcopy.packet.networks cimport realm_bytes
 from tcpcopy.packet.segment cimport Segment, flow_key
 
 cdef int _PART_SHIFT
@@ -24,6 +25,9 @@ cdef class FlowKey:
     cdef public bytes wide
 
     cdef void read(self, Segment segment, const unsigned char[::1] data) except *
+    cdef void in_realm(
+        self, Segment segment, const unsigned char[::1] data, int realm
+    ) except *
     cpdef void of(
         self, bytes source, long long source_port, bytes destination, long long port
     ) except *

@@ -18,6 +18,7 @@ import cython
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.session import Session
 from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
+from tcpcopy.packet.networks import realm_bytes
 from tcpcopy.packet.segment import Segment, flow_key
 
 _PART_SHIFT = PART_SHIFT
@@ -49,7 +50,7 @@ class FlowKey:
     __slots__ = (
         "addresses",  # IPv4: source and destination, 32 bits each; else a hash of `wide`
         "ports",  # source and destination, 16 bits each
-        "wide",  # IPv6: addresses and ports as they stand in packets; else None
+        "wide",  # IPv6: addresses and ports as they stand in packets; else None. See `in_realm`
     )
 
     def __init__(self) -> None:
@@ -65,6 +66,15 @@ class FlowKey:
             self.addresses = number(data, segment.address_offset, 8)
         else:
             self.wide = flow_key(segment, data)
+            self.addresses = hash(self.wide) & _WIDE_MASK
+
+    def in_realm(self, segment: Segment, data: Any, realm: int) -> None:
+        """Tell it from others with the same addresses and ports (`packet.networks`).
+
+        `wide` then has two more bytes, and is there with IPv4 as well.
+        """
+        self.wide = flow_key(segment, data) + realm_bytes(realm)
+        if segment.address_size != 4:
             self.addresses = hash(self.wide) & _WIDE_MASK
 
     def of(self, source: bytes, source_port: int, destination: bytes, port: int) -> None:

@@ -1,4 +1,5 @@
 cdef class PacketHandler:
+    cpdef void enter(self, unsigned long long network) except *
     cpdef int packet(
         self,
         const unsigned char[::1] data,

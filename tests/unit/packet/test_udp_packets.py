@@ -51,7 +51,7 @@ def joined(parts: list[bytes]) -> bytes:
     """What a reassembler makes of them, or the only one."""
     if len(parts) == 1:
         return parts[0]
-    held = Reassembler()
+    held = Reassembler((17,))
     for part in parts[:-1]:
         assert held.add(part, 0, len(part), 0) is None
     whole = held.add(parts[-1], 0, len(parts[-1]), 0)
@@ -147,14 +147,14 @@ def test_any_order_and_doubled(v6: bool) -> None:
     for seed in range(20):
         parts = packets(data, v6=v6) * 2
         random.Random(seed).shuffle(parts)
-        held = Reassembler()
+        held = Reassembler((17,))
         whole = feed(held, parts)
         assert whole is not None and whole.endswith(data)
 
 
 def test_two_datagrams_between_each_other() -> None:
     first, second = packets(b"a" * 3000, number=1), packets(b"b" * 3000, number=2)
-    held = Reassembler()
+    held = Reassembler((17,))
     mixed = [part for pair in zip(first, second, strict=True) for part in pair]
     found = [held.add(part, 0, len(part), 0) for part in mixed]
     assert [whole[-1:] for whole in found if whole] == [b"a", b"b"]
@@ -165,14 +165,14 @@ def test_overlap_gives_it_up() -> None:
     parts = packets(bytes(3000))
     evil = bytearray(parts[1])
     evil[6:8] = (0x2000 | 184).to_bytes(2, "big")
-    held = Reassembler()
+    held = Reassembler((17,))
     assert feed(held, [parts[0], bytes(evil)]) is None
     assert (held.incomplete, held.alone, len(held), held.held_bytes) == (2, 0, 0, 0)
 
 
 def test_what_waits_too_long_is_given_up() -> None:
     first, *_, last = packets(bytes(5000))
-    held = Reassembler()
+    held = Reassembler((17,))
     feed(held, [first])
     held.expire(TIMEOUT_NS - 1)
     assert len(held) == 1
@@ -184,7 +184,7 @@ def test_what_waits_too_long_is_given_up() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    held = Reassembler()
+    held = Reassembler((17,))
     for number in range(3 * MAX_DATAGRAMS):
         first = packets(bytes(5000), number=number)[0]
         held.add(first, 0, len(first), number)
@@ -197,7 +197,7 @@ def test_no_fragment_of_udp() -> None:
     """TCP in fragments, or what the capture cut, is no part of a datagram."""
     part = bytearray(packets(bytes(5000))[1])
     part[9] = 6
-    held = Reassembler()
+    held = Reassembler((17,))
     assert held.add(bytes(part), 0, len(part), 0) is None
     part[9] = 17
     assert held.add(bytes(part), 0, 100, 0) is None

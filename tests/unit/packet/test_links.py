@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from tcpcopy.recorded import link
+from tcpcopy.packet import links as link
 from tests.lab import capture_files as make
 
 V4 = make.tcp("198.51.100.7:40000", "10.0.0.1:80", make.ACK, b"data")
