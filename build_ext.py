@@ -30,6 +30,7 @@ from setuptools.command.build_py import build_py
 COMPILED_MODULES = [
     "tcpcopy.capture.backlog",
     "tcpcopy.capture.ring",
+    "tcpcopy.capture.unwrapping",
     "tcpcopy.deliver.batches",
     "tcpcopy.deliver.datagrams",
     "tcpcopy.deliver.link",

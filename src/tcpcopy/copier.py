@@ -9,13 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tcpcopy.capture.acks import AckFilter, Evidence
-from tcpcopy.capture.filters import (
-    REJECT_ALL,
-    compile_filter,
-    expression_for,
-    udp_expression_for,
-)
+from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
+from tcpcopy.capture_side import fill as fill_encapsulations
+from tcpcopy.capture_side import filter_program, own_expression, unwrapping
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
@@ -72,6 +69,7 @@ class CopierConfig:
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
     promiscuous: bool = False
+    unwraps: bool = False  # tunnels and tags of switches are taken off what is captured
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -129,6 +127,10 @@ class Copier:
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
+        self._unwrapping = None
+        if config.unwraps and config.recorded is None:
+            self._unwrapping = unwrapping(config, self.loop.handler)
+            self.loop.handler = self._unwrapping
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -243,6 +245,7 @@ class Copier:
                         buffer_bytes=config.buffer_bytes,
                         snaplen=config.snaplen,
                         promiscuous=config.promiscuous,
+                        unwraps=config.unwraps and config.filter is None,
                     )
             except PermissionError:
                 raise no_privilege() from None
@@ -513,6 +516,7 @@ class Copier:
             snapshot.relays = self.relay.counts()
         if self.udp is not None:
             self.udp.fill(snapshot)
+        fill_encapsulations(snapshot, self.rings, self._unwrapping, self.player)
         if self.player is not None:
             snapshot.file = file_counts(self.player)
         if self._rate is not None:
@@ -522,17 +526,6 @@ class Copier:
                 reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
             )
         return snapshot
-
-
-def own_expression(config: CopierConfig, pure_acks: bool = True) -> str:
-    """The pcap expression for what -x names, of the transports that are copied."""
-    sources, targets = config.transfers.sources(), config.transfers.targets()
-    if config.recorded is not None and not config.recorded.is_live:
-        targets = ()  # what we send gets into no file: a target may be the server recorded
-    expressions = [expression_for(sources, targets, pure_acks)] if config.tcp else []
-    if config.udp is not None:
-        expressions.append(udp_expression_for(sources, targets))
-    return " or ".join(expressions)
 
 
 def file_counts(player: Player) -> InputCounts:
@@ -546,15 +539,6 @@ def file_counts(player: Player) -> InputCounts:
         passes=player.passes_done,
         problems=len(player.stream.problems),
     )
-
-
-def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
-    """The kernel's filter for what is to be captured; -F is taken as it is. Raises: UsageError."""
-    # What was typed is checked by itself, so that a complaint is about it and nothing else.
-    own = own_expression(config, pure_acks)
-    if config.filter is not None:
-        compile_filter(config.filter)
-    return compile_filter(own if config.filter is None else config.filter, option="-x")
 
 
 def _no_intercept(first: Unreachable, needs_ipv6: bool) -> UsageError:

@@ -140,13 +140,14 @@ class Workers:
                             buffer_bytes=size,
                             snaplen=config.snaplen,
                             promiscuous=config.promiscuous,
+                            unwraps=config.unwraps and config.filter is None,
                         )
                     )
         except PermissionError:
             raise no_privilege() from None
         try:
             for group in zip(*self._rings, strict=True):
-                join(group, config.udp is not None)
+                join(group, defragment=True)
         except OSError as error:
             raise UsageError(
                 "--workers",

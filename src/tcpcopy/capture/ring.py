@@ -44,7 +44,10 @@ import cython
 
 from tcpcopy.capture import filters
 from tcpcopy.errors import UsageError
+from tcpcopy.packet import frame as found_in
+from tcpcopy.packet.frame import UNREAD_NAMES, UNREAD_SLOTS, Frame
 from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.links import typed
 
 ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
 IPV4 = 0x0800
@@ -72,6 +75,7 @@ _TPACKET_V2 = 1
 _STATUS_KERNEL = 0
 _STATUS_USER = 1 << 0
 _STATUS_COPY = 1 << 1
+_STATUS_VLAN = 1 << 4
 _IPV4 = IPV4
 _IPV6 = IPV6
 _TAG = 0x8100
@@ -86,8 +90,10 @@ _AT_CAPTURED = 8
 _AT_NETWORK = 14
 _AT_SECONDS = 16
 _AT_NANOSECONDS = 20
+_AT_TAG = 24
 _AT_PROTOCOL = 32 + 2
 _SECOND_NS = 1_000_000_000
+_VLAN = found_in.VLAN
 
 _SO_ATTACH_FILTER = 26
 _SO_RCVBUFFORCE = 33
@@ -115,11 +121,12 @@ def open_rings(
     buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     snaplen: int = DEFAULT_SNAPLEN,
     promiscuous: bool = False,
+    unwraps: bool = False,
 ) -> list[Ring]:
     """Return the rings that capture the devices named, or all devices when none is named.
 
-    `promiscuous`, for named devices only: also take frames addressed to other hosts. Each ring has
-    a buffer of its own. Raises what `Ring` raises, with none left open.
+    `promiscuous`, for named devices only: also take frames addressed to other hosts. `unwraps`:
+    also frames with IP behind other headers than VLAN tags. Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
     """
     wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []
@@ -133,6 +140,7 @@ def open_rings(
                     snaplen=snaplen,
                     protocol=protocol,
                     promiscuous=promiscuous and device is not None,
+                    unwraps=unwraps and device is not None,
                 )
             )
     except BaseException:
@@ -157,6 +165,7 @@ class Ring:
         "down",  # the device went down, and nothing has arrived since
         "dropped",  # packets the kernel had no room for, until the statistics were last read
         "failed",  # why nothing can arrive any more; None while all is well
+        "frame",  # what was found out about the frame at hand
         "frame_count",  # 0 once closed
         "frame_size",  # bytes, header included
         "mapping",  # the mmap object behind `base` and `view`
@@ -168,6 +177,8 @@ class Ring:
         "skipped",  # frames that passed the filter and are not IP
         "snaplen",  # bytes of a packet to hand on, at most
         "socket",
+        "unread",  # frames by encapsulation that could not be read (frame.UNREAD_NAMES)
+        "unwraps",  # frames with IP behind other headers than VLAN tags are taken, too
         "view",  # the mapped ring, as the handler gets it
     )
 
@@ -181,6 +192,7 @@ class Ring:
         protocol: int = ALL_PROTOCOLS,
         frame_bytes: int = FRAME_BYTES,
         promiscuous: bool = False,
+        unwraps: bool = False,
     ) -> None:
         """Start to capture what passes the filter program (of `filters.compile_filter`).
 
@@ -194,6 +206,9 @@ class Ring:
         if device is None and protocol == ALL_PROTOCOLS:
             raise ValueError("all devices are captured by IP version: see open_rings")
         self.device = device
+        self.frame = Frame()
+        self.unread = [0] * UNREAD_SLOTS
+        self.unwraps = unwraps
         self.promiscuous = promiscuous
         self.protocol = protocol
         self.snaplen = snaplen
@@ -229,7 +244,10 @@ class Ring:
         if self.device is None:
             guarded = filters.for_this_host(program)
         else:
-            guarded = filters.not_outgoing(filters.accept_stacked_tags(program))
+            guarded = filters.accept_stacked_tags(program)
+            if self.unwraps and program != filters.REJECT_ALL:
+                guarded = filters.accept_shims(guarded)
+            guarded = filters.not_outgoing(guarded)
         instructions = ctypes.create_string_buffer(guarded, len(guarded))
         # struct sock_fprog: number of instructions, address of the first
         descriptor = struct.pack("@HP", len(guarded) // 8, ctypes.addressof(instructions))
@@ -400,15 +418,18 @@ class Ring:
         seconds = read_u32(self.base, at + _AT_SECONDS)
         timestamp_ns = seconds * _SECOND_NS + read_u32(self.base, at + _AT_NANOSECONDS)
         protocol = (self.view[at + _AT_PROTOCOL] << 8) | self.view[at + _AT_PROTOCOL + 1]
+        vlan = 0
+        if status & _STATUS_VLAN:
+            vlan = read_u16(self.base, at + _AT_TAG) & 0xFFF
         if status & _STATUS_COPY:
             copied = self._receive_copy(wire_length)
             if copied >= 0:
                 return self._hand_on_ip(
-                    handler, self.copy_view, 0, copied, wire_length, protocol, timestamp_ns
+                    handler, self.copy_view, 0, copied, wire_length, protocol, timestamp_ns, vlan
                 )
         start = at + read_u16(self.base, at + _AT_NETWORK)
         return self._hand_on_ip(
-            handler, self.view, start, available, wire_length, protocol, timestamp_ns
+            handler, self.view, start, available, wire_length, protocol, timestamp_ns, vlan
         )
 
     def _hand_on_ip(
@@ -420,10 +441,17 @@ class Ring:
         wire_length: int,
         protocol: int,
         timestamp_ns: int,
+        vlan: int,
     ) -> int:
-        """Hand on what is IP, within `snaplen`; `start` may still stand before VLAN tags."""
+        """Hand on what is IP, within `snaplen`; `start` may still stand before VLAN tags.
+
+        `vlan`: of the tag that the kernel has taken off; 0: there was none.
+        """
         end = start + available
         network = self._skip_tags(data, start, end, wire_length, protocol)
+        is_tagged = vlan != 0 or network != start
+        if is_tagged:
+            network = self._find_network(data, start, end, network, protocol, vlan)
         if network < 0:
             self.skipped += 1
             return 0
@@ -432,8 +460,42 @@ class Ring:
             end = network + self.snaplen
         elif end - network < wire_length and end - network < self.snaplen:
             self.cut += 1
-        handler.packet(data, network, end, wire_length, timestamp_ns)
+        if is_tagged and self.frame.network:
+            handler.enter(self.frame.network)
+            handler.packet(data, network, end, wire_length, timestamp_ns)
+            handler.enter(0)
+        else:
+            handler.packet(data, network, end, wire_length, timestamp_ns)
         return 1
+
+    def _find_network(
+        self, data: Any, start: int, end: int, found: int, protocol: int, vlan: int
+    ) -> int:
+        """Set the frame's virtual network; return where the IP header stands, -1: there is none.
+
+        `found`: where it stands behind VLAN tags, or -1.
+        """
+        frame = self.frame
+        frame.network = 0
+        frame.unread = 0
+        if vlan:
+            frame.enter(_VLAN, vlan)
+        if found >= 0:
+            for at in range(start, found, _TAG_BYTES):
+                tag = ((data[at] & 15) << 8) | data[at + 1]
+                if tag:
+                    frame.enter(_VLAN, tag)
+            return found
+        if not self.unwraps:
+            return -1
+        found = typed(data, protocol, start, end, frame)
+        if frame.unread:
+            self.unread[frame.unread] += 1
+        return found if found >= 0 else -1
+
+    def unread_counts(self) -> dict[str, int]:
+        """The frames of encapsulations that could not be read, by name, none of them 0."""
+        return {UNREAD_NAMES[kind]: count for kind, count in enumerate(self.unread) if count}
 
     def _skip_tags(self, data: Any, start: int, end: int, wire_length: int, protocol: int) -> int:
         """Return where the IP header stands, or -1 if there is none.

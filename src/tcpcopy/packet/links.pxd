@@ -31,7 +31,7 @@ cdef int _PPP_KIND
 cdef int _MPLS_KIND
 
 @cython.locals(number=cython.int)
-cdef int read16(const unsigned char[::1] data, Py_ssize_t at) noexcept
+cpdef int read16(const unsigned char[::1] data, Py_ssize_t at) noexcept
 @cython.locals(number=cython.int)
 cdef int _read16_little(const unsigned char[::1] data, Py_ssize_t at) noexcept
 @cython.locals(high=cython.Py_ssize_t)
@@ -48,7 +48,7 @@ cdef Py_ssize_t _last_link(
     const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end, int link_type, Frame frame
 ) noexcept
 @cython.locals(version=cython.int)
-cdef Py_ssize_t ip_at(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) noexcept
+cpdef Py_ssize_t ip_at(const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t end) noexcept
 @cython.locals(headers=cython.int, tags=cython.int, size=cython.Py_ssize_t)
 cpdef Py_ssize_t typed(
     const unsigned char[::1] data, int kind, Py_ssize_t at, Py_ssize_t end, Frame frame

@@ -58,7 +58,7 @@ cdef class Unwrapper:
     @cython.locals(lost=cython.longlong)
     cpdef void count_lost(self) except *
 
-cdef bint is_plain_tcp(
+cpdef bint is_plain_tcp(
     const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end
 ) noexcept
 cdef int fragment_of(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept

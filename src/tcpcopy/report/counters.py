@@ -117,6 +117,9 @@ class Snapshot:
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
+    unwrapped: int = 0  # packets taken out of tunnels
+    unwrapped_left_out: int = 0  # of these, live, other traffic: nothing that -x names
+    unread: dict[str, int] = field(default_factory=dict)  # encapsulations not read: packets
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -369,6 +372,7 @@ _PARTS = (
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),
     ("packets_retransmitted", "packets_sent"),
+    ("unwrapped_left_out", "unwrapped"),
     ("udp_flows_answered", "udp_flows_captured"),
     ("udp_flows_live", "udp_flows_peak"),
     ("udp_flows_peak", "udp_flows_captured"),

@@ -81,6 +81,9 @@ FIELDS: Final[dict[str, str]] = {
     "rate.reached": "sessions or requests a second, once the rate was no longer rising",
     "rate.taken": "sessions or requests that were given their time",
     "rate.waited": "of these, those that had to wait for it",
+    "tunnels.unwrapped": "packets that came in tunnels and were taken out of them",
+    "tunnels.left_out": "of these, live, other traffic that -x does not name",
+    "tunnels.not_read.*": "packets in encapsulations that could not be read, by name",
     "kernel.received": "packets that passed the capture filter, dropped ones included",
     "kernel.dropped": "of these, lost because a capture buffer was full",
     "kernel.rings[].device": "capture device",
@@ -147,6 +150,11 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "dropped": _drops(snapshot.answer_drops),
         },
         **_recorded(snapshot, context),
+        "tunnels": {
+            "unwrapped": snapshot.unwrapped,
+            "left_out": snapshot.unwrapped_left_out,
+            "not_read": dict(sorted(snapshot.unread.items())),
+        },
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
         "send_errors": {
