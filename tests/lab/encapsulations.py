@@ -331,3 +331,23 @@ LINKS: dict[str, tuple[int, Maker]] = {
     "pktap, old number": _link(149, lambda p: pktap(ethernet(p), 1)),
     "authentication header": _link(ETHERNET, lambda p: ethernet(authenticated(p))),
 }  # fmt: skip
+
+
+def fragments(packet: bytes, size: int = 1480, number: int = 777) -> list[bytes]:
+    """An IP packet of either family cut into fragments with `size` bytes of payload each."""
+    is_v4 = packet[0] >> 4 == 4
+    head, body = (packet[:20], packet[20:]) if is_v4 else (packet[:40], packet[40:])
+    size = size // 8 * 8
+    made = []
+    for at in range(0, len(body), size):
+        piece = body[at : at + size]
+        more = at + size < len(body)
+        if is_v4:
+            field = at // 8 | (0x2000 if more else 0)
+            length = struct.pack("!HHH", 20 + len(piece), number, field)
+            made.append(head[:2] + length + head[8:] + piece)
+        else:
+            extension = struct.pack("!BBHI", head[6], 0, at | (1 if more else 0), number)
+            length = struct.pack("!HB", 8 + len(piece), 44)
+            made.append(head[:4] + length + head[7:] + extension + piece)
+    return made

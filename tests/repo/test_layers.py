@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
     },
     {"supervisor", "workers"},
     {"copier", "interceptor"},
-    {"loop", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
+    {"loop", "capture_side", "udp_side", "local_side", "tunnel_end", "probe_side", "doctor"},
     {"engine", "deliver", "relay", "recorded"},
     {"packet", "mapping", "capture", "report"},
     {

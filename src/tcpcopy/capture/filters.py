@@ -293,7 +293,8 @@ def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
         behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
     if not pure_acks:
         direct.append(f"(ip6[53] & 7 != 0 or {_IPV6_HAS_PAYLOAD})")
-    unseen = ["((ip6[6] == 44 and ip6[40] == 6) or ip6[6] == 51)", *_hosts(wanted, "ip6")]
+    parts = "(ip6[6] == 44 and ip6[40] == 6 and ip6[42:2] & 0xfff9 != 0)"
+    unseen = [f"({parts} or ip6[6] == 51)", *_hosts(wanted, "ip6")]
     extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
     ways = f"({' and '.join(direct)}) or {extended} or ({' and '.join(unseen)})"
     return f"(ip6 and ({ways}))"

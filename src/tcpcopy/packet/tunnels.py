@@ -298,20 +298,17 @@ def _tzsp(data: Any, at: int, end: int, frame: Frame) -> int:
     kind = read16(data, at + 2)
     at += 4
     tags = 0
-    while tags < _MOST_TAGS:
-        if end - at < 1:
+    tag = 0
+    while tag != 1:
+        if tags == _MOST_TAGS:
+            return _NOT_IP
+        if end - at < 2:
             return _SHORT
+        tags += 1
         tag = data[at]
         at += 1
-        if tag == 1:
-            break
-        if tag:
-            if end - at < 1:
-                return _SHORT
+        if tag > 1:
             at += 1 + data[at]
-        tags += 1
-    if at > end:
-        return _SHORT
     if kind == 18:
         kind = 105
     elif kind == 126:

@@ -1,4 +1,4 @@
-"""Link layers and tunnels: where the IP header is found, and where nothing is."""
+"""Link layers: where the IP header is found, and where nothing is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import struct
 
 import pytest
 
-from tcpcopy.packet import links as link
+from tcpcopy.packet import frame as found_in
+from tcpcopy.packet import links
+from tcpcopy.packet.frame import Frame
 from tests.lab import capture_files as make
+from tests.lab import encapsulations as wrapped
 
 V4 = make.tcp("198.51.100.7:40000", "10.0.0.1:80", make.ACK, b"data")
 V6 = make.tcp("[2001:db8::7]:40000", "[2001:db8::1]:80", make.ACK, b"data")
@@ -15,17 +18,17 @@ ARP = bytes(28)
 BOTH = pytest.mark.parametrize("packet", [V4, V6], ids=["v4", "v6"])
 
 
-def found(frame: bytes, link_type: int) -> bytes | int:
+def look(frame: bytes, link_type: int) -> tuple[bytes | int, Frame]:
     """The IP packet in the frame, or the reason; the frame stands within other bytes."""
     data = b"\xee" * 7 + frame + b"\xee" * 5
-    start = link.network_offset(data, 7, 7 + len(frame), link_type)
-    return data[start : 7 + len(frame)] if start >= 0 else start
+    account = Frame()
+    start = links.network_offset(data, 7, 7 + len(frame), link_type, account)
+    return (data[start : 7 + len(frame)] if start >= 0 else start), account
 
 
-def inner(packet: bytes) -> bytes:
-    """What `inner_packet` leaves of an IP packet that stands within other bytes."""
-    data = b"\xee" * 3 + packet
-    return data[link.inner_packet(data, 3, len(data)) :]
+def found(frame: bytes, link_type: int) -> bytes | int:
+    """The same without the account."""
+    return look(frame, link_type)[0]
 
 
 @BOTH
@@ -61,113 +64,132 @@ def test_bsd_loopback(order: str, family: int, link_type: int) -> None:
 
 
 def test_loopback_of_another_family() -> None:
-    assert found(struct.pack("<I", 7) + V4, 0) == link.NOT_IP
+    assert found(struct.pack("<I", 7) + V4, 0) == found_in.NOT_IP
 
 
 @BOTH
-def test_ppp_pppoe_mpls_snap(packet: bytes) -> None:
-    protocol = b"\x00\x21" if packet is V4 else b"\x00\x57"
-    assert found(protocol + packet, 9) == packet
-    assert found(b"\xff\x03" + protocol + packet, 9) == packet
-    assert found(make.ethernet(b"\x11\0\0\7\0\0" + protocol + packet, kind=0x8864), 1) == packet
-    labels = b"\0\1\0\xff" + b"\0\1\1\xff"
-    assert found(make.ethernet(labels + packet, kind=0x8847), 1) == packet
-    snap = b"\xaa\xaa\3\0\0\0" + struct.pack("!H", make.ethertype(packet))
-    assert found(make.ethernet(snap + packet, kind=8 + len(packet)), 1) == packet
+@pytest.mark.parametrize("name", wrapped.LINKS)
+def test_each_header_of_the_link_layer(packet: bytes, name: str) -> None:
+    link_type, make_frame = wrapped.LINKS[name]
+    frame = make_frame(packet)
+    read, account = look(frame, link_type)
+    expected = wrapped.authenticated(packet) if name == "authentication header" else packet
+    assert isinstance(read, bytes) and read.startswith(expected)
+    assert account.unread == 0
+    assert link_type in links.LINK_NAMES
 
 
-def test_what_is_no_ip() -> None:
-    assert found(make.ethernet(ARP, kind=0x0806), 1) == link.NOT_IP
-    assert found(make.ethernet(b"\x50" + bytes(40), kind=0x0800), 1) == link.NOT_IP
-    assert found(make.ethernet(V4, *[0x8100] * 5), 1) == link.NOT_IP
-    assert found(make.ethernet(b"\0\1\0\xff" * 9 + V4, kind=0x8847), 1) == link.NOT_IP
-    assert found(make.ethernet(bytes(40), kind=38), 1) == link.NOT_IP
-    assert found(b"\xc0\x21" + bytes(30), 9) == link.NOT_IP
-    assert found(V4, 147) == link.UNKNOWN_LINK
-
-
-@pytest.mark.parametrize("link_type", [0, 1, 9, 12, 108, 113, 276])
-def test_cut_anywhere_in_the_headers(link_type: int) -> None:
+@pytest.mark.parametrize("name", wrapped.LINKS)
+def test_cut_anywhere(name: str) -> None:
     """Whatever is missing of link and IP header: it is never looked for outside of the frame."""
-    heads = {
-        0: struct.pack("<I", 2),
-        1: make.ethernet(V4, 0x8100)[:18],
-        9: b"\xff\3\0\x21",
-        12: b"",
-        108: struct.pack(">I", 2),
-        113: bytes(14) + b"\x08\0",
-        276: b"\x08\0" + bytes(18),
-    }
-    frame = heads[link_type] + V4
-    assert found(frame, link_type) == V4
-    for size in range(len(heads[link_type]) + 20):
-        assert found(frame[:size], link_type) in (link.SHORT, link.NOT_IP), size
+    link_type, make_frame = wrapped.LINKS[name]
+    frame = make_frame(V4)
+    head = len(frame) - len(V4)
+    for size in range(len(frame)):
+        read = found(frame[:size], link_type)
+        assert isinstance(read, bytes) == (size >= head + 20) or name in _WITH_TRAILER, size
 
 
-def test_names() -> None:
-    assert link.link_name(1) == "Ethernet"
-    assert link.link_name(147) == "link type 147"
+# There is more behind the packet, or another packet is looked for.
+_WITH_TRAILER = ("macsec in clear", "macsec with channel", "authentication header", "nflog")
 
 
-@BOTH
-def test_each_tunnel_is_taken_off(packet: bytes) -> None:
-    frame = make.ethernet(packet)
-    number = 4 if packet is V4 else 41
-    assert inner(make.vxlan(frame)) == packet
-    assert inner(make.vxlan(frame, 8472)) == packet
-    assert inner(make.vxlan(make.ethernet(packet, 0x8100))) == packet
-    for key in (False, True):
-        for sequence in (False, True):
-            kind = make.ethertype(packet)
-            assert inner(make.gre(packet, kind, key=key, sequence=sequence)) == packet
-            assert inner(make.gre(frame, 0x6558, key=key, sequence=sequence)) == packet
-    assert inner(make.ip("192.0.2.1", "192.0.2.2", number, packet)) == packet
-    assert inner(make.ip("[2001:db8::1]", "[2001:db8::2]", number, packet)) == packet
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_netfilter_of_hosts_of_either_byte_order(order: str) -> None:
+    assert found(wrapped.nflog(V4, order), 239) == V4
 
 
-def test_two_tunnels_and_no_more() -> None:
-    twice = make.vxlan(make.ethernet(make.gre(V4, 0x0800)))
-    assert inner(twice) == V4
-    three = make.ip("192.0.2.1", "192.0.2.2", 4, twice)
-    assert inner(three) == make.gre(V4, 0x0800)
-    assert link.one_tunnel(twice, 0, len(twice)) == len(twice) - len(make.gre(V4, 0x0800))
-
-
-def test_behind_ipv6_extensions() -> None:
-    body = b"\x29\0" + bytes(6) + V6  # destination options, then IPv6
-    assert inner(make.ip("[2001:db8::1]", "[2001:db8::2]", 60, body)) == V6
+def test_the_byte_counts_of_pktap_are_believed_within_bounds() -> None:
+    frame = wrapped.pktap(make.ethernet(V4), 1)
+    assert found(struct.pack("<I", 8) + frame[4:], 258) == found_in.NOT_IP
+    assert found(struct.pack("<I", 2000) + frame[4:], 258) == found_in.NOT_IP
+    assert found(struct.pack("<I", 1000) + frame[4:], 258) == found_in.SHORT
+    # Link type 149 is anybody's.
+    assert found(struct.pack("<I", 2000) + frame[4:], 149) == found_in.UNKNOWN_LINK
+    assert found(wrapped.pktap(V4, 147), 258) == found_in.UNKNOWN_LINK
+    # One within the other is followed only so far.
+    nested = make.ethernet(V4)
+    for _ in range(4):
+        nested = wrapped.pktap(nested, 1 if nested[:2] == make.MACS[:2] else 258)
+    assert found(nested, 258) == found_in.UNKNOWN_LINK
 
 
 @pytest.mark.parametrize(
-    "packet",
+    ("frame", "link_type", "name"),
     [
-        V4,
-        V6,
-        make.udp("192.0.2.1:5", "192.0.2.2:4790", b"\x08" + bytes(7) + make.ethernet(V4)),
-        make.udp("192.0.2.1:5", "192.0.2.2:4789", bytes(8) + make.ethernet(V4)),
-        make.udp("192.0.2.1:5", "192.0.2.2:4789", b"\x08" + bytes(6) + b"\1" + make.ethernet(V4)),
-        make.vxlan(make.ethernet(ARP, kind=0x0806)),
-        make.vxlan(make.ethernet(V4[:-1])),  # longer inside than outside
-        make.vxlan(make.ethernet(b"\x41" + V4[1:])),  # a header of 4 bytes
-        make.vxlan(make.ethernet(V6[:-1])),
-        make.gre(V4, 0x880B),
-        make.gre(V4, 0x88BE),
-        make.ip("192.0.2.1", "192.0.2.2", 47, b"\0\1\x08\0" + V4),  # PPTP's version
-        make.ip("192.0.2.1", "192.0.2.2", 47, b"\x40\0\x08\0" + V4),  # source routes
-        make.ip("192.0.2.1", "192.0.2.2", 4, V4, fragment=0x2000),
-        make.ip("192.0.2.1", "192.0.2.2", 4, V4, fragment=0x0010),
-        make.ip("192.0.2.1", "192.0.2.2", 4, b"\x50" + V4[1:]),
-        make.ip("192.0.2.1", "192.0.2.2", 47, b""),
-        b"\x44" + make.ip("192.0.2.1", "192.0.2.2", 4, V4)[1:],
-        V4[:19],
-        b"\x50" + V4[1:],
+        (wrapped.shim(0x88E5, b"\x0c\0\0\0\0\1", V4), 1, found_in.MACSEC),
+        (make.ethernet(wrapped.mpls(1) + b"\x50" + V4, kind=0x8847), 1, found_in.MPLS),
+        (make.ethernet(b"\0\1\0\xff" * 9 + V4, kind=0x8847), 1, found_in.MPLS),
+        (make.ethernet(wrapped.nsh(V4, 9), kind=0x894F), 1, found_in.NSH),
+        (b"\x00\x3d" + V4, 9, found_in.PPP),
+        (b"\x00\x2d" + V4, 9, found_in.PPP),
+        (wrapped.wireless(bytes(60), flags=0x41), 105, found_in.WIRELESS_SECRET),
+        (wrapped.wireless(wrapped.snap(V4), flags=5), 105, found_in.WIRELESS_PARTS),
+        (
+            wrapped.wireless(
+                wrapped.aggregate(V4) + b"\0" * (-len(wrapped.aggregate(V4)) % 4)
+                + wrapped.aggregate(V4),
+                quality=0x80,
+            ),
+            105,
+            found_in.WIRELESS_SEVERAL,
+        ),
+        (
+            wrapped.radiotap(wrapped.wireless(wrapped.snap(V4)), b"\x40", 2),
+            127,
+            found_in.WIRELESS_DAMAGED,
+        ),
     ],
-)
-def test_what_is_no_tunnel_stays(packet: bytes) -> None:
-    assert inner(packet) == packet
+)  # fmt: skip
+def test_what_is_known_and_cannot_be_read(frame: bytes, link_type: int, name: int) -> None:
+    read, account = look(frame, link_type)
+    assert (read, account.unread) == (found_in.NOT_IP, name)
 
 
-def test_tunnel_of_a_cut_packet() -> None:
-    """Lengths on the wire count: what is inside may have been cut."""
-    packet = make.vxlan(make.ethernet(V4))[:-6]
-    assert inner(packet) == V4[:-6]
+@pytest.mark.parametrize("gap", [b"", bytes(8)], ids=["without", "with its 8 bytes"])
+def test_wireless_frames_that_the_driver_has_decrypted(gap: bytes) -> None:
+    assert found(wrapped.wireless(gap + wrapped.snap(V4), flags=0x41), 105) == V4
+
+
+def test_what_is_no_ip() -> None:
+    no = found_in.NOT_IP
+    assert found(make.ethernet(ARP, kind=0x0806), 1) == no
+    assert found(make.ethernet(b"\x50" + bytes(40), kind=0x0800), 1) == no
+    assert found(make.ethernet(V4, *[0x8100] * 5), 1) == no
+    assert found(make.ethernet(bytes(40), kind=38), 1) == no
+    assert found(make.ethernet(b"\x11\xa7" + bytes(40), kind=0x8864), 1) == no  # discovery
+    assert found(b"\xc0\x21" + bytes(30), 9) == no
+    assert found(wrapped.wireless(wrapped.snap(V4))[:0] + b"\x80\0" + bytes(60), 105) == no  # beacon
+    assert found(b"\x48\x01" + bytes(40), 105) == no  # no data
+    assert found(V4, 147) == found_in.UNKNOWN_LINK
+
+
+def test_headers_within_one_another_are_bounded() -> None:
+    packet = V4
+    for _ in range(20):
+        packet = packet if packet is V4 else packet
+        packet = struct.pack("!HHHH", 1, 0, 0, 0x893F) + packet
+    assert found(make.MACS + b"\x89\x3f" + packet, 1) == found_in.NOT_IP
+
+
+def test_names() -> None:
+    assert links.link_name(1) == "Ethernet"
+    assert links.link_name(147) == "link type 147"
+    assert len(found_in.UNREAD_NAMES) == found_in.DEEP + 1
+
+
+def network(*tags: int) -> int:
+    """The virtual network of a frame with these VLANs."""
+    frame = make.MACS
+    for tag in tags:
+        frame += struct.pack("!HH", 0x8100, tag)
+    return look(frame + b"\x08\0" + V4, 1)[1].network
+
+
+def test_virtual_networks() -> None:
+    assert network() == 0
+    assert network(0) == 0 and network(0xE000) == 0  # a priority is no network
+    assert network(100) == network(0xE000 | 100) != 0
+    different = [network(1), network(2), network(1, 2), network(2, 1), network(1, 1), network(4094)]
+    assert len(set(different)) == len(different)
+    assert network(0, 100) == network(100)

@@ -32,6 +32,7 @@ def eventful() -> Snapshot:
     """A run in which every list and map of the report has an element."""
     snapshot = with_outcome(Outcome.REFUSED)
     snapshot.send_errors = {errno.EPERM: 3}
+    snapshot.unread = {"GENEVE": 12_030}
     snapshot.udp_errors = {errno.EPERM: 1}
     snapshot.relays["10.0.0.4:36524"] = RelayCounts(1, 2, 1, 50, 1, 1)
     snapshot.packets_captured += 1  # a violation

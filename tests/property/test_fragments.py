@@ -9,6 +9,8 @@ from tcpcopy.engine.datagram import DatagramConfig, DatagramEngine
 from tcpcopy.engine.flow import DatagramCounts
 from tcpcopy.mapping.sampling import Sampler
 from tcpcopy.packet.reassembly import Reassembler
+from tcpcopy.packet.unwrap import Unwrapper
+from tests.lab import capture_files, encapsulations
 from tests.unit.engine.test_datagram import Recorder, Table
 from tests.unit.packet.test_udp_packets import packets
 
@@ -71,3 +73,33 @@ def test_any_packet_is_counted_once(captured: list[bytes]) -> None:
     assert counts.datagrams == sum(counts.datagram_drop_counts())
     assert counts.seen == sum(counts.outcome_counts())
     assert counts.live == 0
+
+
+@given(
+    st.integers(1, 9000),
+    st.booleans(),
+    st.integers(8, 2000),
+    st.sampled_from(["", "vxlan", "geneve", "erspan 2", "gre ip", "ip in ip"]),
+    st.randoms(use_true_random=False),
+)
+def test_fragments_of_tcp_and_of_tunnels(
+    size: int, v6: bool, cut: int, tunnel: str, draw: object
+) -> None:
+    """Whatever the order, doubled or not: the packet comes once, as it was."""
+    ends = ("[2001:db8::7]:40000", "[2001:db8::1]:80") if v6 else ("10.9.0.2:40000", "10.9.0.1:80")
+    packet = capture_files.tcp(*ends, 16, bytes(index * 7 & 0xFF for index in range(size)))
+    outer = encapsulations.TUNNELS[tunnel][1](packet)[14:] if tunnel else packet
+    parts = encapsulations.fragments(outer, max(cut, 8), number=1)
+    is_udp = tunnel in ("vxlan", "geneve")
+    later = parts[1:] if is_udp else parts  # of UDP the first one has the port
+    draw.shuffle(later)  # type: ignore[attr-defined]
+    if is_udp:
+        later = [parts[0], *later]
+    reader = Unwrapper(True)
+    found = []
+    for part in later:
+        reader.begin(0)
+        if reader.take(part, 0, len(part), len(part), 0):
+            data = reader.whole or part
+            found.append(data[reader.start : reader.end])
+    assert found == [packet]
