@@ -24,17 +24,17 @@ class CaptureConfig(Protocol):
     """What of a worker's settings is about the capture."""
 
     @property
-    def transfers(self) -> TransferTable: ...  # noqa: D102
+    def transfers(self) -> TransferTable: ...
     @property
-    def filter(self) -> str | None: ...  # noqa: D102  # -F
+    def filter(self) -> str | None: ...  # -F
     @property
-    def unwraps(self) -> bool: ...  # noqa: D102  # --decapsulate, or implied
+    def unwraps(self) -> bool: ...  # --decapsulate, or implied
     @property
-    def recorded(self) -> RecordedConfig | None: ...  # noqa: D102
+    def recorded(self) -> RecordedConfig | None: ...
     @property
-    def tcp(self) -> bool: ...  # noqa: D102
+    def tcp(self) -> bool: ...
     @property
-    def udp(self) -> object | None: ...  # noqa: D102
+    def udp(self) -> object | None: ...
 
 
 def own_expression(config: CaptureConfig, pure_acks: bool = True) -> str:

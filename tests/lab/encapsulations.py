@@ -326,7 +326,9 @@ LINKS: dict[str, tuple[int, Maker]] = {
     "nflog": _link(239, nflog),
     "pktap ethernet": _link(258, lambda p: pktap(ethernet(p), 1)),
     "pktap raw": _link(258, lambda p: pktap(p, 12, 156)),
-    "pktap loopback": _link(258, lambda p: pktap(struct.pack("<I", 2 if p[0] >> 4 == 4 else 30) + p, 0)),
+    "pktap loopback": _link(
+        258, lambda p: pktap(struct.pack("<I", 2 if p[0] >> 4 == 4 else 30) + p, 0)
+    ),
     "pktap radiotap": _link(258, lambda p: pktap(radiotap(wireless(snap(p))), 127)),
     "pktap, old number": _link(149, lambda p: pktap(ethernet(p), 1)),
     "authentication header": _link(ETHERNET, lambda p: ethernet(authenticated(p))),
@@ -334,11 +336,16 @@ LINKS: dict[str, tuple[int, Maker]] = {
 
 
 def fragments(packet: bytes, size: int = 1480, number: int = 777) -> list[bytes]:
-    """An IP packet of either family cut into fragments with `size` bytes of payload each."""
+    """An IP packet of either family cut into fragments with `size` bytes of payload each.
+
+    The packet itself where that is one.
+    """
     is_v4 = packet[0] >> 4 == 4
     head, body = (packet[:20], packet[20:]) if is_v4 else (packet[:40], packet[40:])
     size = size // 8 * 8
-    made = []
+    made: list[bytes] = []
+    if len(body) <= size:
+        return [packet]
     for at in range(0, len(body), size):
         piece = body[at : at + size]
         more = at + size < len(body)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,62 +13,10 @@ import pytest
 
 from tcpcopy.recorded.inspect import inspect, to_json
 from tcpcopy.recorded.stream import open_recorded
+from tests.lab.reader import serving
 
 CASES = Path(__file__).resolve().parents[1] / "cases"
 NAMES = sorted(path.stem for path in CASES.glob("*.pcap"))
-
-
-class Server:
-    """Reads each connection to its end, answers `ok` to each read, and keeps what it read."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self.listener.getsockname()[1]
-        self.streams: list[bytes] = []
-        self.threads: list[threading.Thread] = []
-        self.accepting = threading.Thread(target=self._accept)
-        self.accepting.start()
-
-    def _accept(self) -> None:
-        while True:
-            connection, _ = self.listener.accept()
-            if self.port == 0:
-                connection.close()
-                return
-            thread = threading.Thread(target=self._serve, args=(connection,))
-            thread.start()
-            self.threads.append(thread)
-
-    def _serve(self, connection: socket.socket) -> None:
-        received = b""
-        connection.settimeout(30)
-        with connection, contextlib.suppress(OSError):
-            while data := connection.recv(65536):
-                received += data
-                connection.sendall(b"ok\n")
-        self.streams.append(received)
-
-    def stop(self) -> list[bytes]:
-        """What was read, once all connections have ended."""
-        address = self.listener.getsockname()
-        self.port = 0
-        socket.create_connection(address).close()  # wakes `accept`
-        self.accepting.join(30)
-        self.listener.close()
-        for thread in self.threads:
-            thread.join(30)
-        return sorted(self.streams)
-
-
-@contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    """A server that is stopped whatever comes."""
-    server = Server()
-    try:
-        yield server
-    finally:
-        if server.port:
-            server.stop()
 
 
 def replay(name: str, options: list[str], folder: Path) -> tuple[list[bytes], dict[str, Any], str]:
@@ -89,6 +33,7 @@ def replay(name: str, options: list[str], folder: Path) -> tuple[list[bytes], di
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
             env=os.environ | {"COLUMNS": "100"},
         )
         streams = server.stop()
@@ -112,8 +57,9 @@ def test_case(name: str, tmp_path: Path) -> None:
     assert outcomes == expected["outcomes"], said
     assert report["status"] == report["exit_code"] == expected["exit_code"], said
     assert report["violations"] == []
-    assert sum(report["packets"]["dropped"].values()) + report["packets"]["used"] == (
-        report["packets"]["captured"]
+    assert (
+        sum(report["packets"]["dropped"].values()) + report["packets"]["used"]
+        == (report["packets"]["captured"])
     )
 
 

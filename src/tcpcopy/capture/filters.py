@@ -278,7 +278,8 @@ def _expression_v4(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
     if excluded:
         clauses.append("not " + _destinations(excluded, "ip", "tcp[2:2]"))
     if not pure_acks:
-        clauses.append(f"(tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
+        # Of a first fragment so much of the header may not be there, which would be a no.
+        clauses.append(f"(ip[6] & 0x20 != 0 or tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
     unseen = ["ip", "((ip[9] == 6 and ip[6:2] & 0x3fff != 0) or ip[9] == 51)"]
     unseen += _hosts(wanted, "ip")
     return f"(({' and '.join(clauses)}) or ({' and '.join(unseen)}))"

@@ -125,8 +125,9 @@ def open_rings(
 ) -> list[Ring]:
     """Return the rings that capture the devices named, or all devices when none is named.
 
-    `promiscuous`, for named devices only: also take frames addressed to other hosts. `unwraps`:
-    also frames with IP behind other headers than VLAN tags. Each ring has a buffer of its own. Raises what `Ring` raises, with none left open.
+    `promiscuous`, for named devices only: also take frames addressed to other hosts. `unwraps`,
+    likewise: also frames with IP behind other headers than VLAN tags. Each ring has a buffer of its
+    own. Raises what `Ring` raises, with none left open.
     """
     wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []

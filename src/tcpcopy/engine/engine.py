@@ -28,7 +28,6 @@ from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.packet.segment import (
-    Segment,
     parse,
     parse_options,
     payload,

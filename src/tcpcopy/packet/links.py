@@ -198,7 +198,7 @@ def typed(data: Any, kind: int, at: int, end: int, frame: Frame) -> int:
     headers = tags = 0
     while headers < _MOST_HEADERS:
         headers += 1
-        if kind == _IPV4 or kind == _IPV6:
+        if kind in (_IPV4, _IPV6):
             return ip_at(data, at, end)
         if kind in (0x8100, 0x88A8, 0x9100, 0x9200):
             if end - at < 4:

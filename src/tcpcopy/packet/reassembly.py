@@ -59,9 +59,7 @@ class Reassembler:
         found = _read(data, start, end, self._protocols)
         return found is not None and (found[0], network) in self._held
 
-    def add(
-        self, data: Any, start: int, end: int, now_ns: int, network: int = 0
-    ) -> bytes | None:
+    def add(self, data: Any, start: int, end: int, now_ns: int, network: int = 0) -> bytes | None:
         """Take a fragment: the whole packet when it was the last one missing, else None.
 
         The packet has the header of the first fragment, without a mark of fragments. A damaged

@@ -171,7 +171,7 @@ def _carried(data: Any, kind: int, at: int, end: int, frame: Frame, tunnel: int)
 
 
 def _in_datagram(data: Any, port: int, at: int, end: int, frame: Frame) -> int:
-    if port == _VXLAN_PORT or port == _VXLAN_PORT_LINUX or port == _GPE_PORT:
+    if port in (_VXLAN_PORT, _VXLAN_PORT_LINUX, _GPE_PORT):
         return _vxlan(data, port, at, end, frame)
     if port == _GENEVE_PORT:
         return _geneve(data, at, end, frame)
@@ -348,7 +348,7 @@ def _gre(data: Any, at: int, end: int, frame: Frame) -> int:
         return _NOT_IP  # source routes
     if end - at < size:
         return _SHORT
-    if kind == _ERSPAN_KIND or kind == _ERSPAN_THREE:
+    if kind in (_ERSPAN_KIND, _ERSPAN_THREE):
         return _erspan(data, kind, bits & 0x10, at + size, end, frame)
     if bits & 0x20 and version == 0:
         # NVGRE has its network in the upper 24 bits, and a hash in the others.

@@ -58,6 +58,7 @@ cdef class Unwrapper:
     @cython.locals(lost=cython.longlong)
     cpdef void count_lost(self) except *
 
+@cython.locals(is_piece=cython.int)
 cpdef bint is_plain_tcp(
     const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end
 ) noexcept

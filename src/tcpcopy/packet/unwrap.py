@@ -1,7 +1,7 @@
 """Takes an IP packet out of the tunnels it is in, and puts the fragments on the way together.
 
-One `Unwrapper` for what comes out of files (`recorded.records`) and of rings (`capture.unwrapping`),
-so that both see the same packet in the same frame.
+What comes out of files (`recorded.records`) and of rings (`capture.unwrapping`) goes through the
+same `Unwrapper`, so that both find the same packet in the same frame.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Unwrapper:
 
     def _wants(self, data: Any, start: int, end: int, protocol: int) -> bool:
         """Whether a fragment is to be put together here; all of a datagram's, or none."""
-        if protocol == _TCP or protocol == _AUTHENTICATION:
+        if protocol in (_TCP, _AUTHENTICATION):
             return True
         if not self.strips_tunnels:
             return False
@@ -168,8 +168,9 @@ def is_plain_tcp(data: Any, start: int, end: int) -> bool:
     if end - start < 20:
         return False
     if data[start] >> 4 == 4:
-        return data[start + 9] == _TCP and not (data[start + 6] & 0x3F or data[start + 7])  # type: ignore[no-any-return]
-    return data[start + 6] == _TCP and data[start] >> 4 == 6  # type: ignore[no-any-return]
+        is_piece = data[start + 6] & 0x3F or data[start + 7]
+        return bool(data[start + 9] == _TCP and not is_piece)
+    return bool(data[start + 6] == _TCP and data[start] >> 4 == 6)
 
 
 def fragment_of(data: Any, start: int, end: int) -> int:

@@ -160,7 +160,9 @@ def warnings(findings: Findings) -> list[str]:
             " missing"
         )
     for name, count in counts.unread.items():
-        found.append(f"{plural(count, 'packet')} of {name}: what is in them is not in these figures")
+        found.append(
+            f"{plural(count, 'packet')} of {name}: what is in them is not in these figures"
+        )
     if table.refused:
         found.append(
             f"more than {number(findings.most_flows)} connections at once:"

@@ -29,8 +29,8 @@ def open_recorded(
     """Open capture files, pcap or pcapng, plain, .gz or .zst; `-` is standard input.
 
     With `strip_tunnels`, packets in tunnels are handed on without them (`packet.unwrap`). Fragments
-    of TCP are put together in any case. Raises: UsageError naming `option` and the path for what is no capture
-    file as a whole. Damage further on ends that file with a line in `problems`.
+    of TCP are put together in any case. Raises: UsageError naming `option` and the path for what is
+    no capture file as a whole. Damage further on ends that file with a line in `problems`.
     """
     return PacketStream(
         recorded_files.open_files(paths, option, strips_tunnels=strip_tunnels), option

@@ -159,7 +159,9 @@ def test_what_is_no_ip() -> None:
     assert found(make.ethernet(bytes(40), kind=38), 1) == no
     assert found(make.ethernet(b"\x11\xa7" + bytes(40), kind=0x8864), 1) == no  # discovery
     assert found(b"\xc0\x21" + bytes(30), 9) == no
-    assert found(wrapped.wireless(wrapped.snap(V4))[:0] + b"\x80\0" + bytes(60), 105) == no  # beacon
+    assert (
+        found(wrapped.wireless(wrapped.snap(V4))[:0] + b"\x80\0" + bytes(60), 105) == no
+    )  # beacon
     assert found(b"\x48\x01" + bytes(40), 105) == no  # no data
     assert found(V4, 147) == found_in.UNKNOWN_LINK
 
@@ -167,7 +169,6 @@ def test_what_is_no_ip() -> None:
 def test_headers_within_one_another_are_bounded() -> None:
     packet = V4
     for _ in range(20):
-        packet = packet if packet is V4 else packet
         packet = struct.pack("!HHHH", 1, 0, 0, 0x893F) + packet
     assert found(make.MACS + b"\x89\x3f" + packet, 1) == found_in.NOT_IP
 

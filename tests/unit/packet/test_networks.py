@@ -55,7 +55,10 @@ def test_one_network_is_one_realm() -> None:
 def test_two_connections_at_the_same_time(other: int) -> None:
     rig = Rig()
     first = [rig.ask(7, SYN, 1000), rig.ask(7, SYN | ACK, 5000, ack=1001, server=True)]
-    second = [rig.ask(other, SYN, 1 << 30), rig.ask(other, SYN | ACK, 99, ack=(1 << 30) + 1, server=True)]
+    second = [
+        rig.ask(other, SYN, 1 << 30),
+        rig.ask(other, SYN | ACK, 99, ack=(1 << 30) + 1, server=True),
+    ]
     for turn in range(5):
         first.append(rig.ask(7, ACK, 1001 + turn, b"a", ack=5001))
         second.append(rig.ask(other, ACK, (1 << 30) + 1 + turn, b"b", ack=100))

@@ -76,7 +76,7 @@ def test_cut_packets(packet: bytes, name: str) -> None:
             assert read == outer[head:size], size
             assert reader.unwrapper.wire_length == len(packet)
         else:
-            assert read is not None and outer.startswith(read[:1]) or size >= head, size
+            assert (read is not None and outer.startswith(read[:1])) or size >= head, size
 
 
 def test_so_many_tunnels_and_no_more() -> None:
@@ -147,7 +147,7 @@ def test_what_is_no_tunnel_stays(packet: bytes) -> None:
         (wrapped.carried_by(47, b"\0\1\x08\0" + V4), found_in.GRE),  # another version
         (wrapped.carried_by(47, b"\x40\0\x08\0" + V4), found_in.GRE),  # source routes
         (wrapped.carried_by(47, b""), found_in.GRE),
-        (wrapped.gre(b"\x30" + bytes(7) + make.ethernet(V4), 0x88BE, sequence=True), found_in.ERSPAN),
+        (wrapped.gre(b"\x30" + bytes(60), 0x88BE, sequence=True), found_in.ERSPAN),
         (wrapped.erspan_three(V4, frame_type=5), found_in.ERSPAN),
         (wrapped.carried_by(4, b"\x50" + V4[1:]), found_in.IP_IN_IP),
         (wrapped.carried_by(97, b"\x20\0" + make.ethernet(V4)), found_in.ETHER_IP),

@@ -85,7 +85,7 @@ def test_fragments_in_two_files(tmp_path: Path) -> None:
     """As when a rotated capture was cut between them."""
     packet = make.tcp("192.0.2.1:5", "192.0.2.2:80", make.ACK, bytes(range(200)))
     (tmp_path / "a").write_bytes(make.pcap(make.timed(fragments(packet, 80, 1)[:1])))
-    rest = [(NS * 5, make.ethernet(part)) for part in fragments(packet, 80, 1)[1:]]
+    rest = [(NS + 5 * 10**9, make.ethernet(part)) for part in fragments(packet, 80, 1)[1:]]
     (tmp_path / "b").write_bytes(make.pcap(rest))
     found = read(tmp_path / "a", tmp_path / "b")
     assert found.frames == [packet] and found.counts.lost_fragments == 0
