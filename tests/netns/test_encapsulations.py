@@ -256,7 +256,7 @@ def test_fragments_of_tcp(port: Port, words: tuple[str, ...]) -> None:
             expected.append(text)
             for place, packet in enumerate(connection(number, text, v6=v6)):
                 parts = wrapped.fragments(packet, 1000, number * 10 + place)
-                port.send(*map(PLAIN, order(parts)))  # type: ignore[no-untyped-call]
+                port.send(*map(PLAIN, order(parts)))
         streams = port.wait_for(len(expected))
     assert streams == sorted(expected), report["said"]
     assert report["exit_code"] == 0

@@ -123,7 +123,9 @@ def test_tunnels_are_taken_off_where_mirrors_are() -> None:
     assert not parse(*X).unwraps and not parse(*X, "-i", "eth1").unwraps
     assert parse(*X, "--decapsulate").unwraps
     assert parse(*X, "-i", "eth1", "--promiscuous").unwraps
-    line = "--decapsulate: is for live traffic: of files, tunnels are always taken off; leave it out"
+    line = (
+        "--decapsulate: is for live traffic: of files, tunnels are always taken off; leave it out"
+    )
     assert str(refused(*X, "-i", "./a.pcap", "--decapsulate")) == line
 
 

@@ -435,3 +435,14 @@ def test_counts_that_do_not_add_up_are_our_bug_and_fail_the_run() -> None:
     assert found.level == BUG
     assert is_loss(found)
     assert exit_code(snapshot) == 1
+
+
+def test_encapsulations_that_were_not_read() -> None:
+    """Named with their counts, and the reason where nothing was captured besides."""
+    snapshot = Snapshot(unread={"ESP (encrypted)": 3, "GENEVE": 12_030})
+    named = "12,030 packets of GENEVE, 3 packets of ESP (encrypted)"
+    keys = {finding.key: finding for finding in diagnose(snapshot, Context())}
+    assert keys["encapsulations_unread"].text.startswith(f"{named} not read")
+    assert keys["encapsulations_unread"].count == 12_033
+    text = keys["nothing_captured"].text
+    assert text == f"no session captured: what came is in {named}, which is not read"

@@ -19,7 +19,7 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
     """The path of every figure, as FIELDS writes them."""
     if isinstance(value, dict):
         for key, item in value.items():
-            name = "*" if path in ("send_errors", "udp.errors") else key
+            name = "*" if path in ("send_errors", "udp.errors", "tunnels.not_read") else key
             yield from paths(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list):
         for item in value:
