@@ -1,7 +1,7 @@
 # Each target works as the first command typed: it installs what it still needs.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint bench soak acceptance clean
+.PHONY: help setup demo test asan lint bench soak acceptance clean
 
 VENV := .venv
 PYTHON_IN_VENV := $(VENV)/bin/python
@@ -10,6 +10,7 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pxd') build_ext.py setup.py
 help:
 	@echo "make demo    copy live traffic between two servers on this machine, and compare them"
 	@echo "make test    all tests: uncompiled, compiled, and (root) with real servers in namespaces"
+	@echo "make asan    the compiled modules under address and undefined-behaviour sanitizers: tests, fuzzer"
 	@echo "make lint    ruff, mypy, cython-lint"
 	@echo "make bench   measure the hot paths"
 	@echo "make soak    long tests"
@@ -24,6 +25,11 @@ demo: $(VENV)/.package $(VENV)/.demo-programs
 
 test: setup
 	scripts/test.sh
+
+asan: $(VENV)/.build $(VENV)/.dev
+	scripts/sanitized.sh build
+	scripts/sanitized.sh tests
+	scripts/sanitized.sh fuzz --seconds 60
 
 lint: $(VENV)/.dev
 	scripts/lint.sh

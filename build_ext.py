@@ -9,6 +9,8 @@ works without this step, only slower. The environment decides:
   a C error) fails the build.
 - `TCPCOPY_COMPILE=never`: the pure package.
 - `TCPCOPY_DEBUG=1`: compile with bounds checks, for hunting; slower.
+- `TCPCOPY_SANITIZE=1`: compile the same C with gcc's address and undefined-behaviour sanitizers, to
+  find what reads or writes out of bounds; runs under scripts/sanitized.sh only.
 
 Uses no state outside `build/`: the generated C goes to `build/cython`.
 """
@@ -19,6 +21,8 @@ import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +46,14 @@ COMPILED_MODULES = [
     "tcpcopy.engine.context",
     "tcpcopy.engine.counts",
     "tcpcopy.engine.datagram",
+    "tcpcopy.engine.ended",
     "tcpcopy.engine.engine",
+    "tcpcopy.engine.flood",
     "tcpcopy.engine.flow",
     "tcpcopy.engine.flows",
     "tcpcopy.engine.forged",
+    "tcpcopy.engine.half_open",
+    "tcpcopy.engine.handshakes",
     "tcpcopy.engine.incoming",
     "tcpcopy.engine.kernel",
     "tcpcopy.engine.opening",
@@ -59,6 +67,8 @@ COMPILED_MODULES = [
     "tcpcopy.engine.session",
     "tcpcopy.engine.syn",
     "tcpcopy.engine.timers",
+    "tcpcopy.engine.unread",
+    "tcpcopy.ledger",
     "tcpcopy.loop",
     "tcpcopy.mapping.allocator",
     "tcpcopy.mapping.places",
@@ -78,6 +88,8 @@ COMPILED_MODULES = [
     "tcpcopy.recorded.records",
     "tcpcopy.recorded.stream",
     "tcpcopy.relay.injection",
+    "tcpcopy.relay.headers",
+    "tcpcopy.relay.own",
     "tcpcopy.relay.client",
     "tcpcopy.relay.connection",
     "tcpcopy.relay.native_records",
@@ -95,6 +107,15 @@ GENERATED_C = Path("build") / "cython"
 COMPILE_ARGS = ["-O2", "-g0", "-Wall", "-Wconversion", "-Wno-sign-conversion"]
 # What Cython's own generated code trips over; the warnings stay on for what we wrote.
 QUIET_ARGS = ["-Wno-unused-function", "-Wno-unused-but-set-variable"]
+# Not optimized: quick to compile, and nothing undefined is optimized away before it is seen.
+# Python's own flags hold -fwrapv, under which gcc takes no signed overflow for undefined.
+SANITIZE_ARGS = [
+    "-O0",
+    "-g1",
+    "-fno-omit-frame-pointer",
+    "-fno-wrapv",
+    "-fsanitize=address,undefined",
+]
 
 
 class BuildRefused(Exception):
@@ -112,6 +133,16 @@ def compile_mode() -> str:
 def is_debug_build() -> bool:
     """Return whether `TCPCOPY_DEBUG` asks for bounds checks."""
     return os.environ.get("TCPCOPY_DEBUG", "") not in ("", "0")
+
+
+def is_sanitized_build() -> bool:
+    """Return whether `TCPCOPY_SANITIZE` asks for the sanitizers."""
+    return os.environ.get("TCPCOPY_SANITIZE", "") not in ("", "0")
+
+
+def compile_args() -> list[str]:
+    """Return what the C compiler is told."""
+    return (SANITIZE_ARGS if is_sanitized_build() else COMPILE_ARGS) + QUIET_ARGS
 
 
 def directives() -> dict[str, Any]:
@@ -137,10 +168,11 @@ def extension_modules() -> list[Extension]:
     """Return the extensions to declare to setuptools: all hot modules, or none."""
     if compile_mode() == "never":
         return []
-    flags = COMPILE_ARGS + QUIET_ARGS
+    links = ["-fsanitize=address,undefined"] if is_sanitized_build() else []
+    sources = {module: [str(source_of(module))] for module in COMPILED_MODULES}
     return [
-        *(Extension(m, [str(source_of(m))], extra_compile_args=flags) for m in COMPILED_MODULES),
-        Extension(SHARED_UTILITIES, [], extra_compile_args=flags),
+        Extension(name, files, extra_compile_args=compile_args(), extra_link_args=links)
+        for name, files in {**sources, SHARED_UTILITIES: []}.items()
     ]
 
 
@@ -175,6 +207,34 @@ def translate(extensions: list[Extension], *, force: bool) -> None:
         extension.sources = sources[extension.name]
 
 
+def translation_recipe() -> str:
+    """Return what, besides the sources, decides how the C comes out."""
+    from Cython import __version__ as cython_version
+
+    return repr([cython_version, sys.version, sorted(directives().items())])
+
+
+def compilation_recipe() -> str:
+    """Return what, besides the sources, decides what comes out of all."""
+    compiler = [compile_args(), os.environ.get("CC"), os.environ.get("CFLAGS")]
+    return translation_recipe() + repr(compiler)
+
+
+@contextmanager
+def up_to_date(folder: Path, recipe: str) -> Iterator[bool]:
+    """Give whether what `folder` holds was made by that recipe; note it there once it is.
+
+    A failure forgets what was there, so that the next build makes everything anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "tcpcopy-recipe"
+    digest = hashlib.sha256(recipe.encode()).hexdigest()
+    is_current = note.is_file() and note.read_text() == digest
+    note.unlink(missing_ok=True)
+    yield is_current
+    note.write_text(digest)
+
+
 class BuildHotModules(build_ext):
     """`build_ext` that never fails half-way: all modules, or (mode "auto") none."""
 
@@ -193,14 +253,15 @@ class BuildHotModules(build_ext):
             return
         mode = compile_mode()
         try:
-            self.force = bool(self.force) or self._recipe_changed()
-            translate(declared, force=bool(self.force))
-            super().run()
-            self._check(declared)
-            self._recipe_file().write_text(self._recipe())
+            # Builds that differ only in what the C compiler is told have one translation.
+            with up_to_date(GENERATED_C, translation_recipe()) as is_current:
+                translate(declared, force=bool(self.force) or not is_current)
+            with up_to_date(Path(self.build_temp), compilation_recipe()) as is_current:
+                self.force = bool(self.force) or not is_current
+                super().run()
+                self._check(declared)
         # SystemExit too: setuptools raises it for some compiler failures.
         except (Exception, SystemExit) as error:
-            self._recipe_file().unlink(missing_ok=True)
             if mode == "require":
                 say(f"FAILED, and TCPCOPY_COMPILE=require: {error}")
                 raise
@@ -209,6 +270,7 @@ class BuildHotModules(build_ext):
             self._fall_back(declared)
         else:
             kind = "compiled, with bounds checks" if is_debug_build() else "compiled"
+            kind += ", with sanitizers" if is_sanitized_build() else ""
             say(f"{len(COMPILED_MODULES)} modules {kind}")
 
     def get_source_files(self) -> list[str]:
@@ -239,22 +301,6 @@ class BuildHotModules(build_ext):
         for path in Path(self.build_lib).rglob("*.so"):
             if path.resolve() not in kept:
                 path.unlink()
-
-    def _recipe_file(self) -> Path:
-        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
-        return Path(self.build_temp) / "tcpcopy-recipe"
-
-    def _recipe(self) -> str:
-        """Return a digest of what, besides the sources, decides what comes out."""
-        from Cython import __version__ as cython_version
-
-        parts = [cython_version, sys.version, sorted(directives().items()), COMPILE_ARGS]
-        parts += [QUIET_ARGS, os.environ.get("CC"), os.environ.get("CFLAGS")]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-    def _recipe_changed(self) -> bool:
-        recipe = self._recipe_file()
-        return not recipe.is_file() or recipe.read_text() != self._recipe()
 
 
 class BuildFreshPackage(build_py):

@@ -76,18 +76,25 @@ says why it is not.
 ## Files
 
 - `-l`: appended to. A file that was moved away (`logrotate`) is opened anew at the next line,
-  without a signal.
+  without a signal; while that cannot be done, lines go on in the old one, which says so.
 - `-P`: holds the process id while it runs, and is locked. One that was left over is taken over;
   one of a process that runs is refused, as is a file that holds anything else.
-- `--json`: overwritten at the end; its keys are in
-  [reading-the-summary.md](reading-the-summary.md).
+- `--json`: written at the start, every ten seconds and at the end, beside the old one, which it
+  replaces whole; its keys are in [reading-the-summary.md](reading-the-summary.md).
+- `--state`: a file for each process, gone at the end; after a kill the next start reads it, says
+  so, and resets the sessions that were left open at the target
+  ([reading-the-summary.md](reading-the-summary.md#after-a-kill)).
+
+None of them may be a symbolic link, but for `/dev/stdout`, `/dev/stderr` and `/dev/fd/N`; more in
+[privileges.md](privileges.md).
 
 ## Privilege
 
 Root, or the capability `CAP_NET_RAW` alone (both commands, both modes). `CAP_NET_ADMIN` lets
 the buffers for packets larger than a frame of the capture ring grow beyond `net.core.rmem_max`;
 `CAP_SYS_RESOURCE` lets tcpcopy raise its limit of open files, which bounds the sessions of
-socket mode.
+socket mode. Once all is open, both give up what the run does not need, and with `--user` root
+itself: [privileges.md](privileges.md).
 """
 
 

@@ -20,7 +20,7 @@ TEST_PROGRAMS=(
     mariadbd:mariadb-server mariadb:mariadb-client
     "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib"
     dnsmasq:dnsmasq-base dig:bind9-dnsutils dnsperf:dnsperf
-    wrk:wrk nft:nftables ethtool:ethtool curl:curl nghttp:nghttp2-client tcpdump:tcpdump
+    wrk:wrk nft:nftables iptables:iptables ethtool:ethtool curl:curl nghttp:nghttp2-client tcpdump:tcpdump
     editcap:wireshark-common tshark:tshark
 )
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # All tests, in the order in which they are quick to fail: the uncompiled package, the compiled one,
-# and the compiled one with real servers in network namespaces (as root).
+# a minute of the fuzzer, and the compiled package with real servers in network namespaces (as root).
 #
-#   scripts/test.sh [pure|compiled|netns]...    default: all three
+#   scripts/test.sh [pure|compiled|fuzz|netns]...    default: all four
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,15 +26,17 @@ run() {
 rings() { find "${RINGS[@]}" -maxdepth 0 2>/dev/null || true; }
 
 failed=()
-for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled netns); do
+for part in "${@:-pure}" $([ $# -gt 0 ] || echo compiled fuzz netns); do
     case $part in
         pure) run pure -n 2 tests/repo $(rings) ;;
         compiled) run compiled -n 2 $(rings) ;;
+        # The same inputs each time; `make asan` and `make soak` run it under sanitizers.
+        fuzz) .venv/bin/python -m tests.fuzz --seconds 60 || failed+=("fuzz") ;;
         netns)
             run compiled -n 2 -m "not alone and not soak and not acceptance" tests/netns
             run compiled -m "alone and not soak and not acceptance" tests/netns
             ;;
-        *) echo "usage: scripts/test.sh [pure|compiled|netns]..." >&2; exit 2 ;;
+        *) echo "usage: scripts/test.sh [pure|compiled|fuzz|netns]..." >&2; exit 2 ;;
     esac
 done
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import HOST, Namespace, own
+from tcpcopy.output_files import LINK_HINT, descriptor_named
 
 _SHOWN: Final = 200  # characters of a value shown in an error
 
@@ -199,6 +200,8 @@ def file_to_write(word: Word | None) -> str | None:
         return None
     path = os.path.abspath(word.value)
     folder = os.path.dirname(path)
+    if descriptor_named(path) is None and os.path.islink(path):
+        word.refuse("is a symbolic link", LINK_HINT)
     mode = _mode(word, path)
     if mode is None:
         folder_mode = _mode(word, folder)

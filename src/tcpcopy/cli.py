@@ -13,36 +13,42 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from tcpcopy import doctor_cli
+from tcpcopy import doctor_cli, rights
 from tcpcopy import options as option_table
 from tcpcopy.capture.devices import check_privilege, is_local_address, overlapping, short_queue
 from tcpcopy.capture.ring import Ring
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig
+from tcpcopy.copier import Copier
+from tcpcopy.copier_config import CopierConfig
 from tcpcopy.doctor.alarm import Alarm
 from tcpcopy.doctor.checkup import check_tcpcopy
 from tcpcopy.doctor.finding import Finding
 from tcpcopy.doctor.host import QUICK_S, HostReader
 from tcpcopy.doctor_plan import plan_of, running_plan_of
 from tcpcopy.doctor_probe import probe_targets
+from tcpcopy.ending import EXIT_WAIT_NS
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.datagram import MAX_ENTRIES, DatagramConfig
 from tcpcopy.errors import UsageError
 from tcpcopy.local_options import check_targets
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.mapping.rate import REQUESTS, SESSIONS
-from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import Namespace, inside, same
 from tcpcopy.options import Options
+from tcpcopy.output_files import write_whole
+from tcpcopy.rehearsal import OutputFiles, give_up, rehearse
 from tcpcopy.report import log, summary
 from tcpcopy.report.context import CLASSIC, LINK, LOCAL, SOCKET, TUNNEL, Context, TransferInfo
+from tcpcopy.report.counters import Snapshot
 from tcpcopy.report.status import StatusReporter
+from tcpcopy.report_file import ReportFile
+from tcpcopy.run_files import Job, RunFiles
+from tcpcopy.state_options import run_files
 from tcpcopy.supervisor import (
     PidFile,
     Startup,
     StopSignals,
-    check_writable,
+    check_replaceable,
     hold_log,
     open_log,
     raise_open_files,
@@ -151,38 +157,61 @@ def _run(options: Options, startup: Startup | None) -> int:
             config = copier_config(options, open_files=open_files)
             if options.check:
                 config = replace(config, checks=report_context(options))
+            keep = rights.of_parent(config) if options.workers > 1 else rights.of_worker(config)
+            if options.json_file:
+                check_replaceable("--json", options.json_file)
+            rehearsed = rehearse(output_files(options), keep, options.user)
+            files = files_of_run(options, config)
+            if files is not None:
+                stack.callback(files.close)
+                files.open(config.transfers.targets(), options.workers)
+            ledgers = files.ledgers if files is not None else []
             copier: Copier | Workers
             if options.workers > 1:
-                copier = Workers(config, options.workers, lambda: random.getrandbits(31))
+                copier = Workers(
+                    config, options.workers, lambda: random.getrandbits(31), ledgers=ledgers
+                )
             else:
-                copier = Copier(config)
+                copier = Copier(replace(config, ledger=ledgers[0] if ledgers else None))
             stack.callback(copier.close)
             copier.open()
             signals = stack.enter_context(stop_signals())
-        _check_memory(options, len(copier.rings))
-        if options.json_file:
-            check_writable("--json", options.json_file)
+        _check_memory(options, len(copier.rings), copier.resident_bytes)
         # What leaves traces comes last: the pid file, then the log.
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon, program="tcpcopy")
+        open_log(options.log_file, daemon=options.daemon, program="tcpcopy", user=options.user)
         if options.check:
             doctor_cli.check_at_start("tcpcopy", lambda: check_again(options), options.log_file)
         _log_start(options, copier.rings)
+        if files is not None:
+            files.begin()
+        earlier = files.found if files is not None else None
+        give_up(keep, options.user, rehearsed)
+        _log.info("ready: %s", _describe(options))
         if startup is not None:
             startup.ready()
         # Sessions free themselves without the collector, which would walk over all of them.
         gc.collect()
         gc.disable()
-        waited_ns = _copy(options, copier, signals)
         limit = session_limit(options, open_files) * options.workers
-        context = report_context(options, limit, waited_ns // _NS)
-        return _report(options, copier, context)
+        setup = report_context(options, limit)
+        if earlier is not None:
+            setup = replace(
+                setup, earlier_process=earlier.process, earlier_started_ns=earlier.started_ns
+            )
+        waited_ns = _copy(options, copier, signals, setup)
+        code = _report(options, copier, replace(setup, exit_wait_s=waited_ns // _NS))
+        if files is not None:
+            files.finish()
+        return code
 
 
-def _check_memory(options: Options, rings: int) -> None:
-    """Refuse a limit that would shed every session: the capture buffers count, too."""
-    used = resident_bytes()
+def _check_memory(options: Options, rings: int, used: int) -> None:
+    """Refuse a limit that would shed every session: the capture buffers count, too.
+
+    `used`: bytes of memory that the limit is for, of all workers.
+    """
     if used > options.memory_bytes // 4 * 3:
         raise UsageError(
             "-m",
@@ -210,10 +239,9 @@ def _log_start(options: Options, rings: Sequence[Ring]) -> None:
         if options.transport != "tcp":
             told = "sends each UDP datagram twice; name one of them"
         _log.warning("-i %s,%s: packets are seen on both, which %s", lower, upper, told)
-    _log.info("ready: %s", _describe(options))
 
 
-def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> int:
+def _copy(options: Options, copier: Copier | Workers, signals: StopSignals, setup: Context) -> int:
     """Copy until a stop signal; how long open work was then waited for, in nanoseconds."""
     reporters = []
     terminal = sys.stderr if options.status and not options.daemon else None
@@ -229,7 +257,12 @@ def _copy(options: Options, copier: Copier | Workers, signals: StopSignals) -> i
     if options.check:
         alarm = Alarm(report_context(options), lambda: check_again(options))
 
+    report = ReportFile(options.json_file) if options.json_file else None
+    unfinished = replace(setup, is_final=False)
+
     def tick(now_ns: int) -> None:
+        if report is not None:
+            report.tick(now_ns, lambda: _json(copier.snapshot(), unfinished))
         for reporter in reporters:
             if reporter.is_due(now_ns):
                 reporter.tick(copier.snapshot(), now_ns)
@@ -253,11 +286,12 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     code = summary.exit_code(snapshot)
     text = summary.render(snapshot, context)
     if options.json_file:
-        data = json.dumps(summary.to_json(snapshot, context), indent=2)
         try:
-            Path(options.json_file).write_text(data + "\n", encoding="utf-8")
+            write_whole(options.json_file, _json(snapshot, context), {0, os.geteuid()})
         except OSError as error:
-            _log.error("--json %s: %s", options.json_file, error.strerror)
+            _log.error(
+                "--json %s: %s; nothing was changed there", options.json_file, error.strerror
+            )
             code = code or 1
     if options.daemon or options.log_file:
         for line in text.splitlines():
@@ -266,6 +300,33 @@ def _report(options: Options, copier: Copier | Workers, context: Context) -> int
     if not options.daemon:
         say(text, sys.stdout)
     return code
+
+
+def _json(snapshot: Snapshot, context: Context) -> bytes:
+    return f"{json.dumps(summary.to_json(snapshot, context), indent=2)}\n".encode()
+
+
+def files_of_run(options: Options, config: CopierConfig) -> RunFiles | None:
+    """The files by which the next run knows of this one, not open yet; None: as --state says."""
+    setup = report_context(options)
+    job = Job(setup.mode, tuple(str(transfer) for transfer in options.transfers), setup.files)
+    packets = options.copies_tcp and not options.socket_mode
+    return run_files(options.state, job, config, options.workers, packets)
+
+
+def output_files(options: Options) -> OutputFiles:
+    """The files of a run, and those that it opens again."""
+    recorded = options.recorded
+    read_again: tuple[str, ...] = ()
+    if recorded is not None and (recorded.passes > 1 or len(recorded.paths) > 1):
+        read_again = recorded.paths
+    return OutputFiles(
+        options.log_file,
+        options.json_file,
+        options.pid_file,
+        read_again,
+        makes_tun=options.local is not None and options.workers > 1,
+    )
 
 
 def session_limit(options: Options, open_files: int) -> int:
@@ -364,6 +425,7 @@ def copier_config(
         recorded=recorded,
         rate=options.rate,
         tcp=options.copies_tcp,
+        user=options.user,
         udp=udp_config(
             options, port_shift, open_files=open_files, local_addresses=len(local_addresses)
         ),

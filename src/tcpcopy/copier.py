@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import logging
-import select
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from tcpcopy.capture.acks import AckFilter, Evidence
-from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
 from tcpcopy.capture_side import fill as fill_encapsulations
-from tcpcopy.capture_side import filter_program, own_expression, unwrapping
+from tcpcopy.capture_side import unwrapping
+from tcpcopy.copier_config import CopierConfig, filter_program, own_expression
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
 from tcpcopy.deliver.sockets import SocketTransport
 from tcpcopy.deliver.tunnel import TunnelSender
 from tcpcopy.doctor.start import StartProbe
-from tcpcopy.engine.context import Context, EngineConfig
+from tcpcopy.ending import Ending
+from tcpcopy.engine.context import Context
 from tcpcopy.engine.datagram import ProtocolSwitch
 from tcpcopy.engine.engine import Engine
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
+from tcpcopy.engine.unread import Unread
 from tcpcopy.errors import UsageError
-from tcpcopy.local_side import ALONE, LocalConfig, LocalSide
+from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.handshake_side import HandshakeSide
+from tcpcopy.leftover_side import LeftoverSide
+from tcpcopy.local_side import ALONE, LocalSide
 from tcpcopy.loop import Loop
 from tcpcopy.mapping.allocator import Allocator
 from tcpcopy.mapping.clients import AddressPool
-from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.sampling import Sampler
-from tcpcopy.mapping.transfers import TransferTable
-from tcpcopy.memory import ResidentMemory, give_back
+from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
-from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.namespaces import inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
-from tcpcopy.probe_side import start_probe
+from tcpcopy.probe_side import SessionStop, start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
 from tcpcopy.recorded.stream import open_recorded
@@ -43,55 +44,14 @@ from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
-from tcpcopy.report.context import Context as Setup
-from tcpcopy.report.counters import InputCounts, RateCounts, RingCounts, Snapshot
-from tcpcopy.udp_side import UdpConfig, UdpSide
+from tcpcopy.report.counters import RateCounts, Snapshot
+from tcpcopy.socket_side import SocketWatch
+from tcpcopy.udp_side import UdpSide
 
 _log = logging.getLogger(__name__)
 
-EXIT_WAIT_NS = 10_000_000_000
 _TICK_NS = 50_000_000  # reports are looked at so often while there is traffic
-_LOOK_NS = 20_000_000
-_PAUSE_NS = 5_000_000
-_BUSY_EVENTS = 8
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class CopierConfig:
-    """What one worker is to do; checked already."""
-
-    engine: EngineConfig
-    transfers: TransferTable
-    devices: tuple[str, ...] = ()
-    capture_namespace: Namespace | None = None  # None: the one this process is in
-    filter: str | None = None
-    buffer_bytes: int = 32 * _MIB
-    snaplen: int = 65535
-    promiscuous: bool = False
-    unwraps: bool = False  # tunnels and tags of switches are taken off what is captured
-    intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
-    output_device: str = ""  # classic mode: send frames on it; "": raw sockets
-    relay_connections: int = 2
-    lonely: bool = False
-    local: LocalConfig | None = None  # local mode
-    relay: RelayTerms = field(default_factory=RelayTerms)
-    relay_names: Mapping[str, str] = field(default_factory=dict)  # address of -s: name given
-    pool: AddressPool | None = None
-    localhost_replacement: bytes | None = None
-    copies: int = 1
-    factor: int = 0
-    port_shift: int = 0
-    percentage: int = 100
-    gradual: bool = False
-    memory_bytes: int = 1024 * _MIB
-    local_addresses: tuple[bytes, ...] = field(default=())
-    share: tuple[int, int] = (0, 1)  # this worker, and how many there are
-    recorded: RecordedConfig | None = None  # files instead of devices
-    rate: RateConfig | None = None
-    tcp: bool = True  # whether TCP is copied
-    udp: UdpConfig | None = None  # UDP as well, or alone
-    checks: Setup | None = None  # the run, for the probe at the start; None: none is wanted
 
 
 class _NoSink(PacketSink):
@@ -113,24 +73,29 @@ class Copier:
             self.local = LocalSide(config.local, config.transfers, config.share, config.engine.mtu)
         self.relay: RelayClient | None = None
         self.transport: SocketTransport | None = None
+        self._socket_watch: SocketWatch | None = None
         self.player: Player | None = None
         self.probe: StartProbe | None = None
-        self._ack_filter: AckFilter | None = None
+        self.leftovers: LeftoverSide | None = None
         self._started_ns = time.time_ns()
         self._started_monotonic_ns = time.monotonic_ns()
         self._resident: ResidentMemory | None = None
         self._memory: MemoryLimit | None = None
+        self._stood_still_ns = 0  # as logged
+        self._unread: Unread | None = None  # packets, once the run has ended
         self._closed = False
         self.engine = self._make_engine()
+        self.engine.divide(config.share[1])
+        self._handshakes = HandshakeSide(self.engine)
         self.loop = Loop(self.engine, self._batch, self._housekeep)
         self.udp = self._make_udp()
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
-        self._unwrapping = None
-        if config.unwraps and config.recorded is None:
-            self._unwrapping = unwrapping(config, self.loop.handler)
+        self._unwrapping = unwrapping(config, self.loop.handler)
+        if self._unwrapping is not None:
             self.loop.handler = self._unwrapping
+        self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -155,7 +120,14 @@ class Copier:
                 copies=config.copies,
             )
         else:
-            self.transport = SocketTransport(self._on_transport, config.engine.answer_timeout_ns)
+            self.transport = SocketTransport(
+                self._on_transport,
+                config.engine.answer_timeout_ns,
+                config.engine.connect_timeout_ns,
+                config.local_addresses,
+                config.share[1],
+            )
+            self._socket_watch = SocketWatch(self.transport)
             opener = Opener(
                 config.engine,
                 context,
@@ -207,6 +179,11 @@ class Copier:
             local=self.local,
         )
 
+    @property
+    def resident_bytes(self) -> int:
+        """What this process has in memory now."""
+        return resident_bytes()
+
     def _on_transport(self, client: KernelClient) -> None:
         self.engine.transport_event(client)
 
@@ -252,17 +229,19 @@ class Copier:
         for ring in self.rings:
             self.loop.add_ring(ring)
         if config.filter is None and config.tcp and self.player is None:
-            self._ack_filter = AckFilter(
+            self._handshakes.switch_acks(
                 self.rings,
                 filter_program(config),
                 filter_program(config, pure_acks=False),
                 far_matters=not config.engine.rtt_ns,
             )
+        if config.ledger is not None:
+            self.leftovers = LeftoverSide(config.ledger, self.engine, self.loop, self.relay)
         # One worker of several is enough: all have the same way.
         if config.checks is not None and config.tcp and config.share[0] == 0:
             identities = self._opener.identities
             self.probe = start_probe(
-                config, config.checks, self.engine, identities, self.local, self.relay
+                config, config.checks, self.engine, identities, self.local, self.relay, self.stop
             )
 
     def _open_recorded(self, recorded: RecordedConfig) -> Player:
@@ -356,10 +335,15 @@ class Copier:
     # --- running ---------------------------------------------------------------------------
 
     def _housekeep(self, now_ns: int) -> None:
-        if self._ack_filter is not None:
-            counts = self.engine.context.counts
-            evidence = Evidence(counts.client_first, counts.server_first, counts.far)
-            self.engine.pure_acks = self._ack_filter.look(now_ns, evidence)
+        context = self.engine.context
+        stood_still = context.stood_still_ns > self._stood_still_ns
+        if stood_still:
+            stood_ns = context.stood_still_ns - self._stood_still_ns
+            self._stood_still_ns = context.stood_still_ns
+            _log.warning(
+                "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
+            )
+        self._handshakes.look(now_ns, stood_still=stood_still)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         if self._memory is not None:
@@ -369,8 +353,12 @@ class Copier:
             self._batch.largest = self.sender.largest
         if self.probe is not None:
             self.probe.look(now_ns)
+        if self.leftovers is not None:
+            self.leftovers.look()
         if self.local is not None:
             self.local.look()
+        if self._socket_watch is not None:
+            self._socket_watch.look(now_ns)
         if self.udp is not None:
             short = self._opener.memory_is_short
             self.udp.housekeep(now_ns, self.engine.clock_offset_ns, short)
@@ -405,44 +393,31 @@ class Copier:
 
     def finish(self, urgent: Callable[[], bool], tick: Callable[[int], object]) -> None:
         """Stop capturing and let open work end, for a bounded time; then close all sessions."""
-        loop, engine = self.loop, self.engine
-        self._ack_filter = None
-        for ring in self.rings:
-            ring.set_filter(REJECT_ALL)  # what has been captured is all that will be
+        engine, udp = self.engine, self.udp
+        self._handshakes.stop()
+        ending = Ending(self.loop, self.rings, urgent, tick)
+        self._unread = unread = unread_of(self.config, engine)
+        ending.read(unread)
         if self.player is not None:
-            self.player.stop()
             for problem in self.player.stream.problems:
                 _log.warning("%s", problem)
-        until_ns = time.monotonic_ns() + EXIT_WAIT_NS
-        loop.turn()
-        while loop.backlog.held_bytes or self._left_in_rings():
-            loop.turn()
-            if urgent() or engine.now_ns >= until_ns:
-                _log.warning("%d captured packets were left unread", len(loop.backlog))
-                break
-        loop.remove_rings()
-        looked_ns = 0
-        while not urgent() and engine.now_ns < until_ns:
-            handled = loop.turn()
-            tick(engine.now_ns)
-            if engine.now_ns - looked_ns > _LOOK_NS:
-                looked_ns = engine.now_ns
-                if engine.unfinished() == 0 and not (self.udp and self.udp.engine.unfinished()):
-                    break
-            if handled < _BUSY_EVENTS:
-                loop.waiter.wait(_PAUSE_NS)
+        if unread.total:
+            _log.warning(
+                "%d captured packets were left unread, %d sessions begin in them",
+                unread.total,
+                unread.sessions,
+            )
+        ending.wait(lambda: engine.unfinished() + (udp.engine.unfinished() if udp else 0))
         engine.now_ns = time.monotonic_ns()
+        if self._socket_watch is not None:
+            self._socket_watch.stop()
         engine.close_all()
         self._batch.flush()
-        if self.udp is not None:
-            self.udp.begin(engine.now_ns)
-            self.udp.engine.close_all()
-
-    def _left_in_rings(self) -> bool:
-        poll = select.poll()
-        for ring in self.rings:
-            poll.register(ring.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        if self.leftovers is not None:
+            self.leftovers.finish()
+        if udp is not None:
+            udp.begin(engine.now_ns)
+            udp.engine.close_all()
 
     def close(self) -> None:
         """Close everything; may be called twice."""
@@ -468,6 +443,9 @@ class Copier:
         if self.udp is not None:
             self.udp.close()
 
+    def _rate_clock_ns(self) -> int:
+        return self.engine.context.rate_clock_ns(time.monotonic_ns())
+
     # --- figures ---------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
@@ -480,7 +458,6 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
-            sessions_since_accept=counts.sessions - counts.begun_at_accept,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,
@@ -500,44 +477,50 @@ class Copier:
             capture_lag=counts.capture_lag.copy(),
             memory_bytes=self._memory.resident_bytes if self._memory is not None else 0,
         )
+        self._handshakes.fill(snapshot)
         if self.sender is not None:
             snapshot.send_errors = dict(self.sender.errors)
         if self.local is not None:
             snapshot.send_errors = dict(self.local.errors)
-        if self.transport is not None:
-            snapshot.send_errors = dict(self.transport.errors)
-        for ring in self.rings:
-            received, dropped = ring.statistics()
-            name = ring.device or "all devices"
-            ring_counts = snapshot.rings.setdefault(name, RingCounts())
-            ring_counts.received += received
-            ring_counts.dropped += dropped
+        if self._socket_watch is not None:
+            self._socket_watch.fill(snapshot)
+        fill_rings(snapshot, self.rings)
+        if self._unread is not None:
+            snapshot.is_over = True
+            fill_unread(snapshot, self._unread)
         if self.relay is not None:
             snapshot.relays = self.relay.counts()
         if self.udp is not None:
             self.udp.fill(snapshot)
         fill_encapsulations(snapshot, self.rings, self._unwrapping, self.player)
         if self.player is not None:
-            snapshot.file = file_counts(self.player)
+            snapshot.file = self.player.counts()
+        if self.leftovers is not None:
+            snapshot.leftovers = self.leftovers.counts()
         if self._rate is not None:
             snapshot.rate = RateCounts(
                 taken=self._rate.taken,
                 waited=self._rate.waited,
-                reached_milli=round(1000 * self._rate.reached(time.monotonic_ns())),
+                reached_milli=round(1000 * self._rate.reached(self._rate_clock_ns())),
             )
         return snapshot
 
 
-def file_counts(player: Player) -> InputCounts:
-    """What was read of the files."""
-    done, total = player.progress()
-    return InputCounts(
-        packets=player.feed.taken + player.feed.left_out,
-        left_out=player.feed.left_out,
-        bytes_read=done,
-        bytes_total=total,
-        passes=player.passes_done,
-        problems=len(player.stream.problems),
+def unread_of(config: CopierConfig, engine: Engine | None = None) -> Unread:
+    """What counts the packets that a worker has not read; `engine`: its own, if it still runs."""
+    sampling = None
+    if engine is not None:
+        sampling = engine.opener.sampling
+    elif config.percentage < 100:
+        sampling = Sampler(config.percentage)
+    return Unread(
+        config.transfers,
+        config.copies,
+        engine=engine,
+        sampling=sampling,
+        now_ns=time.monotonic_ns(),
+        with_tcp=config.tcp,
+        with_udp=config.udp is not None,
     )
 
 
@@ -565,13 +548,3 @@ def no_privilege() -> UsageError:
 
 def _log_bug(text: str) -> None:
     _log.error("a session was ended by an error inside tcpcopy:\n%s", text)
-
-
-__all__ = [
-    "EXIT_WAIT_NS",
-    "Copier",
-    "CopierConfig",
-    "filter_program",
-    "no_privilege",
-    "own_expression",
-]

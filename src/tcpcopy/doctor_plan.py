@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tcpcopy.capture.devices import ANY_DEVICE
 from tcpcopy.capture.filters import compile_filter
-from tcpcopy.copier import CopierConfig, filter_program
+from tcpcopy.copier_config import CopierConfig, filter_program
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig
@@ -76,6 +76,7 @@ def intercept_plan_of(config: InterceptConfig) -> InterceptPlan:
         port=config.port,
         buffer_bytes=config.buffer_bytes,
         peer_limit=config.peer_limit,
+        is_open=config.is_open,
         uses_tun=config.tunnel is not None,
         capture_namespace=config.capture_namespace,
         listen_namespace=config.listen_namespace,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from tcpcopy.copier import CopierConfig
+from tcpcopy.copier_config import CopierConfig
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.probe import probe
 from tcpcopy.errors import UsageError

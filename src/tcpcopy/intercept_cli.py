@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tcpcopy import doctor_cli
+from tcpcopy import doctor_cli, rights
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -27,7 +27,9 @@ from tcpcopy.doctor.host import QUICK_S, HostReader
 from tcpcopy.doctor_plan import intercept_plan_of
 from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor
-from tcpcopy.process_options import no_check_option
+from tcpcopy.privileges import User
+from tcpcopy.process_options import no_check_option, user, user_option
+from tcpcopy.rehearsal import OutputFiles, give_up, rehearse
 from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout
 from tcpcopy.relay.peers import Network
 from tcpcopy.relay_options import relay_options, relay_terms
@@ -94,7 +96,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "while a tcpcopy is connected, refuse those of other hosts"),
     Option("layout", "", "--relay-format", _RELAY,
            "how tcpcopy takes answers; only for a C tcpcopy built otherwise than by default: "
-           "bare for --disable-combined, batched-payload for --with-resp-payload", "FORMAT"),
+           "bare for --disable-combined, batched-payload for --with-resp-payload, which gives "
+           "payload to every classic tcpcopy that connects: give --allow", "FORMAT"),
     Option("allow", "", "--allow", _RELAY,
            "let only these networks connect, as addresses or in CIDR; all when not given",
            "NETWORK,...", repeats=True),
@@ -112,6 +115,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
     no_check_option(_PROCESS, "intercept"),
+    user_option(_PROCESS),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -143,6 +147,7 @@ class InterceptOptions:
     config: InterceptConfig
     log_file: str | None = None  # absolute, as is the other
     pid_file: str | None = None
+    user: User | None = None  # to become once all is open
     check: bool = True  # whether the host is checked at the start
     daemon: bool = False
     show: str = ""  # "help" or "version": print that and exit
@@ -191,6 +196,7 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         config,
         log_file=file_to_write(words.get("log")),
         pid_file=file_to_write(words.get("pid_file")),
+        user=user(words),
         check="no_check" not in words,
         daemon="daemon" in words,
     )
@@ -235,6 +241,10 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
     """Serve until a stop signal. Raises: UsageError, with nothing left behind."""
     with contextlib.ExitStack() as stack:
         hold_log()
+        keep = rights.of_intercept(options.config)
+        makes_tun = options.config.tunnel is not None
+        files = OutputFiles(options.log_file, pid=options.pid_file, makes_tun=makes_tun)
+        rehearsed = rehearse(files, keep, options.user)
         raise_open_files()
         # What may fail comes before what leaves traces: sockets, then the pid file, then the log.
         with starting():
@@ -244,11 +254,13 @@ def _run(options: InterceptOptions, startup: Startup | None) -> int:
             signals = stack.enter_context(stop_signals())
         if options.pid_file:
             stack.enter_context(PidFile(options.pid_file))
-        open_log(options.log_file, daemon=options.daemon, program="intercept")
+        open_log(options.log_file, daemon=options.daemon, program="intercept", user=options.user)
         if options.check:
             doctor_cli.check_at_start(
                 "intercept", lambda: _check_again(options.config), options.log_file
             )
+        interceptor.stay_where_captured()
+        give_up(keep, options.user, rehearsed)
         interceptor.log_start()
         if startup is not None:
             startup.ready()

@@ -7,6 +7,7 @@ the tcpcopies announce is taken first, then packets, then records are sent.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import struct
 from collections.abc import Callable, Sequence
@@ -19,9 +20,16 @@ from tcpcopy.capture.filters import compile_filter
 from tcpcopy.capture.ring import ALL_PROTOCOLS, IPV4, IPV6, Ring
 from tcpcopy.doctor.watch import AnswerWatch
 from tcpcopy.namespaces import Namespace, inside
-from tcpcopy.relay.classic import DEFAULT_PORT, MAX_BATCH, Layout, RelayFault
+from tcpcopy.own_addresses import OwnAddressWatch
+from tcpcopy.relay.classic import (
+    DEFAULT_PORT,
+    MAX_BATCH,
+    MAX_PAYLOAD_BYTES,
+    Layout,
+    RelayFault,
+)
 from tcpcopy.relay.desk import ProbeDesk
-from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.native import STANDSTILL_NS, RelayMode, RelayTerms
 from tcpcopy.relay.peers import Network, Peers
 from tcpcopy.relay.probing import Report
 from tcpcopy.relay.router import AnswerRouter
@@ -45,6 +53,8 @@ _BUSY_PACKETS: Final = 4
 _NAP_NS: Final = 500_000
 _HOUSEKEEPING_NS: Final = 250 * _MS
 _REPORT_NS: Final = 60 * _SECOND_NS
+# After a standstill announcements come in pieces: nothing is too old before they have been read.
+_CATCH_UP_NS: Final = 5 * _SECOND_NS
 _FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _INSTRUCTION: Final = struct.Struct("=HBBI")
 _RETURN_CONSTANT: Final = 0x06
@@ -75,6 +85,12 @@ class InterceptConfig:
     buffer_bytes: int = 16 << 20  # of each capture ring
     tunnel: TunnelConfig | None = None  # a TUN device instead of rings
     watches: bool = True  # tells when no answer ever comes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether hosts may connect that neither prove who they are nor are named (--allow)."""
+        is_loopback = bool(self.host) and ipaddress.ip_address(self.host).is_loopback
+        return not (self.relay.knows_peers or self.allowed or is_loopback)
 
 
 class Interceptor:
@@ -110,10 +126,12 @@ class Interceptor:
         self._waiter = Waiter()
         self._closed = False
         self._kernel_dropped = 0
+        self._resumed_ns = 0  # when the last standstill of this process ended; 0: there was none
         self._server_place = -1
         self._tunnel_place = -1  # of the device, with the waiter; -1: it is gone
         self._reported: tuple[int, ...] = ()
         self._watch = AnswerWatch()
+        self._own: OwnAddressWatch | None = None
 
     @property
     def filter_expression(self) -> str:
@@ -173,8 +191,14 @@ class Interceptor:
     def listen(self) -> None:
         """Let tcpcopies connect. Raises: UsageError."""
         config = self.config
+        self._own = OwnAddressWatch(config.capture_namespace)
+        self.router.set_own(self._own.current)
         self.server.desk = ProbeDesk(
-            self.filter_expression, config.devices, self._state, config.capture_namespace
+            self.filter_expression,
+            config.devices,
+            self._state,
+            config.capture_namespace,
+            is_open=not config.relay.knows_peers,
         )
         self.server.open()
         self._server_place = self._waiter.add(self.server.fileno())
@@ -183,6 +207,14 @@ class Interceptor:
         """Take answers from this ring, too."""
         self.rings.append(ring)
         self._places.append(self._waiter.add(ring.fileno()))
+
+    def stay_where_captured(self) -> None:
+        """Move to the captured namespace for good: to come and go takes CAP_SYS_ADMIN.
+
+        Connections are accepted by a socket that is open already. Raises: UsageError.
+        """
+        if self.config.capture_namespace is not None:
+            self.config.capture_namespace.enter()
 
     def log_start(self) -> None:
         """Log what is captured and where tcpcopies connect to, and what is wrong with the host."""
@@ -195,16 +227,38 @@ class Interceptor:
         if not config.filter and self.tunnel is None:
             _log.info("no -F given: a filter such as 'tcp and src port 80' saves work")
         _log.info("listening on %s port %d", config.host or "all addresses", self.server.port)
+        self._warn_of_peers()
         if self.tunnel is not None:
             return
         with inside(config.capture_namespace):
             for lower, upper in devices.overlapping(config.devices):
                 _log.warning("-i %s,%s: packets are seen on both; name one of them", lower, upper)
 
+    def _warn_of_peers(self) -> None:
+        """What is given to whoever connects."""
+        config = self.config
+        if config.is_open:
+            _log.warning(
+                "the relay is open: whoever reaches port %d of %s may have the headers of answers "
+                "that this host captures; --secret-file FILE (here and at tcpcopy) or --allow "
+                "ADDRESS closes it, -b ADDRESS narrows it",
+                self.server.port, config.host or "any address of this host",
+            )  # fmt: skip
+        if config.layout is Layout.BATCHED_PAYLOAD and not config.allowed:
+            _log.warning(
+                "--relay-format batched-payload gives up to %d bytes of each answer's payload to "
+                "any C tcpcopy that connects: --allow ADDRESS lets in only those named",
+                MAX_PAYLOAD_BYTES,
+            )
+        if self._own is not None and config.replaced_address:
+            address = int.from_bytes(config.replaced_address, "big")
+            if self._own.current.has_v4(address):
+                _log.warning("-D: answers to an address of this host itself are relayed, headers")
+
     def run(self, stop_fd: int, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping()`; `stop_fd` polls readable when that may have changed."""
         stop_place = self._waiter.add(stop_fd)
-        housekeeping_ns = report_ns = monotonic_ns()
+        housekeeping_ns = report_ns = looked_ns = monotonic_ns()
         report_ns += _REPORT_NS
         handed = 0
         while not stopping():
@@ -215,6 +269,10 @@ class Interceptor:
                 self._waiter.wait(_HOUSEKEEPING_NS if handed < _DRAIN_LIMIT else 0)
                 polled = True
             now_ns = monotonic_ns()
+            if now_ns - looked_ns > STANDSTILL_NS:
+                self._stand_still(now_ns, now_ns - looked_ns)
+                polled = False  # what is ready was found out before
+            looked_ns = now_ns
             handed = self.step(now_ns, polled)
             if now_ns >= housekeeping_ns:
                 housekeeping_ns = now_ns + _HOUSEKEEPING_NS
@@ -259,6 +317,8 @@ class Interceptor:
         if not self._closed:
             self._closed = True
             self.server.close()
+        if self._own is not None:
+            self._own.close()
         self.router.clear()
 
     def kernel_dropped(self) -> int:
@@ -274,7 +334,7 @@ class Interceptor:
             version=VERSION,
             filter=self.filter_expression,
             devices=tuple(name for name in self.config.devices if name != "any"),
-            received=sum(received for received, _ in counts),
+            received=sum(taken + dropped for taken, dropped in counts),
             dropped=sum(dropped for _, dropped in counts),
             forwards_v4=forwards_v4,
             forwards_v6=forwards_v6,
@@ -288,7 +348,14 @@ class Interceptor:
         dropped = self.kernel_dropped()
         lost = server.lost_records()
         unused = sum(router.drops)
-        bad = (server.refused, sum(server.faults), router.refused)
+        bad = (
+            server.refused,
+            sum(server.faults),
+            router.refused,
+            router.refused_own,
+            router.refused_taken,
+            server.payload_refused,
+        )
         figures = (router.answers, router.announced, server.accepted, dropped, lost, *bad)
         if figures == self._reported:
             return
@@ -317,16 +384,40 @@ class Interceptor:
             )
         if dropped:
             _log.warning("%d answers lost by the kernel: narrow -F, or raise -B", dropped)
-        if router.refused:
-            _log.warning("%d sessions refused: their tcpcopy had --max-sessions", router.refused)
+        self._report_refused()
         if any(server.faults) or server.refused:
             kinds = [f"{server.faults[f]} {f.description}" for f in RelayFault if server.faults[f]]
             _log.warning(
                 "relay connections refused %d, dropped: %s", server.refused, ", ".join(kinds) or 0
             )
 
+    def _stand_still(self, now_ns: int, duration_ns: int) -> None:
+        _log.warning(
+            "this process stood still for %.1f s: it goes on from there", duration_ns / 1e9
+        )
+        self._resumed_ns = now_ns
+
+    def _report_refused(self) -> None:
+        router = self.router
+        for count, text in (
+            (router.refused, "sessions refused: their tcpcopy had --max-sessions"),
+            (router.refused_taken, "sessions refused: they are another tcpcopy's, and live"),
+            (router.refused_own, "sessions refused: their client is an address of this host"),
+            (
+                self.server.payload_refused,
+                "connections asked for payload, which takes a secret or a certificate",
+            ),
+        ):
+            if count:
+                _log.warning("%d %s", count, text)
+
     def _housekeeping(self, now_ns: int) -> None:
-        self.router.sweep(now_ns)
+        if not self._resumed_ns or now_ns - self._resumed_ns >= _CATCH_UP_NS:
+            self.router.sweep(now_ns)
+        if self._own is not None and self._own.look(now_ns):
+            gone = self.router.set_own(self._own.current)
+            if gone:
+                _log.warning("%d sessions let go: their clients are addresses of this host", gone)
         self.server.run_timers(now_ns)
         if self.tunnel is not None:
             self.tunnel.look()

@@ -17,9 +17,15 @@ cdef Py_ssize_t _RELAY_LIMIT
 cdef Py_ssize_t _BUSY_EVENTS
 cdef long long _NAP_NS
 cdef long long _HOUSEKEEPING_NS
+cdef long long _HURRY_NS
 cdef long long _LONGEST_SLEEP_NS
+cdef long long _STANDSTILL
+cdef Py_ssize_t _RELAY_UNREAD
+cdef Py_ssize_t _SOCKET_EVENTS
+cdef Py_ssize_t _SOCKET_ROUNDS
 
 cdef class Loop:
+    cdef public long long awaited_ns
     cdef public Backlog backlog
     cdef public long long backlog_limit
     cdef public PacketBatch batch
@@ -27,8 +33,10 @@ cdef class Loop:
     cdef public PacketHandler handler
     cdef public object housekeep
     cdef public long long housekeeping_ns
+    cdef public long long hurried_ns
     cdef public Py_ssize_t input_place
     cdef public list places
+    cdef public object leftovers
     cdef public object player
     cdef public bint polled
     cdef public RelayClient relay
@@ -43,21 +51,30 @@ cdef class Loop:
     cpdef void run(self, long long until_ns, Py_ssize_t stop_place) except *
     cpdef bint is_done(self) except *
     cdef bint waited_long(self) except *
-    @cython.locals(now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t)
+    @cython.locals(
+        now_ns=cython.longlong, engine=Engine, handled=cython.Py_ssize_t, has_stood=cython.bint
+    )
     cpdef Py_ssize_t turn(self) except -1
     @cython.locals(
         deadline_ns=cython.longlong,
         due_ns=cython.longlong,
         timeout_ns=cython.longlong,
         left_ns=cython.longlong,
+        leftovers_ns=cython.longlong,
         udp_ns=cython.longlong,
+        lines_ns=cython.longlong,
     )
     cpdef void wait(self) except *
     cdef void _watch_input(self, object player) except *
+    cdef void _stand_still(self, long long now_ns, long long duration_ns) except *
+    @cython.locals(events=cython.Py_ssize_t, total=cython.Py_ssize_t)
+    cdef Py_ssize_t _serve_sockets(self, object transport, long long now_ns) except -1
     @cython.locals(
         timestamp_ns=cython.longlong, records=cython.Py_ssize_t, total=cython.Py_ssize_t
     )
-    cdef Py_ssize_t _take_answers(self, RelayClient relay, long long now_ns) except -1
+    cdef Py_ssize_t _take_answers(
+        self, RelayClient relay, long long now_ns, Py_ssize_t limit
+    ) except -1
     @cython.locals(
         timestamp_ns=cython.longlong, answers=PacketHandler, taken=cython.Py_ssize_t
     )

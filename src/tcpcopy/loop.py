@@ -20,6 +20,7 @@ from tcpcopy.waiting import Waiter, monotonic_ns, nap
 
 if TYPE_CHECKING:
     from tcpcopy.deliver.sockets import SocketTransport
+    from tcpcopy.engine.leftovers import Leftovers
     from tcpcopy.recorded.player import Player
     from tcpcopy.relay.client import RelayClient
     from tcpcopy.udp_side import UdpSide
@@ -32,13 +33,21 @@ _RELAY_LIMIT = 16384
 _BUSY_EVENTS = 8
 _NAP_NS = 500_000
 _HOUSEKEEPING_NS = 1_000_000_000
+_HURRY_NS = 100_000_000
 _LONGEST_SLEEP_NS = 1_000_000_000
+# A turn that comes so much later than it should: this process stood still.
+STANDSTILL_NS = 2_000_000_000
+_STANDSTILL = STANDSTILL_NS
+_RELAY_UNREAD = 1 << 20  # records after a standstill: no more than all credit lets through
+_SOCKET_EVENTS = 512
+_SOCKET_ROUNDS = 128
 
 
 class Loop:
     """Drives what its owner has opened. Not thread-safe."""
 
     __slots__ = (
+        "awaited_ns",  # when the next turn should begin; 0: before the first one
         "backlog",
         "backlog_limit",  # bytes in the backlog above which packets stay in the rings
         "batch",
@@ -46,8 +55,10 @@ class Loop:
         "handler",  # takes what is captured: the engine, unless its owner puts another here
         "housekeep",  # called with the time about once a second
         "housekeeping_ns",  # when it is called next
+        "hurried_ns",  # not called early again before
         "input_place",  # in `waiter`, of a pipe while its packets are waited for, else -1
         "places",  # of the rings in `waiter`
+        "leftovers",  # of a run before, to be reset; None: none
         "player",  # of files, instead of rings; None: none
         "polled",  # the waiter knows what is ready: nothing has been looked at since it returned
         "relay",  # None: none
@@ -65,6 +76,7 @@ class Loop:
         batch: PacketBatch,
         housekeep: Callable[[int], object],
     ) -> None:
+        self.awaited_ns = 0
         self.backlog = Backlog()
         self.backlog_limit = 0  # its owner sets it, in the first `housekeep` at the latest
         self.batch = batch
@@ -72,8 +84,10 @@ class Loop:
         self.handler: PacketHandler = engine
         self.housekeep = housekeep
         self.housekeeping_ns = 0
+        self.hurried_ns = 0
         self.input_place = -1
         self.places: list[int] = []
+        self.leftovers: Leftovers | None = None
         self.player: Player | None = None
         self.polled = False
         self.relay: RelayClient | None = None
@@ -157,22 +171,35 @@ class Loop:
         now_ns = monotonic_ns()
         engine = self.engine
         engine.now_ns = now_ns
+        has_stood = self.awaited_ns != 0 and now_ns - self.awaited_ns > _STANDSTILL
+        if has_stood:
+            self._stand_still(now_ns, now_ns - self.awaited_ns)
+        self.awaited_ns = now_ns
         if now_ns >= self.housekeeping_ns:
             self.housekeeping_ns = now_ns + _HOUSEKEEPING_NS
             self.housekeep(now_ns)
         udp: Any = self.udp
         if udp is not None:
             udp.begin(now_ns)
+        if self.transport is not None:
+            self.transport.now_ns = now_ns  # connects begin before it is served
         handled = 0
         relay: Any = self.relay
         if relay is not None:
-            handled += self._take_answers(relay, now_ns)
+            handled += self._take_answers(
+                relay, now_ns, _RELAY_UNREAD if has_stood else _RELAY_LIMIT
+            )
         if self.tun is not None:
             handled += self._take_local_answers(self.tun, now_ns)
         handled += self._capture()
+        if engine.wants_acks and not engine.pure_acks and now_ns >= self.hurried_ns:
+            self.hurried_ns = now_ns + _HURRY_NS
+            self.housekeep(now_ns)
         if self.transport is not None:
-            handled += self.transport.service(now_ns)
+            handled += self._serve_sockets(self.transport, now_ns)
         engine.run_timers()
+        if self.leftovers is not None:
+            self.leftovers.run(now_ns)
         self.batch.flush()
         if udp is not None:
             handled += udp.end()
@@ -193,15 +220,24 @@ class Loop:
             if due_ns >= 0 and (deadline_ns < 0 or due_ns < deadline_ns):
                 deadline_ns = due_ns
             self._watch_input(self.player)
+        if self.transport is not None:
+            lines_ns = self.transport.next_deadline_ns()
+            if lines_ns >= 0 and (deadline_ns < 0 or lines_ns < deadline_ns):
+                deadline_ns = lines_ns
         if self.udp is not None:
             udp_ns = self.udp.next_deadline_ns()
             if udp_ns >= 0 and (deadline_ns < 0 or udp_ns < deadline_ns):
                 deadline_ns = udp_ns
+        if self.leftovers is not None:
+            leftovers_ns: int = self.leftovers.deadline_ns()
+            if deadline_ns < 0 or leftovers_ns < deadline_ns:
+                deadline_ns = leftovers_ns
         timeout_ns = _LONGEST_SLEEP_NS
         if deadline_ns >= 0:
             left_ns = deadline_ns - monotonic_ns()
             if left_ns < timeout_ns:
                 timeout_ns = left_ns if left_ns > 0 else 0
+        self.awaited_ns = self.engine.now_ns + timeout_ns
         self.waiter.wait(timeout_ns)
         self.polled = True
 
@@ -213,19 +249,42 @@ class Loop:
         elif player.wants_input and self.input_place < 0:
             self.input_place = self.waiter.add(player.stream.fileno())
 
-    def _take_answers(self, relay: Any, now_ns: int) -> int:
+    def _stand_still(self, now_ns: int, duration_ns: int) -> None:
+        """This process was stopped for so long: what came meanwhile is read before all else.
+
+        That time is nobody's silence, and no schedule is caught up with.
+        """
+        self.engine.context.stand_still(now_ns, duration_ns)
+        if self.udp is not None:
+            self.udp.engine.stand_still(now_ns, duration_ns)
+        if self.player is not None:
+            self.player.stand_still(duration_ns)
+
+    def _serve_sockets(self, transport: Any, now_ns: int) -> int:
+        """Take what came on all sockets, or timers would run out over answers unread."""
+        events: int = transport.service(now_ns)
+        total = events
+        for _ in range(_SOCKET_ROUNDS):
+            if events < _SOCKET_EVENTS:
+                break
+            events = transport.service(now_ns)
+            total += events
+        return total
+
+    def _take_answers(self, relay: Any, now_ns: int, limit: int) -> int:
         """Take what the relay brought: all of it, or timers would run out over answers unread."""
-        deadline = relay.next_deadline_ns()
-        if deadline is not None and deadline <= now_ns:
-            relay.run_timers(now_ns)
         # Always, whatever woke the loop: time has gone by since, and what is decided by it next
         # (is the answer complete, has it been quiet) must not be over answers unread.
         timestamp_ns = now_ns + self.engine.clock_offset_ns
         records: int = relay.service(now_ns, timestamp_ns)
         total = records
-        while records >= _RELAY_BACKLOG and total < _RELAY_LIMIT:
+        while records >= _RELAY_BACKLOG and total < limit:
             records = relay.service(now_ns, timestamp_ns)
             total += records
+        # Only then is it judged who has been silent.
+        deadline = relay.next_deadline_ns()
+        if deadline is not None and deadline <= now_ns:
+            relay.run_timers(now_ns)
         return total
 
     def _take_local_answers(self, tun: TunDevice, now_ns: int) -> int:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from tcpcopy import local_options, process_options, recorded_options, tunnel_options
+from tcpcopy import (
+    local_options,
+    process_options,
+    recorded_options,
+    state_options,
+    tunnel_options,
+)
 from tcpcopy.arguments import (
     Option,
     Word,
@@ -37,6 +43,7 @@ from tcpcopy.mapping.clients import AddressPool, parse_clients, parse_localhost_
 from tcpcopy.mapping.rate import RateConfig
 from tcpcopy.mapping.transfers import TransferTable, check_no_loop, parse_transfers
 from tcpcopy.namespaces import Namespace, inside
+from tcpcopy.privileges import User
 from tcpcopy.recorded.player import RecordedConfig
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay_options import relay_options, relay_terms
@@ -143,7 +150,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("no_wait", "-W", "--no-wait", _REPLAY,
            "send requests when they were captured, without waiting for the target's answers"),
     Option("session_timeout", "-t", "--session-timeout", _REPLAY,
-           "seconds to wait for an answer of the target", "NUM",
+           "seconds to wait for an answer of the target, or for a free local port", "NUM",
            1, _MONTH_SECONDS, 600, NS_PER_SECOND),
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
@@ -172,9 +179,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
     process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
-    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file", "FILE"),
+    Option("json", "", "--json", _PROCESS, "write the summary as JSON to this file, and "
+           "every ten seconds how things stand", "FILE"),
+    state_options.state_option(_PROCESS),
     Option("no_status", "", "--no-status", _PROCESS, "show no live status on the terminal"),
     process_options.no_check_option(_PROCESS, "tcpcopy"),
+    process_options.user_option(_PROCESS),
     Option("daemon", "-d", "--daemon", _PROCESS, "run as a daemon"),
     Option("pid_file", "-P", "--pid-file", _PROCESS, "write the process id to this file", "FILE"),
     Option("version", "-v", "--version", _PROCESS, "print the version and exit"),
@@ -253,6 +263,8 @@ class Options:
     log_file: str | None = None  # absolute, as are the other files
     json_file: str | None = None
     pid_file: str | None = None
+    user: User | None = None  # to become once all is open
+    state: str | None = None  # directory, or state_options.NONE; None: where it usually is
     status: bool = True  # whether a terminal gets a live status
     check: bool = True  # whether the host is checked at the start
     daemon: bool = False
@@ -347,6 +359,8 @@ def parse(
         rate=recorded_options.rate(words, places["recorded"] is not None),
         **places,
         **process_options.files(words),
+        user=process_options.user(words),
+        state=state_options.state(words),
         filter=words["filter"].value if "filter" in words else None,
         buffer_bytes=_given(numbers, "buffer"),
         snaplen_bytes=_given(numbers, "snaplen"),

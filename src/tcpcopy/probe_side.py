@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
@@ -10,7 +10,9 @@ from typing import Final, Protocol
 from tcpcopy.doctor.probe import ProbeConfig, probe
 from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.datagram import DatagramEngine
 from tcpcopy.engine.engine import Engine
+from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.ports import Identities
 from tcpcopy.local_side import LocalConfig, LocalSide
 from tcpcopy.mapping.clients import AddressPool
@@ -19,6 +21,7 @@ from tcpcopy.relay.client import RelayClient
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.probing import Flow
 from tcpcopy.report.context import SOCKET, Context
+from tcpcopy.report.flow_outcome import FlowOutcome
 from tcpcopy.report.outcome import Outcome
 
 MOST_TARGETS: Final = 8  # that are probed
@@ -28,6 +31,35 @@ _NOT_CONNECTED: Final = (
     Outcome.RESET,
     Outcome.SEND_FAILED,
 )
+
+
+class SessionStop:
+    """Opens no session, of either transport, while real clients would get the answers to it."""
+
+    def __init__(self, engine: Engine, opener: Opener, udp: DatagramEngine | None) -> None:
+        """`told` is called with each change that this process has found out itself."""
+        self.told: Callable[[bool], object] = lambda _: None
+        self._engine = engine
+        self._opener = opener
+        self._udp = udp
+
+    def set(self, is_shut: bool) -> None:
+        """End all sessions and open none, or open new ones again. For the loop's thread."""
+        self._opener.shut = int(Outcome.SHED_FORWARDED) if is_shut else 0
+        if is_shut:
+            self._engine.close_all(Outcome.SHED_FORWARDED)
+        if self._udp is not None:
+            self._udp.shut = int(FlowOutcome.SHED_FORWARDED) if is_shut else 0
+            self._udp.close_all()  # the next datagram of each is judged anew
+
+    def clients(self) -> Mapping[bytes, bytes]:
+        """By target: the mapped address of its last session, which may have been reset at once."""
+        return self._opener.last_clients
+
+    def found(self, is_shut: bool) -> None:
+        """As `set`, and tell the other workers."""
+        self.set(is_shut)
+        self.told(is_shut)
 
 
 class Told(Protocol):
@@ -78,11 +110,12 @@ def start_probe(
     identities: Identities | None,
     local: LocalSide | None,
     relay: RelayClient | None,
+    stop: SessionStop,
 ) -> StartProbe:
     """The probe that runs by itself; `local` and `relay` are open."""
     counts = engine.context.counts
     sessions = Sessions(
-        engine.live_identities,
+        stop.clients,
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
         lambda: counts.established,
         lambda: relay is None or relay.servers_up > 0,
@@ -99,7 +132,9 @@ def start_probe(
             mapped = local_address(told, len(target))
         config = probe_config(told, setup, Flow(target, port, mapped, 0), tun_device)
         candidates.append(Candidate(config, example_client(told, len(target))))
-    return StartProbe(candidates, None if setup.mode == SOCKET else identities, sessions, run=run)
+    if setup.mode == SOCKET:
+        identities = None
+    return StartProbe(candidates, identities, sessions, run=run, stop=stop.found)
 
 
 def local_address(told: Told, size: int) -> bytes:

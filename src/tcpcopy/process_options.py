@@ -1,16 +1,20 @@
-"""Options about the process: its files, `--workers`, `--no-check`."""
+"""Options about the process: its files, its user, `--workers`, `--no-check`."""
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 from collections.abc import Mapping
 from typing import Any, Final
 
 from tcpcopy.arguments import Option, Word, file_to_write, refuse_same_files
+from tcpcopy.privileges import User
 
 MIB: Final = 1 << 20
 _MAX_WORKERS: Final = 64
 _WORKER_BYTES: Final = 128 * MIB  # least share of -m: the program itself takes a part of it
+_MOST_ID: Final = (1 << 32) - 2  # the next one means: no change
 
 
 def workers_option(group: str) -> Option:
@@ -24,7 +28,69 @@ def no_check_option(group: str, program: str) -> Option:
     """`--no-check` of a program under a heading."""
     return Option("no_check", "", "--no-check", group,
                   f"do not check this host at the start; `{program} doctor` checks it, and "
-                  "more")  # fmt: skip
+                  + ("more; nor stop sessions while the assistant passes answers on to clients"
+                     if program == "tcpcopy" else "more"))  # fmt: skip
+
+
+def user_option(group: str) -> Option:
+    """`--user` under a heading."""
+    return Option("user", "", "--user", group,
+                  "become this user once all is open, with GROUP or all of the user's own groups; "
+                  "names or numbers", "NAME[:GROUP]")  # fmt: skip
+
+
+def user(words: Mapping[str, Word]) -> User | None:
+    """The user of --user. Raises: UsageError when there is none of that name."""
+    word = words.get("user")
+    if word is None:
+        return None
+    name, colon, group = word.value.partition(":")
+    entry = _entry(name)
+    gid = _group(word, group) if colon else None
+    if entry is None:
+        uid = _number(name)
+        if uid is None:
+            word.refuse("there is no such user", "see `getent passwd`")
+        if gid is None:
+            word.refuse("is no user that has a group of its own", f"write {name}:GROUP")
+        groups: tuple[int, ...] = (gid,)
+    else:
+        uid = entry.pw_uid
+        groups = (gid,) if gid is not None else ()
+        if gid is None:
+            gid = entry.pw_gid
+            groups = tuple(os.getgrouplist(entry.pw_name, gid))
+    if not uid:
+        word.refuse(
+            "is root, with every right to root's files", "name another user, or leave it out"
+        )
+    return User(name, uid, gid, groups)
+
+
+def _entry(name: str) -> pwd.struct_passwd | None:
+    number = _number(name)
+    try:
+        return pwd.getpwnam(name) if number is None else pwd.getpwuid(number)
+    except KeyError:
+        return None
+
+
+def _group(word: Word, name: str) -> int:
+    number = _number(name)
+    if number is not None:
+        return number
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        word.refuse(f"there is no group {name}" if name else "names no group", "see `getent group`")
+
+
+def _number(text: str) -> int | None:
+    """The number of a user or group; None when it is no number that one can have."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        return None
+    number = int(text)
+    return number if number <= _MOST_ID else None
 
 
 def files(words: Mapping[str, Word]) -> dict[str, Any]:

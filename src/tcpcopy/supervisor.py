@@ -13,7 +13,6 @@ import logging
 import os
 import resource
 import signal
-import stat
 import sys
 from collections.abc import Callable, Iterator
 from logging.handlers import MemoryHandler, SysLogHandler
@@ -21,7 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn, Self, TextIO
 
+from tcpcopy import output_files
 from tcpcopy.errors import UsageError
+from tcpcopy.privileges import User
 from tcpcopy.report import log
 
 _EXIT_BAD_USAGE: Final = 2
@@ -195,6 +196,8 @@ class PidFile:
         """Write it. Raises: UsageError when that cannot be done or its process still runs."""
         try:
             self._open()
+        except output_files.Unfit as error:
+            self._refuse(error.problem, error.hint)
         except OSError as error:
             self._close()
             self._refuse(error.strerror or str(error), "give a file that can be written")
@@ -204,11 +207,8 @@ class PidFile:
         return self
 
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        self._fd = os.open(self._path, flags, 0o644)
+        self._fd = output_files.open_exclusively(self._path, {0, os.geteuid()})
         status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            self._refuse("is not a file", "name a file of its own")
         text = os.read(self._fd, _PID_DIGITS + 1).strip()
         if text and not (text.isdigit() and len(text) <= _PID_DIGITS):
             self._refuse("holds something else than a process id", "name a file of its own")
@@ -232,8 +232,17 @@ class PidFile:
         raise UsageError("-P", self._path, problem, hint)
 
     def __exit__(self, *exception: object) -> None:
+        """Remove it, unless another has its name or number by now."""
         with contextlib.suppress(OSError):
-            os.unlink(self._path)
+            own, named = os.fstat(self._fd), os.lstat(self._path)
+            if (
+                (own.st_dev, own.st_ino) == (named.st_dev, named.st_ino)
+                and os.pread(self._fd, _PID_DIGITS + 1, 0).strip() == str(os.getpid()).encode()
+            ):  # fmt: skip
+                try:
+                    os.unlink(self._path)
+                except PermissionError:  # --user may not; an empty one is taken for none
+                    os.ftruncate(self._fd, 0)
         self._close()
 
     def _close(self) -> None:
@@ -262,13 +271,12 @@ def started_before(pid: int, moment: float) -> bool:
     return booted + ticks / os.sysconf("SC_CLK_TCK") <= moment + 1
 
 
-def check_writable(option: str, path: str) -> None:
-    """Raise UsageError unless the file can be written, now; none is left that was not there."""
-    is_new = not os.path.lexists(path)
+def check_replaceable(option: str, path: str) -> None:
+    """Raise UsageError unless a report can be written there, now; nothing is left behind."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o644))
-        if is_new:
-            os.unlink(path)
+        output_files.check_whole(path)
+    except output_files.Unfit as error:
+        raise UsageError(option, path, error.problem, error.hint) from None
     except OSError as error:
         raise UsageError(
             option, path, error.strerror or str(error), "give a file that can be written"
@@ -284,15 +292,22 @@ def hold_log() -> None:
     logger.propagate = False
 
 
-def open_log(path: str | None, *, daemon: bool = False, program: str = "tcpcopy") -> logging.Logger:
+def open_log(
+    path: str | None,
+    *,
+    daemon: bool = False,
+    program: str = "tcpcopy",
+    user: User | None = None,
+) -> logging.Logger:
     """Send the log to `path` (-l), else to stderr, or to syslog for a daemon, which has none.
 
-    What `hold_log` kept comes first. Where there is no syslog either, that is said on the terminal.
+    `user` (--user) gets the file when it is new. What `hold_log` kept comes first. Where there is
+    no syslog either, that is said on the terminal.
     Raises: UsageError when the file cannot be opened.
     """
     handlers = logging.getLogger(log.ROOT).handlers
     held = [r for handler in handlers if isinstance(handler, MemoryHandler) for r in handler.buffer]
-    logger = log.set_up(path)
+    logger = log.set_up(path, owner=None if user is None else (user.uid, user.gid))
     if daemon and not path:
         log.shut_down()
         logger.addHandler(_syslog(program))

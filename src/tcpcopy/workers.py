@@ -6,15 +6,17 @@ dies takes nothing along but its sessions: the next one in its place goes on wit
 
 A worker tells its parent what it has to say in lines of JSON through a pipe: that it is up (or why
 not), its log, its counts twice a second and at the end. The parent tells a worker by signals to
-stop (SIGUSR1), and to do so at once (SIGUSR2). What a terminal or a service manager sends to all
-processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers. When the parent
-ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
+stop (SIGUSR1), and to do so at once (SIGUSR2); to open no session (SIGRTMIN) or some again
+(SIGRTMIN+1), when another has found that this is called for. What a terminal or a service manager
+sends to all processes (SIGINT, SIGTERM, SIGHUP) is the parent's affair and ignored in workers.
+When the parent ends, however, the kernel ends its workers (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import logging
@@ -22,18 +24,28 @@ import os
 import select
 import signal
 import sys
+import termios
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
+from tcpcopy import rights
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
-from tcpcopy.copier import EXIT_WAIT_NS, Copier, CopierConfig, filter_program, no_privilege
+from tcpcopy.capture_side import fill as fill_encapsulations
+from tcpcopy.capture_side import unwrapping
+from tcpcopy.copier import Copier, no_privilege, unread_of
+from tcpcopy.copier_config import CopierConfig, filter_program
+from tcpcopy.ending import EXIT_WAIT_NS, count_ring
 from tcpcopy.errors import UsageError
+from tcpcopy.figures import fill_rings, fill_unread
+from tcpcopy.ledger import Ledger
+from tcpcopy.memory import resident_bytes
 from tcpcopy.namespaces import inside
+from tcpcopy.rehearsal import give_up
 from tcpcopy.report import log
 from tcpcopy.report.counters import Snapshot, merged
 from tcpcopy.report.flow_outcome import FlowOutcome
@@ -47,12 +59,15 @@ _LONGEST_BACKOFF_NS: Final = 10_000_000_000
 _STEADY_NS: Final = 60_000_000_000  # a worker that ran so long is not one that cannot start
 _GRACE_NS: Final = 5_000_000_000  # beyond the copier's own bound for its end
 _URGENT_GRACE_NS: Final = 2_000_000_000
+_COUNT_NS: Final = 500_000_000  # for looking at what a worker that died has left unread
 _OPEN_WAIT_S: Final = 60.0
 _LEAST_BUFFER: Final = 4 << 20
 _PIPE_BYTES: Final = 1 << 16
 _PR_SET_PDEATHSIG: Final = 1
 _MANAGED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORDERS: Final = (signal.SIGUSR1, signal.SIGUSR2)
+_OPEN_NONE, _OPEN_AGAIN = signal.SIGRTMIN, signal.SIGRTMIN + 1
+_HANDLED: Final = (*_MANAGED, *_ORDERS, _OPEN_NONE, _OPEN_AGAIN)
 _kept: list[logging.Handler] = []  # in a worker: handlers of the parent, never used
 
 
@@ -68,6 +83,7 @@ class _Worker:
         "pid",
         "pipe",
         "refusal",
+        "resident_bytes",
         "restart_ns",
         "snapshot",
         "started_ns",
@@ -83,6 +99,7 @@ class _Worker:
         self.refusal: list[str | None] | None = None  # why it could not open: of a UsageError
         self.snapshot = Snapshot()
         self.started_ns = 0
+        self.resident_bytes = 0  # when it had opened all
         self.restart_ns = 0
         self.backoff_ns = _FIRST_BACKOFF_NS
 
@@ -90,9 +107,20 @@ class _Worker:
 class Workers:
     """Several workers with the methods of one `Copier`. Main thread only."""
 
-    def __init__(self, config: CopierConfig, count: int, draw: Callable[[], int]) -> None:
-        """`config` is what all together may use; `draw()` gives random numbers of 31 bits."""
+    def __init__(
+        self,
+        config: CopierConfig,
+        count: int,
+        draw: Callable[[], int],
+        *,
+        ledgers: Sequence[Ledger] = (),
+    ) -> None:
+        """`config` is what all together may use; `draw()` gives random numbers of 31 bits.
+
+        `ledgers`, where there are any: one for each worker, in which the next in its place goes on.
+        """
         self._config = config
+        self._ledgers = ledgers
         self._count = count
         self._draw = draw
         self._rings: list[list[Ring]] = []  # by worker
@@ -101,12 +129,18 @@ class Workers:
         self._poll = select.poll()
         self._past: list[Snapshot] = []  # of workers that died
         self._lost = 0
+        self._is_shut = False  # no worker is to open sessions
         self._stopping = False
 
     @property
     def rings(self) -> list[Ring]:
         """The rings of one worker; all workers' buffers for a device make up -B together."""
         return self._rings[0] if self._rings else []
+
+    @property
+    def resident_bytes(self) -> int:
+        """What all workers together had in memory at the start."""
+        return sum(worker.resident_bytes for worker in self._workers)
 
     # --- opening ---------------------------------------------------------------------------
 
@@ -115,6 +149,9 @@ class Workers:
         try:
             program = filter_program(self._config)
             self._open_rings()
+            # What is in memory already is shared with the workers as long as nobody writes to it.
+            gc.collect()
+            gc.freeze()
             for worker in self._workers:
                 self._start(worker)
             self._await_open()
@@ -156,6 +193,10 @@ class Workers:
                 "leave out --workers",
             ) from None
 
+        for rings in self._rings:
+            for ring in rings:
+                ring.let_go()  # only workers read them
+
     def _await_open(self) -> None:
         until = time.monotonic() + _OPEN_WAIT_S
         while not all(worker.is_open for worker in self._workers):
@@ -179,6 +220,7 @@ class Workers:
             engine=replace(config.engine, seed=self._draw()),
             memory_bytes=config.memory_bytes // count,
             share=(index, count),
+            ledger=self._ledgers[index] if self._ledgers else None,
         )
 
     def _start(self, worker: _Worker, again: bool = False) -> None:
@@ -192,7 +234,7 @@ class Workers:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         # Until the child has handlers of its own, no signal may run those of the parent in it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*_MANAGED, *_ORDERS))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
         try:
             pid = os.fork()
             if not pid:
@@ -226,10 +268,15 @@ class Workers:
                 for ring in rings if other != index else ():
                     ring.detach()
             rings = self._rings[index]
-            _close_all_but({write_fd, *(ring.fileno() for ring in rings)})
-            for ring in rings if again else ():
-                ring.resume()
-            _work(config, rings, parent_line)
+            wanted = {write_fd, *(ring.fileno() for ring in rings)}
+            if config.ledger is not None:
+                wanted.add(config.ledger.fileno())
+            _close_all_but(wanted)
+            for ring in rings:
+                ring.take_up()
+                if again:
+                    ring.resume()
+            _work(config, rings, parent_line, parent, again)
             code = 0
         except BaseException:
             with contextlib.suppress(BaseException):
@@ -263,6 +310,12 @@ class Workers:
             worker.is_done = True
         elif kind == "open":
             worker.is_open = True
+            (worker.resident_bytes,) = rest
+            if self._is_shut:
+                os.kill(worker.pid, _OPEN_NONE)
+        elif kind == "shut":
+            self._is_shut = bool(rest[0])
+            self._signal(_OPEN_NONE if self._is_shut else _OPEN_AGAIN)
         elif kind == "refused":
             worker.refusal = rest
 
@@ -276,6 +329,9 @@ class Workers:
         worker.pid = 0
         if worker.is_done:
             return
+        if worker.index == 0 and self._is_shut:  # the one that probes: it finds out anew
+            self._is_shut = False
+            self._signal(_OPEN_AGAIN)
         now_ns = time.monotonic_ns()
         if now_ns - worker.started_ns > _STEADY_NS:
             worker.backoff_ns = _FIRST_BACKOFF_NS
@@ -328,6 +384,8 @@ class Workers:
         until_ns = time.monotonic_ns() + EXIT_WAIT_NS + _GRACE_NS
         hurried = False
         while any(worker.pid for worker in self._workers):
+            self._read(0.05)  # first: this process may have stood still while they ended
+            tick(time.monotonic_ns())
             now_ns = time.monotonic_ns()
             if urgent() and not hurried:
                 hurried = True
@@ -337,8 +395,30 @@ class Workers:
                 _log.error("workers that do not end are killed")
                 self._signal(signal.SIGKILL)
                 until_ns = now_ns + _GRACE_NS
-            self._read(0.05)
-            tick(time.monotonic_ns())
+        for worker in self._workers:
+            if not worker.is_done:
+                try:
+                    self._count_left(self._rings[worker.index])
+                except (OSError, UsageError) as error:  # the summary must come all the same
+                    label = f"worker {worker.index + 1}/{self._count}"
+                    _log.error("%s: packets left unread are not counted: %s", label, error)
+
+    def _count_left(self, rings: list[Ring]) -> None:
+        """Count what was captured for a worker that is no more, and that no other works on."""
+        unread, left = unread_of(self._config), Snapshot()
+        until_ns = time.monotonic_ns() + _COUNT_NS
+        within = unwrapping(self._config, unread)
+        for ring in rings:
+            ring.set_filter(REJECT_ALL)
+            ring.take_up()
+            ring.resume()
+            count_ring(ring, unread, until_ns, within)
+        if within is not None:
+            within.unwrapper.finish()
+        fill_encapsulations(left, rings, within)
+        fill_rings(left, rings)
+        fill_unread(left, unread)
+        self._past.append(left)
 
     def close(self) -> None:
         """End what still runs, at once, and close everything; may be called twice."""
@@ -364,11 +444,14 @@ class Workers:
 
 def _after_death(snapshot: Snapshot) -> Snapshot:
     """The last counts of a worker that died: its open sessions have ended with it."""
-    snapshot.outcomes[Outcome.INTERNAL_ERROR] += snapshot.sessions_live
+    snapshot.outcomes[Outcome.WORKER_LOST] += snapshot.sessions_live
     snapshot.sessions_live = 0
-    snapshot.udp_outcomes[FlowOutcome.INTERNAL_ERROR] += snapshot.udp_flows_live
+    snapshot.outcomes[Outcome.HANDSHAKE_INCOMPLETE] += snapshot.sessions_waiting
+    snapshot.sessions_waiting = snapshot.syn_flood_rate = 0
+    snapshot.udp_outcomes[FlowOutcome.WORKER_LOST] += snapshot.udp_flows_live
     snapshot.udp_flows_live = 0
     snapshot.memory_bytes = 0
+    snapshot.leftovers.found -= snapshot.leftovers.waiting  # the next one finds them again
     for relay in snapshot.relays.values():
         relay.connected = 0
     return snapshot
@@ -384,6 +467,14 @@ class _Line:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+
+    def is_full(self) -> bool:
+        """Whether much is there that nobody has read: the parent stands still, or waits for a disk.
+
+        More would soon wait for room, and with it all copying.
+        """
+        waiting = fcntl.ioctl(self._fd, termios.FIONREAD, b"\0\0\0\0")
+        return int.from_bytes(waiting, sys.byteorder) >= _PIPE_BYTES // 2
 
     def tell(self, *message: object) -> None:
         data = memoryview(json.dumps(message).encode() + b"\n")
@@ -410,6 +501,7 @@ class _Orders:
 
     def __init__(self) -> None:
         self.level = 0  # 1: stop, 2: at once
+        self.is_shut = False  # no session is to be opened
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.fd = read_fd
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
@@ -417,10 +509,20 @@ class _Orders:
             signal.signal(number, signal.SIG_IGN)
         for level, number in enumerate(_ORDERS, 1):
             signal.signal(number, lambda *_, level=level: self._note(level))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_MANAGED, *_ORDERS))
+        signal.signal(_OPEN_NONE, lambda *_: self._note_shut(True))
+        signal.signal(_OPEN_AGAIN, lambda *_: self._note_shut(False))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def _note(self, level: int) -> None:
         self.level = max(self.level, level)
+
+    def _note_shut(self, is_shut: bool) -> None:
+        self.is_shut = is_shut
+
+    def rest(self) -> None:
+        """What woke the loop is dealt with: it may sleep again."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.fd, 64)
 
 
 def _die_with(parent: int) -> None:
@@ -446,8 +548,8 @@ def _close_all_but(wanted: set[int]) -> None:
     os.close(null)
 
 
-def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
-    """Copy until told to stop."""
+def _work(config: CopierConfig, rings: list[Ring], line: _Line, parent: int, again: bool) -> None:
+    """Copy until told to stop. `again`: in the place of a worker that died."""
     orders = _Orders()
     logging.getLogger(log.ROOT).handlers[:] = [_ParentLog(line)]
     copier = Copier(config, rings)
@@ -461,18 +563,34 @@ def _work(config: CopierConfig, rings: list[Ring], line: _Line) -> None:
         reason = error.strerror or str(error)
         line.tell("refused", "start", None, reason, "this host does not allow what is needed")
         return
+    # The parent, which opens what the next worker takes, gives up its own when all are open.
+    give_up(rights.of_worker(config), config.user)
+    _die_with(parent)  # a change of the user puts an end to that
     _log.info("process %d", os.getpid())
-    line.tell("open")
+    left = copier.snapshot().leftovers.found
+    if again and left:
+        text = "%d sessions of the one before are open at the target: resetting them"
+        _log.warning(text, left)
+    line.tell("open", resident_bytes())
     # As in a process without workers: sessions free themselves without the collector.
     gc.collect()
     gc.disable()
     next_ns = 0
 
+    copier.stop.told = lambda is_shut: line.tell("shut", is_shut)
+
+    is_shut = False
+
     def tick(now_ns: int) -> None:
-        nonlocal next_ns
+        nonlocal next_ns, is_shut
+        if orders.is_shut != is_shut:
+            is_shut = orders.is_shut
+            copier.stop.set(is_shut)
+        orders.rest()
         if now_ns >= next_ns:
             next_ns = now_ns + _TELL_NS
-            line.tell("counts", copier.snapshot().to_dict())
+            if not line.is_full():
+                line.tell("counts", copier.snapshot().to_dict())
 
     copier.run(orders.fd, lambda: orders.level > 0, tick)
     copier.finish(lambda: orders.level > 1, tick)

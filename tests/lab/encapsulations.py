@@ -1,8 +1,8 @@
 """Frames of all encapsulations that are read, written byte by byte from their specifications.
 
-`FRAMES` has one maker for each member of each kind: it takes an IP packet and gives a frame of the
-link type beside it. Whether they are what the specifications say is checked with another reader
-(tests/netns/test_encapsulations.py).
+`TUNNELS`, `TEREDO` and `LINKS` have one maker for each member of each kind: it takes an IP packet
+and gives a frame of the link type beside it. Whether they are what the
+specifications say is checked with another reader (tests/netns/test_encapsulations.py).
 """
 
 from __future__ import annotations

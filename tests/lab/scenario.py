@@ -144,7 +144,8 @@ class Scenario:
         if one_host:
             names = ("all", "default", "lo", "eth0")
             lab.online.sysctl({f"net/ipv4/conf/{name}/rp_filter": "1" for name in names})
-        self.environment = environment()
+        # Killed programs leave files, which are the lab's.
+        self.environment = {**environment(), "RUNTIME_DIRECTORY": str(lab.directory / "run")}
         self.online: list[Server] = []
         self.target: list[Server] = []
         self._numbers = 0

@@ -66,7 +66,9 @@ NONSENSE = {
         "workers": ("two", "--workers two: is neither a whole number nor auto;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "json": ("/nowhere/json", "--json /nowhere/json: its directory does not exist;"),
+        "state": ("/nowhere/state", "--state /nowhere/state: is not a directory;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
+        "user": ("no-such-user", "--user no-such-user: there is no such user;"),
     },
     "intercept": {
         **RELAY_NONSENSE,
@@ -83,6 +85,7 @@ NONSENSE = {
         "layout": ("big", "--relay-format big: is not a relay format;"),
         "log": ("/nowhere/log", "-l /nowhere/log: its directory does not exist;"),
         "pid_file": ("/nowhere/pid", "-P /nowhere/pid: its directory does not exist;"),
+        "user": ("no-such-user", "--user no-such-user: there is no such user;"),
     },
 }
 TABLES = {"tcpcopy": options.OPTIONS, "intercept": intercept_cli.OPTIONS}
@@ -258,8 +261,9 @@ COMMAND_FILES = [("tcpcopy", "-l"), ("tcpcopy", "-P"), ("tcpcopy", "--json"),
 def test_files_that_cannot_be_written(
     shells: dict[str, Shell], command: str, option: str, daemon: tuple[str, ...]
 ) -> None:
-    """No such directory, a directory, a file system that takes none, a pipe without a reader."""
+    """No directory, a directory, a file system that takes none, a pipe without reader, a link."""
     shell = shells[command]
+    (shell.directory / "link").symlink_to("victim")
     os.mkfifo(shell.directory / "pipe")
     words = (*sensible(command), *daemon, option)
     for value, expected in [
@@ -267,9 +271,11 @@ def test_files_that_cannot_be_written(
         ("/", "is a directory; name a file"),
         ("/proc/file", "No such file or directory; give a file that can be written"),
         ("pipe", "is a pipe that nobody reads; start its reader first, or name a file"),
+        ("link", "is a symbolic link; name the file that it leads to"),
     ]:
         line = shell.refused(command, *words, value)
         assert line.startswith(f"{option} {value}: {expected}")
+    assert not (shell.directory / "victim").exists()
 
 
 @pytest.mark.parametrize("command", MODULES)

@@ -84,8 +84,11 @@ def wall(host: Host, table: str, chain: str, *rules: str) -> None:
     host.nft("\n".join([f"table {table} {{", "chain c {", f"{chain};", *rules, "}", "}"]))
 
 
+KNOWN = ("--allow", "10.66.0.2")  # intercept lets in only online
+
+
 def answers(*words: object) -> list[object]:
-    return ["-F", f"tcp and src port {PORT}", *words]
+    return [*KNOWN, "-F", f"tcp and src port {PORT}", *words]
 
 
 def test_nothing_is_wrong(scenario: Scenario) -> None:
@@ -121,6 +124,15 @@ def test_nothing_is_wrong_in_local_mode(scenario: Scenario) -> None:
     found = online(scenario, words).only("firewall", "fault")
     mend(host, found)
     assert online(scenario, words).serious == set()
+
+
+def test_an_open_relay(scenario: Scenario) -> None:
+    """Without a secret and --allow it is the only thing to say of a sound set-up."""
+    open_words = ["-i", "eth0", "-F", f"tcp and src port {PORT}"]
+    found = assistant(scenario, *open_words).only("open_relay", "warning")
+    assert "whoever reaches port 36524" in found["text"] and "--allow" in found["remedy"][1]
+    told = assistant(scenario, *open_words, "--secret-file", scenario.secret)
+    assert told.serious == set(), told
 
 
 def test_no_privilege(scenario: Scenario) -> None:
@@ -263,9 +275,9 @@ def test_range_of_real_hosts(scenario: Scenario) -> None:
 
 
 def test_filters(scenario: Scenario) -> None:
-    found = assistant(scenario, "-F", f"tcp and dst port {PORT}").only("filter", "fault")
+    found = assistant(scenario, *KNOWN, "-F", f"tcp and dst port {PORT}").only("filter", "fault")
     assert f"src port {PORT}" in found["remedy"][0]
-    found = assistant(scenario, "-F", "tcp and src prt 1").only("filter", "fault")
+    found = assistant(scenario, *KNOWN, "-F", "tcp and src prt 1").only("filter", "fault")
     assert "does not compile" in found["text"]
     words = socket_mode(scenario, "-F", f"src port {PORT}")
     assert "lets no client's packet" in online(scenario, words).only("filter", "fault")["text"]

@@ -42,6 +42,10 @@ class Probe:
     def classic(self, *arguments: object, mapped: str = RANGE) -> None:
         self.run("-s", self.scenario.lab.assistant.v4, "-c", mapped, *arguments)
 
+    def known(self, *arguments: object, mapped: str = RANGE) -> None:
+        """With the secret of `start_known`, so that intercept says what it sees."""
+        self.classic(*secret_of(self.scenario), *arguments, mapped=mapped)
+
     def faults(self) -> list[dict[str, Any]]:
         """What the probe found to be wrong."""
         return [
@@ -63,6 +67,15 @@ class Probe:
 @pytest.fixture
 def probe(scenario: Scenario) -> Probe:
     return Probe(scenario)
+
+
+def secret_of(scenario: Scenario) -> tuple[object, ...]:
+    return "--secret-file", scenario.secret
+
+
+def start_known(scenario: Scenario, *arguments: object) -> None:
+    """An intercept that knows who asks."""
+    scenario.start_intercept(*secret_of(scenario), *arguments)
 
 
 def tunnel_mode(scenario: Scenario) -> tuple[object, ...]:
@@ -137,37 +150,37 @@ def test_a_client_that_is_connected_stands_for_all(scenario: Scenario, probe: Pr
 
 def test_no_route_on_the_target(scenario: Scenario, probe: Probe) -> None:
     scenario.serve(scenario.lab.target)
-    scenario.start_intercept()
-    probe.classic()
+    start_known(scenario)
+    probe.known()
     probe.expect("target", "route", "missing", remedy=f"ip route replace {RANGE} via 10.66.0.4")
 
 
 def test_default_route_back_to_online(scenario: Scenario, probe: Probe) -> None:
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     lab.target.ip(f"route add default via {lab.online.v4}")
-    probe.classic()
+    probe.known()
     probe.expect("target", "sends what is for", "to this host", remedy="ip route replace")
 
 
 def test_wrong_route_to_another_host(scenario: Scenario, probe: Probe) -> None:
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     lab.target.ip(f"route add {RANGE} via {lab.client.v4}")
-    probe.classic()
+    probe.known()
     probe.expect("target", "leads elsewhere", remedy=f"ip route replace {RANGE} via 10.66.0.4")
 
 
 def test_assistant_forwards(scenario: Scenario, probe: Probe) -> None:
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     route(scenario)
     lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
     lab.assistant.ip(f"route add {RANGE} via {lab.client.v4}")
-    probe.classic()
+    probe.known()
     probe.expect("assistant", "forwards", remedy="sysctl -w net.ipv4.ip_forward=0")
 
 
@@ -175,10 +188,10 @@ def test_assistant_forwards_to_a_real_host(scenario: Scenario, probe: Probe) -> 
     """A client that has the address resets what it knows nothing of."""
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     lab.classic(["10.66.1.0/24"])
     lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
-    probe.classic(mapped="10.66.1.0/24")
+    probe.known(mapped="10.66.1.0/24")
     probe.expect("assistant", "forwards", remedy="sysctl -w net.ipv4.ip_forward=0")
     assert probe.faults()[0]["level"] == "fault"
 
@@ -205,13 +218,13 @@ def test_strict_reverse_path_filter_on_the_target(scenario: Scenario, probe: Pro
     """The route to the assistant leaves by another device than the SYNs come in by."""
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     assistant = second_network(scenario)
     lab.target.ip(f"route add {RANGE} via {assistant}")
-    probe.run("-s", assistant, "-c", RANGE)
+    probe.run(*secret_of(scenario), "-s", assistant, "-c", RANGE)
     assert not probe.faults(), probe.findings  # the filter is off in the lab
     lab.target.sysctl({"net/ipv4/conf/all/rp_filter": "1"})
-    probe.run("-s", assistant, "-c", RANGE)
+    probe.run(*secret_of(scenario), "-s", assistant, "-c", RANGE)
     probe.expect("target", "rp_filter", remedy="sysctl -w net.ipv4.conf.all.rp_filter=0")
 
 
@@ -233,36 +246,36 @@ DROPS = (f"ip saddr {RANGE}", f"tcp dport {PORT}", f"ip saddr {RANGE} tcp dport 
 def test_nft_drops_on_the_target(scenario: Scenario, probe: Probe, match: str) -> None:
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     route(scenario)
     rule(lab.target, "input", f"{match} drop")
-    probe.classic()
+    probe.known()
     probe.expect("target", "firewall" if "tcp" in match else "route", remedy="nft list ruleset")
 
 
 def test_nft_rejects_on_the_target(scenario: Scenario, probe: Probe) -> None:
     lab = scenario.lab
     scenario.serve(lab.target)
-    scenario.start_intercept()
+    start_known(scenario)
     route(scenario)
     rule(lab.target, "input", f"ip saddr {RANGE} tcp dport {PORT} reject")
-    probe.classic()
+    probe.known()
     probe.expect("target", "firewall rejects", remedy="nft list ruleset")
 
 
 def test_range_of_real_hosts(scenario: Scenario, probe: Probe) -> None:
     """The client's own address in -c, and the target reaches it directly."""
     scenario.serve(scenario.lab.target)
-    scenario.start_intercept()
-    probe.classic(mapped="10.66.0.5")
+    start_known(scenario)
+    probe.known(mapped="10.66.0.5")
     probe.expect("network", "a real host has the address 10.66.0.5", remedy="-c")
 
 
 def test_filter_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:
     scenario.serve(scenario.lab.target)
     route(scenario)
-    scenario.start_intercept("-F", "tcp and src port 9999")
-    probe.classic()
+    start_known(scenario, "-F", "tcp and src port 9999")
+    probe.known()
     probe.expect("assistant", "-F 'tcp and src port 9999'", remedy=f"src port {PORT}")
     assert not [f for f in probe.findings if "cannot look" in f["text"]], probe.findings
 
@@ -270,11 +283,39 @@ def test_filter_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:
 def test_device_of_intercept_is_wrong(scenario: Scenario, probe: Probe) -> None:
     scenario.serve(scenario.lab.target)
     route(scenario)
-    command = python("tcpcopy.intercept_cli", "-i", "lo", "-F", f"tcp and src port {PORT}")
+    words = ("-i", "lo", "-F", f"tcp and src port {PORT}", *secret_of(scenario))
+    command = python("tcpcopy.intercept_cli", *words)
     program = scenario.lab.assistant.start(command, name="intercept", env=scenario.environment)
     program.wait_sockets(RELAY_PORT)
-    probe.classic()
+    probe.known()
     probe.expect("assistant", "on eth0", "captures on lo", remedy="-i eth0")
+
+
+@pytest.mark.parametrize("case", ["well", "no route", "filter", "forwards"])
+def test_an_open_intercept_gives_no_details(scenario: Scenario, probe: Probe, case: str) -> None:
+    """What is told without: that it is open, every cause that looks alike, and how to hear more."""
+    lab = scenario.lab
+    scenario.serve(lab.target)
+    scenario.start_intercept(*(("-F", "tcp and src port 9999") if case == "filter" else ()))
+    if case != "no route":
+        route(scenario)
+    if case == "forwards":
+        lab.assistant.sysctl({"net/ipv4/ip_forward": "1"})
+        lab.assistant.ip(f"route add {RANGE} via {lab.client.v4}")
+    probe.classic()
+    [told] = [f for f in probe.findings if "is open" in f["text"] and f["check"] == "relay"]
+    assert "gives no details" in told["text"] and "--secret-file" in told["remedy"][0]
+    if case == "well":
+        assert not probe.faults(), probe.findings
+        assert "complete" in probe.findings[-1]["text"]
+    elif case == "forwards":
+        probe.expect("assistant", "forwards", "passed the answer on", remedy="ip_forward=0")
+    else:
+        probe.expect("target", "route", "rp_filter", "-F or -i", remedy=f"ip route replace {RANGE}")
+        remedy = "\n".join(probe.faults()[0]["remedy"])
+        assert f"-F 'tcp and src port {PORT}'" in remedy and "--secret-file" in remedy
+    of_intercept = [f["text"] for f in probe.findings if f["check"] in ("probe", "relay")]
+    assert not [text for text in of_intercept if "9999" in text or "eth0" in text]
 
 
 @pytest.mark.parametrize("mode", ["socket", "classic", "link", "local", "tunnel"])

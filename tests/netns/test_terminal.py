@@ -145,7 +145,7 @@ def test_live_line(scenario: Scenario, typed: Typed) -> None:
     assert [line for line in screen if "new/s" in line] == [], "the live line is gone"
     # Every log line stands by itself, whole.
     log = [line for line in screen if " INFO " in line]
-    whole = re.compile(r"(\^C)?\d{4}-\d\d-\d\dT\S+ INFO (cli|doctor): \S")
+    whole = re.compile(r"(\^C)?\d{4}-\d\d-\d\dT\S+ INFO (cli|doctor|privileges): \S")
     assert all(map(whole.match, log)), log
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 from tests.lab.scenario import Replay, Scenario, wait_until
 from tests.netns.test_processes import Daemon
+from tests.netns.test_udp import UdpServer
+from tests.netns.test_udp import load as load_udp
+from tests.netns.test_udp import start as start_udp
 
 pytestmark = pytest.mark.netns
 MODES = ("socket", "classic")
@@ -116,13 +120,55 @@ def test_a_worker_that_is_killed_comes_back(scenario: Scenario, mode: str) -> No
     assert report["violations"] == [], report
     assert report["workers_lost"] == 1
     assert replay.exit_code == 1
-    lost = report["sessions"]["outcomes"]["internal_error"]
+    lost = report["sessions"]["outcomes"]["worker_lost"]
     assert 1 <= lost <= 39, report["sessions"]
+    assert report["sessions"]["outcomes"]["internal_error"] == 0
     # Sessions of the dead worker are found in mid-stream by the next.
     assert report["sessions"]["captured"] >= 540 + lost
     assert report["sessions"]["replayed"] >= 540 - lost
     assert "died (signal SIGKILL)" in replay.output
     assert "1 worker died and was started again" in replay.output
+    assert "open in a worker that died" in replay.output and "dmesg" in replay.output
+
+
+def test_udp_flows_of_a_worker_that_is_killed_are_lost_with_it(scenario: Scenario) -> None:
+    """Flows that were open there; the datagrams that come after go on through the next one."""
+    UdpServer(scenario, scenario.lab.target)
+    UdpServer(scenario, scenario.lab.online)
+    replay = start_udp(scenario, "socket", *TWO)
+    load_udp(scenario, "--flows 40 --datagrams 400")
+    time.sleep(2.5)  # until both have told their counts
+    os.kill(workers_of(replay)[0], signal.SIGKILL)
+    assert wait_until(lambda: len(workers_of(replay)) == 3, 10), replay.output
+    assert replay.stop() == 1
+    report = replay.report
+    assert report["violations"] == [] and report["workers_lost"] == 1
+    flows, outcomes = report["udp"]["flows"], report["udp"]["flows"]["outcomes"]
+    assert 1 <= outcomes["worker_lost"] <= 39 and outcomes["internal_error"] == 0, outcomes
+    # What it had not told by then is not counted.
+    assert outcomes["worker_lost"] + outcomes["replayed"] == flows["captured"] <= 40
+    assert "open in a worker that died: they ended with it" in replay.output
+
+
+def proportional_mib(pid: int) -> tuple[float, float]:
+    """MiB resident in a process: all of it, and its part of what it shares with others."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    sizes = dict(re.findall(r"^(Rss|Pss):\s+(\d+)", text, re.M))
+    return int(sizes["Rss"]) / 1024, int(sizes["Pss"]) / 1024
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_workers_hold_at_most_160_mb(scenario: Scenario, mode: str) -> None:
+    """With default options, after some work; the parent and shared pages are counted, too."""
+    scenario.servers()
+    with scenario.replay(mode, *TWO) as replay:
+        scenario.load("--connections 500 --requests 2 --concurrency 50")
+        scenario.wait_for_target(500, 30)
+        pids = [replay.tcpcopy.pid, *workers_of(replay)]
+        sizes = [proportional_mib(pid) for pid in pids]
+    print(f"{mode}: Rss {[round(rss) for rss, _ in sizes]}, Pss {[round(pss) for _, pss in sizes]}")
+    assert sum(rss for rss, _ in sizes) <= 160, sizes
+    check(scenario, replay, 500)
 
 
 def test_a_full_ring_is_taken_over(scenario: Scenario) -> None:

@@ -106,9 +106,12 @@ class Play:
             caller.again()
 
 
-def play(config: EngineConfig, copies: int = 1) -> Play:
-    """A fresh world."""
+def play(config: EngineConfig, copies: int = 1, ahead: int = 64, acks: bool = False) -> Play:
+    """A fresh world; so many sessions are opened ahead, `acks`: their clients can be told."""
     world = World(config, copies=copies)
+    world.engine.ahead_most = ahead
+    if acks:
+        world.engine.note_acks(True, 0)
     return Play(world, Answerer(world, "reply"), [Caller(world, port) for port in PORTS])
 
 
@@ -125,12 +128,24 @@ CONFIGS = st.builds(
 )
 
 
-@given(EVENTS, CONFIGS, st.sampled_from((1, 1, 2)), st.sampled_from((0, 0, 300)))
+@given(
+    EVENTS,
+    CONFIGS,
+    st.sampled_from((1, 1, 2)),
+    st.sampled_from((0, 0, 300)),
+    st.sampled_from((64, 1, 0)),
+    st.booleans(),
+)
 def test_accounts_close_whatever_happens(
-    events: list[tuple[object, ...]], config: EngineConfig, copies: int, most_queued: int
+    events: list[tuple[object, ...]],
+    config: EngineConfig,
+    copies: int,
+    most_queued: int,
+    ahead: int,
+    acks: bool,
 ) -> None:
     """No exception, no session without an outcome, no packet without a reason, nothing held."""
-    stage = play(config, copies)
+    stage = play(config, copies, ahead, acks)
     stage.world.engine.max_queued_bytes = most_queued
     for event in events:
         stage.do(event)

@@ -43,7 +43,9 @@ def any_snapshots(draw: st.DrawFn) -> Snapshot:
     """Any figures, whether they add up or not."""
     snapshot = Snapshot()
     for spec in fields(Snapshot):
-        if isinstance(getattr(snapshot, spec.name), int):
+        if isinstance(getattr(snapshot, spec.name), bool):
+            setattr(snapshot, spec.name, draw(st.booleans()))
+        elif isinstance(getattr(snapshot, spec.name), int):
             setattr(snapshot, spec.name, draw(counts))
     snapshot.outcomes = draw(_slots(OUTCOME_SLOTS))
     snapshot.packet_drops = draw(_slots(DROP_SLOTS))
@@ -64,7 +66,7 @@ def _part(draw: st.DrawFn, whole: int) -> int:
 @st.composite
 def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     """Figures of a run as it can be: everything adds up."""
-    snapshot = Snapshot(duration_ns=draw(counts), answer_bytes=draw(counts))
+    snapshot = Snapshot(started_ns=1, duration_ns=draw(counts), answer_bytes=draw(counts))
     few = st.integers(0, 1000)
     snapshot.outcomes = draw(_slots(OUTCOME_SLOTS, 1))
     snapshot.sessions_live = draw(few) if live else 0
@@ -92,6 +94,12 @@ def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     for name in draw(st.sets(names)):
         received = draw(few)
         snapshot.rings[name] = RingCounts(received, _part(draw, received))
+    if draw(st.booleans()):
+        snapshot.is_over = True
+        snapshot.packets_unread, snapshot.sessions_unread = draw(few), draw(few)
+        dropped, skipped = draw(few), draw(few)
+        read = snapshot.packets_captured + snapshot.packets_unread + skipped
+        snapshot.rings = {"eth0": RingCounts(read + dropped, dropped, skipped)}
     return snapshot
 
 

@@ -82,7 +82,43 @@ def test_unit_runs_a_command_line_that_is_valid(unit: Path, tmp_path: Path) -> N
     assert Path(program).name == unit.stem
     logs = tmp_path / found["LogsDirectory"]
     logs.mkdir()
-    parse(unit.stem, [word.replace("/var/log", str(tmp_path)) for word in expanded])
+    secret(tmp_path)
+    words = [word.replace("/var/log", str(tmp_path)) for word in expanded]
+    parse(unit.stem, [word.replace("%d", str(tmp_path)) for word in words])
+
+
+def secret(directory: Path) -> Path:
+    """What systemd or Kubernetes puts there."""
+    path = directory / "relay.secret"
+    path.write_text("0123456789abcdef\n")
+    path.chmod(0o400)
+    return path
+
+
+def test_intercept_is_not_open() -> None:
+    """Its unit does not start without a secret; tcpcopy's says how it gets the same."""
+    found = settings(DEPLOY / "systemd" / "intercept.service")
+    name, _, path = found["LoadCredential"].partition(":")
+    assert f"--secret-file %d/{name} " in found["ExecStart"]
+    assert path.startswith("/")  # a name alone may be missing
+    text = (DEPLOY / "systemd" / "intercept.service").read_text()
+    assert f"openssl rand -hex 32 > {path}" in text and "umask 077" in text
+    assert f"#LoadCredential={name}:{path}\n" in (
+        (DEPLOY / "systemd" / "tcpcopy.service").read_text()
+    )
+
+
+def test_tcpcopy_of_classic_mode_takes_that_secret(tmp_path: Path) -> None:
+    """The line of its options that stands there for it."""
+    text = (DEPLOY / "systemd" / "tcpcopy.default").read_text()
+    [line] = re.findall(r"^#TCPCOPY_OPTIONS=(.*)$", text, re.MULTILINE)
+    words = shlex.split(shlex.split(line)[0])
+    path = "/run/credentials/tcpcopy.service/relay.secret"
+    assert words[words.index("--secret-file") + 1] == path
+    words[words.index(path)] = str(secret(tmp_path))
+    parsed = parse("tcpcopy", [word.replace("/var/log/tcpcopy", str(tmp_path)) for word in words])
+    assert isinstance(parsed, options.Options)
+    assert parsed.intercepts and parsed.relay.secret
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
@@ -153,16 +189,40 @@ def test_manifest_fits_the_schema(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_manifest_runs_a_command_line_that_is_valid(path: Path) -> None:
+def test_manifest_runs_a_command_line_that_is_valid(path: Path, tmp_path: Path) -> None:
     """Of the image of this version, whose entry point is tcpcopy."""
     found = container(path)
     assert found["image"] == f"tcpcopy:{VERSION}"
     assert "command" not in found
-    parsed = parse("tcpcopy", found["args"])
+    words = [word.replace("/run/tcpcopy", str(tmp_path)) for word in found["args"]]
+    secret(tmp_path)
+    parsed = parse("tcpcopy", words)
     assert isinstance(parsed, options.Options)
     assert memory(found["resources"]["limits"]["memory"]) > parsed.memory_bytes
     assert pod(path)["terminationGracePeriodSeconds"] > 10
     assert ("--netns" in found["args"]) == bool(pod(path).get("hostPID"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_manifest_with_a_relay_has_its_secret(path: Path) -> None:
+    """From a Secret, readable for its user and nobody else."""
+    words = container(path)["args"]
+    assert ("-s" in words) == ("--secret-file" in words)
+    if "-s" not in words:
+        return
+    [mount] = container(path)["volumeMounts"]
+    [volume] = pod(path)["volumes"]
+    assert mount["readOnly"] and mount["name"] == volume["name"]
+    where = Path(words[words.index("--secret-file") + 1])
+    assert str(where.parent) == mount["mountPath"]
+    assert volume["secret"]["defaultMode"] == 0o400
+    assert (
+        pod(path)["securityContext"]["fsGroup"] == container(path)["securityContext"]["runAsGroup"]
+    )
+    making = (
+        f"kubectl create secret generic {volume['secret']['secretName']} --from-file={where.name}"
+    )
+    assert making in path.read_text()
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)

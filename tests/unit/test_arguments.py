@@ -46,7 +46,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert refused(tmp_path / "file" / "below") == "its directory does not exist"
     assert refused(tmp_path / ("n" * 300)) == "File name too long"
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert refused(tmp_path / "loop") == "Too many levels of symbolic links"
+    assert refused(tmp_path / "loop") == "is a symbolic link"
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert refused(tmp_path / "link") == "is a symbolic link"
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    assert refused(tmp_path / "dangling") == "is a symbolic link"
+    for name in ("/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/2"):
+        assert file_to_write(Word("-l", name)) == name
 
 
 @pytest.fixture

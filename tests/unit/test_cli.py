@@ -122,9 +122,9 @@ def test_what_does_nothing_is_told(logged: list[str]) -> None:
     """Options of classic mode in socket mode, most likely because -s was forgotten."""
     found = parse(*X, "-f", "3", "--lonely", "-U", "5")
     cli._log_start(found, [])
-    first, second = logged
-    assert first == "no effect: -f, --lonely (classic mode only, which -s turns on)"
-    assert second.startswith("ready: socket mode, copying 80-10.0.0.2:8080 from all devices (")
+    assert logged == ["no effect: -f, --lonely (classic mode only, which -s turns on)"]
+    told = cli._describe(found)
+    assert told.startswith("socket mode, copying 80-10.0.0.2:8080 from all devices (")
     assert parse(*X, "-f", "3", "-s", "10.0.0.3").without_effect == ()
 
 
@@ -225,5 +225,5 @@ def test_report_that_cannot_be_written_any_more(
     (tmp_path / "report").unlink()
     (tmp_path / "report").mkdir()
     assert cli._report(found, Ended(), context) == 1  # type: ignore[arg-type]
-    assert logged == [f"--json {tmp_path / 'report'}: Is a directory"]
+    assert logged == [f"--json {tmp_path / 'report'}: is not a file; nothing was changed there"]
     assert capsys.readouterr().out.count("replayed exactly") == 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,8 @@ from tcpcopy.errors import UsageError
 from tcpcopy.interceptor import InterceptConfig, Interceptor, cut_to_headers
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.relay.classic import MessageType, encode_message, encode_version
+from tcpcopy.relay.native import RelayTerms
+from tcpcopy.report.outcome import Drop
 from tests.unit.relay.packets import ACK, CLIENT, SYN, TARGET, answer, batch, record
 
 
@@ -212,3 +217,38 @@ def test_close_closes_the_rings(ring: FakeRing) -> None:
     interceptor.close()
     interceptor.close()
     assert ring.closed
+
+
+# --- whoever connects -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "is_open"),
+    [
+        ({}, True),
+        ({"host": "10.0.0.3"}, True),
+        ({"host": "127.0.0.1"}, False),
+        ({"host": "::1"}, False),
+        ({"allowed": (ipaddress.ip_network("10.0.0.0/24"),)}, False),
+        ({"relay": RelayTerms(secret=b"x" * 16)}, False),
+        ({"relay": RelayTerms(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))}, True),
+    ],
+)
+def test_what_is_open(change: dict[str, Any], is_open: bool) -> None:
+    assert InterceptConfig(**change).is_open is is_open
+
+
+def test_nothing_for_this_host_is_relayed(interceptor: Interceptor, ring: FakeRing) -> None:
+    """Its addresses are known before anybody can connect; refused, counted, and said."""
+    here = bytes([127, 0, 0, 1])
+    peer = tcpcopy(interceptor)
+    peer.sendall(encode_message(MessageType.ADD, here, 9, TARGET, 8080))
+    until = time.monotonic() + 5
+    while not interceptor.router.announced:
+        assert time.monotonic() < until
+        interceptor.step(0)
+    ring.packets = [answer(client=here, client_port=9, flags=flags) for flags in (SYN | ACK, ACK)]
+    interceptor.step(0)
+    assert interceptor.router.drops[Drop.OWN_ADDRESS] == 2
+    assert (interceptor.router.refused_own, interceptor.router.sessions) == (1, 0)
+    peer.close()

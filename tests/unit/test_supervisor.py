@@ -20,7 +20,7 @@ from tcpcopy.report import log
 from tcpcopy.supervisor import (
     PidFile,
     StopSignals,
-    check_writable,
+    check_replaceable,
     hold_log,
     open_log,
     run_command,
@@ -218,20 +218,20 @@ def test_what_was_held_is_not_said_when_all_ends_before(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == ""
 
 
-def test_check_writable(tmp_path: Path) -> None:
+def test_check_replaceable(tmp_path: Path) -> None:
     """Tried, not guessed; what is there stays, what is not is not left behind."""
     path = tmp_path / "file"
-    check_writable("--json", str(path))
+    check_replaceable("--json", str(path))
     assert not path.exists()
     path.write_text("kept")
-    check_writable("--json", str(path))
+    check_replaceable("--json", str(path))
     assert path.read_text() == "kept"
-    check_writable("--json", "/dev/null")
+    check_replaceable("--json", "/dev/null")
     with pytest.raises(UsageError, match=r"^--json /proc/none: No such file or directory; give a"):
-        check_writable("--json", "/proc/none")
+        check_replaceable("--json", "/proc/none")
     (tmp_path / "link").symlink_to("missing/file")
-    with pytest.raises(UsageError, match="No such file or directory"):
-        check_writable("--json", str(tmp_path / "link"))
+    with pytest.raises(UsageError, match=r"link: is a symbolic link; name the file that it leads"):
+        check_replaceable("--json", str(tmp_path / "link"))
     assert (tmp_path / "link").is_symlink()
 
 

@@ -4,7 +4,8 @@ Two things need them, both at a connection's start, where the last one of the ha
 client's round-trip time, and from where the server's bytes count (when the server speaks first).
 Where clients are near and speak first, neither matters, and the kernel drops them: a filter has no
 memory, so it is all of them or none. From time to time they are let in again, to see whether that
-still holds.
+still holds. They are let in at once when many connections are begun whose clients say nothing: only
+the acknowledgements tell those that are there from those of a SYN flood.
 """
 
 from __future__ import annotations
@@ -46,15 +47,18 @@ class AckFilter:
         self._failed = False
         self.open = True  # they are let in
 
-    def look(self, now_ns: int, seen: Evidence) -> bool:
-        """Decide anew; whether pure acknowledgements are let in from now on."""
+    def look(self, now_ns: int, seen: Evidence, *, wanted: bool = False) -> bool:
+        """Decide anew; whether pure acknowledgements are let in from now on.
+
+        `wanted`: whatever was seen, they have to be.
+        """
         if not self._changed_ns:
             self._changed_ns = now_ns
         lasted_ns = now_ns - self._changed_ns
         if not self.open:
-            if lasted_ns >= CLOSED_NS:
+            if wanted or lasted_ns >= CLOSED_NS:
                 self._switch(True, now_ns, seen)
-        elif lasted_ns >= OPEN_NS and not self._failed and not self._are_needed(seen):
+        elif lasted_ns >= OPEN_NS and not self._failed and not (wanted or self._are_needed(seen)):
             self._switch(False, now_ns, seen)
         return self.open
 

@@ -75,6 +75,8 @@ cdef class Ring:
     cdef long long received
     cdef Py_ssize_t frame_count
     cdef Py_ssize_t frame_size
+    cdef Py_ssize_t frames_let_go
+    cdef Py_ssize_t ring_bytes
     cdef Py_ssize_t next_frame
     cdef Py_ssize_t snaplen
     cdef unsigned char[::1] view
@@ -84,6 +86,8 @@ cdef class Ring:
         status=cython.uint
     )
     cpdef Py_ssize_t drain(self, PacketHandler handler, Py_ssize_t limit) except -1
+    @cython.locals(count=cython.Py_ssize_t, index=cython.Py_ssize_t)
+    cpdef Py_ssize_t waiting(self) except -1
     @cython.locals(
         wire_length=cython.Py_ssize_t, available=cython.Py_ssize_t, start=cython.Py_ssize_t,
         timestamp_ns=cython.longlong, seconds=cython.longlong, copied=cython.Py_ssize_t,

@@ -29,9 +29,7 @@ Not thread-safe. Source: packet(7), Documentation/networking/packet_mmap.rst.
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import mmap
 import os
 import socket
@@ -42,7 +40,7 @@ from typing import Any
 
 import cython
 
-from tcpcopy.capture import filters
+from tcpcopy.capture import filters, packet_socket
 from tcpcopy.errors import UsageError
 from tcpcopy.packet import frame as found_in
 from tcpcopy.packet.frame import UNREAD_NAMES, UNREAD_SLOTS, Frame
@@ -63,14 +61,10 @@ _COPY_BYTES = (1 << 16) + 64
 
 # linux/if_packet.h, linux/if_ether.h
 _SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP = 1
-_PACKET_MR_PROMISC = 1
-_SIOCGIFINDEX = 0x8933
 _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_COPY_THRESH = 7
 _PACKET_VERSION = 10
-_PACKET_IGNORE_OUTGOING = 23
 _TPACKET_V2 = 1
 _STATUS_KERNEL = 0
 _STATUS_USER = 1 << 0
@@ -94,9 +88,6 @@ _AT_TAG = 24
 _AT_PROTOCOL = 32 + 2
 _SECOND_NS = 1_000_000_000
 _VLAN = found_in.VLAN
-
-_SO_ATTACH_FILTER = 26
-_SO_RCVBUFFORCE = 33
 
 if not cython.compiled:
     # Compiled, these are the C functions of ring.pxd.
@@ -167,14 +158,16 @@ class Ring:
         "dropped",  # packets the kernel had no room for, until the statistics were last read
         "failed",  # why nothing can arrive any more; None while all is well
         "frame",  # what was found out about the frame at hand
-        "frame_count",  # 0 once closed
+        "frame_count",  # 0 once closed, and while it is let go
         "frame_size",  # bytes, header included
+        "frames_let_go",  # what `frame_count` is again after `take_up`
         "mapping",  # the mmap object behind `base` and `view`
         "next_frame",  # index of the oldest frame not yet taken
         "promiscuous",  # the device takes frames addressed to other hosts, while this is open
         "protocol",  # link-layer protocol the socket is bound to
         "queue_bytes",  # room for packets larger than a frame, overhead included, as granted
         "received",  # packets the kernel put into the ring, as `dropped`
+        "ring_bytes",  # size of the ring
         "skipped",  # frames that passed the filter and are not IP
         "snaplen",  # bytes of a packet to hand on, at most
         "socket",
@@ -214,7 +207,7 @@ class Ring:
         self.protocol = protocol
         self.snaplen = snaplen
         self.frame_size = frame_bytes
-        self.frame_count = 0
+        self.frame_count = self.frames_let_go = self.ring_bytes = 0
         self.next_frame = 0
         self.copied = self.cut = self.skipped = 0
         self.received = self.dropped = self.device_downs = self.queue_bytes = 0
@@ -228,7 +221,7 @@ class Ring:
         try:
             self.set_filter(program)
             self._map(max(buffer_bytes, mmap.PAGESIZE))
-            self._ignore_outgoing()
+            packet_socket.ignore_outgoing(self.socket)
             self._bind()
         except OSError as error:
             self.close()
@@ -249,17 +242,7 @@ class Ring:
             if self.unwraps and program != filters.REJECT_ALL:
                 guarded = filters.accept_shims(guarded)
             guarded = filters.not_outgoing(guarded)
-        instructions = ctypes.create_string_buffer(guarded, len(guarded))
-        # struct sock_fprog: number of instructions, address of the first
-        descriptor = struct.pack("@HP", len(guarded) // 8, ctypes.addressof(instructions))
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
-        except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EINVAL):
-                raise
-            hint = "make it simpler, or raise the sysctl net.core.optmem_max"
-            problem = f"the kernel does not take the filter ({error.strerror})"
-            raise UsageError("-F", None, problem, hint) from None
+        packet_socket.attach_filter(self.socket, guarded)
 
     def fileno(self) -> int:
         """Return the descriptor that polls readable while a packet (or a failure) waits."""
@@ -294,6 +277,14 @@ class Ring:
             self.down = False
         return handed
 
+    def waiting(self) -> int:
+        """Return how many frames of the ring hold what nobody has taken yet."""
+        count = 0
+        for index in range(self.frame_count):
+            if load_status(self.base, index * self.frame_size) & _STATUS_USER:
+                count += 1
+        return count
+
     def statistics(self) -> tuple[int, int]:
         """Return how many packets the kernel put into the ring and how many it had no room for.
 
@@ -321,6 +312,16 @@ class Ring:
         """Go on in place of a process with the same ring that ended, nobody knows where in it."""
         self.adrift = True
 
+    def let_go(self) -> None:
+        """Give the memory back in this process, and keep the ring open: nothing can be read."""
+        self.frames_let_go = self.frame_count
+        self._unmap()
+
+    def take_up(self) -> None:
+        """Map the ring again after `let_go`, in this process or a child. Raises: OSError."""
+        self._map_memory(mmap.mmap(self.socket.fileno(), self.ring_bytes))
+        self.frame_count = self.frames_let_go
+
     def close(self) -> None:
         """Stop and give the memory back; statistics stay readable. May be called twice."""
         if self.frame_count:
@@ -329,6 +330,10 @@ class Ring:
 
     def detach(self) -> None:
         """Close it for this process alone: another that shares it goes on, with the statistics."""
+        self._unmap()
+        self.socket.close()
+
+    def _unmap(self) -> None:
         if self.frame_count:
             self.frame_count = 0
             if cython.compiled:
@@ -343,46 +348,37 @@ class Ring:
             except BufferError:
                 pass  # a handler still holds the buffer: it goes when that does
             self.mapping = None
-        self.socket.close()
 
     def _bind(self) -> None:
         """Let packets come in, from now on."""
-        if self.device is not None:
-            self.socket.bind((self.device, self.protocol))
-            if self.promiscuous:
-                # Asked of this socket: the process may be in another network namespace by now.
-                named = struct.pack("@16si20x", self.device.encode(), 0)
-                found = fcntl.ioctl(self.socket, _SIOCGIFINDEX, named)
-                # struct packet_mreq: device, type, length of an address, the address
-                index = struct.unpack_from("@i", found, 16)[0]
-                request = struct.pack("@iHH8x", index, _PACKET_MR_PROMISC, 0)
-                self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+        if self.device is None:
+            packet_socket.bind_all(self.socket, self.protocol)
             return
-        # Python's own `bind` wants a device. struct sockaddr_ll, of which two fields matter:
-        address = struct.pack(
-            "=HHiHBB8x", socket.AF_PACKET, socket.htons(self.protocol), 0, 0, 0, 0
-        )
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.bind(self.socket.fileno(), address, len(address)) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self.socket.bind((self.device, self.protocol))
+        if self.promiscuous:
+            packet_socket.be_promiscuous(self.socket, self.device)
 
     def _map(self, buffer_bytes: int) -> None:
         """Make the ring: whole blocks of whole frames."""
         block = min(_BLOCK_BYTES, buffer_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
         blocks = buffer_bytes // block
         frames = blocks * (block // self.frame_size)
-        packet_socket = self.socket
-        packet_socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-        packet_socket.setsockopt(_SOL_PACKET, _PACKET_COPY_THRESH, 1)
-        self._set_queue_bytes(buffer_bytes)
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_COPY_THRESH, 1)
+        self.queue_bytes = packet_socket.bound_queue(self.socket, buffer_bytes)
         request = struct.pack("@IIII", block, blocks, self.frame_size, frames)
         try:
-            packet_socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-            mapping = mmap.mmap(packet_socket.fileno(), block * blocks)
+            self.socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+            mapping = mmap.mmap(self.socket.fileno(), block * blocks)
         except OSError as error:
             problem = f"no capture buffer of this size can be had ({error.strerror})"
             value = f"{buffer_bytes / (1 << 20):.9g}"
             raise UsageError("-B", value, problem, "ask for fewer MiB") from None
+        self.ring_bytes = block * blocks
+        self._map_memory(mapping)
+        self.frame_count = frames
+
+    def _map_memory(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
         self.view = memoryview(mapping)
         self.copy_buffer = bytearray(_COPY_BYTES)
@@ -391,26 +387,6 @@ class Ring:
             self.base = cython.address(self.view[0])
         else:
             self.base = self.view
-        self.frame_count = frames
-
-    def _set_queue_bytes(self, size: int) -> None:
-        """Bound the queue of packets larger than a frame.
-
-        The kernel doubles the size, and counts its overhead.
-        """
-        size = min(size, (1 << 30) - 1)
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-        except PermissionError:  # CAP_NET_RAW without CAP_NET_ADMIN: as much as the sysctl allows
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-        self.queue_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
-    def _ignore_outgoing(self) -> None:
-        try:
-            self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        except OSError as error:  # before Linux 4.20 the filter alone does it
-            if error.errno != errno.ENOPROTOOPT:
-                raise
 
     def _hand_on(self, handler: PacketHandler, at: int, status: int) -> int:
         """Hand on the packet of the frame at `at`; return 1, or 0 when it was skipped."""

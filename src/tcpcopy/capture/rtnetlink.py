@@ -38,7 +38,18 @@ _IFF_LOWER_UP = 0x10000
 _RTA_PREFSRC, _RTA_METRICS = 7, 8
 _RTAX_MTU = 2
 _ROUTE_IS_LOCAL = 2
+_LOCAL_TABLE = 255
+_SOL_NETLINK, _NETLINK_GET_STRICT_CHK = 270, 12
+_ADDRESS_AND_ROUTE_GROUPS = 0x010 | 0x040 | 0x100 | 0x400  # RTMGRP_IPV4_*, RTMGRP_IPV6_*
+_MOST_CHANGES = 256  # read in one go
 _BUFFER_BYTES = 1 << 16
+_LEAST_BYTES = {
+    _GET_LINK: _LINK.size,
+    _GET_ADDRESS: _ADDRESS.size,
+    _GET_ROUTE: _ROUTE.size,
+    _GET_NEIGHBOUR: _NEIGHBOUR.size,
+}  # of the body of an answer
+_MOST_ERRNO = 4095  # MAX_ERRNO
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
 
 
@@ -146,6 +157,60 @@ def local_addresses() -> set[bytes]:
         if len(address) in (4, 16):
             found.add(address)
     return found
+
+
+def local_networks() -> set[tuple[bytes, int]]:
+    """Return what is delivered on this host, each address and network with its prefix.
+
+    More than the devices' addresses: local routes as well (127.0.0.0/8, and what somebody added).
+    Empty where the kernel does not give the local table alone (before 4.20). Raises OSError.
+    """
+    found = set()
+    for family, size in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+        wanted = _ROUTE.pack(family, 0, 0, 0, _LOCAL_TABLE, 0, 0, _ROUTE_IS_LOCAL, 0)
+        try:
+            for body in _request(_GET_ROUTE, _DUMP, wanted, strict=True):
+                _, prefix, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
+                address = _attributes(body[_ROUTE.size :]).get(_RTA_DST, bytes(size))
+                if kind == _ROUTE_IS_LOCAL:
+                    found.add((address, prefix))
+        except OSError as error:
+            if error.errno not in (errno.ENOPROTOOPT, errno.ENOENT, errno.EINVAL):
+                raise
+    return found
+
+
+class Changes:
+    """Tells that addresses or routes of this network namespace may have changed."""
+
+    def __init__(self) -> None:
+        """Listen from now on. Raises OSError."""
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+        )
+        try:
+            self._socket.bind((0, _ADDRESS_AND_ROUTE_GROUPS))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def take(self) -> bool:
+        """Whether there was a change since the last call."""
+        found = False
+        for _ in range(_MOST_CHANGES):
+            try:
+                self._socket.recv(_BUFFER_BYTES)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more than fit: that is a change, too
+                    raise
+            found = True
+        return found
+
+    def close(self) -> None:
+        """Listen no more; may be called twice."""
+        self._socket.close()
 
 
 def delivers_locally(address: bytes) -> bool:
@@ -284,9 +349,15 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(length, kind) + value + bytes(-length % 4)
 
 
-def _request(kind: int, flags: int, body: bytes) -> Iterator[bytes]:
-    """Send one request and yield the body of each message of the answer."""
+def _request(kind: int, flags: int, body: bytes, *, strict: bool = False) -> Iterator[bytes]:
+    """Send one request and yield the body of each message of the answer. Raises OSError.
+
+    A body has at least the header that goes with the request. `strict`: the kernel goes by all
+    that stands in the request's header, or refuses.
+    """
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        if strict:
+            netlink.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
         netlink.bind((0, 0))
         netlink.settimeout(5.0)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags, 1, 0) + body)
@@ -298,8 +369,12 @@ def _request(kind: int, flags: int, body: bytes) -> Iterator[bytes]:
                 if answered == _DONE or length < _HEADER.size:
                     return
                 payload = answer[at + _HEADER.size : at + length]
+                if len(payload) < (4 if answered == _ERROR else _LEAST_BYTES.get(kind, 0)):
+                    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
                 if answered == _ERROR:
                     code = -struct.unpack_from("=i", payload)[0]
+                    if not 0 <= code <= _MOST_ERRNO:
+                        code = errno.EBADMSG
                     if code:
                         raise OSError(code, os.strerror(code))
                     return

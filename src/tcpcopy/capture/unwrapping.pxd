@@ -13,6 +13,7 @@ cdef class Unwrapping(PacketHandler):
     cdef unsigned char[::1] _ports
     cdef Segment _segment
     cdef public PacketHandler handler
+    cdef public long long kept
     cdef public long long left_out
     cdef public unsigned long long network
     cdef public Unwrapper unwrapper

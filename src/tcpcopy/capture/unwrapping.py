@@ -27,7 +27,8 @@ class Unwrapping(PacketHandler):
         "_ports",  # 1 for each port that -x copies from
         "_segment",
         "handler",  # takes what is found
-        "left_out",  # packets out of tunnels that -x does not name
+        "kept",  # packets that were pieces of one, and did not complete it
+        "left_out",  # packets out of tunnels and fragments that -x does not name
         "network",  # of the packet at hand (`PacketHandler.enter`)
         "unwrapper",
     )
@@ -42,6 +43,7 @@ class Unwrapping(PacketHandler):
         for port in ports:
             self._ports[port] = 1
         self._segment = Segment()
+        self.kept = 0
         self.left_out = 0
         self.network = 0
         self.unwrapper = Unwrapper(True)
@@ -57,6 +59,7 @@ class Unwrapping(PacketHandler):
         found = self.unwrapper
         found.begin(self.network)
         if not found.take(data, start, end, wire_length, timestamp_ns):
+            self.kept += 1
             return 0
         if found.whole is not None:
             data = found.whole

@@ -68,6 +68,7 @@ cdef int _E_NO_BUFFERS
 cdef int _E_INTERRUPTED
 cdef int _E_TOO_LONG
 cdef int _E_REFUSED
+cdef int _E_UNCONNECTED
 
 cdef class DatagramSockets(DatagramOutput):
     cdef dict _by_fd

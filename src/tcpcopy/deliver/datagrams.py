@@ -3,7 +3,8 @@
 Datagrams are gathered in an arena during a turn of the loop and sent at its end, those of one
 socket in one system call. Answers are counted and thrown away without being copied. An ICMP error
 comes back as an error of the next call on its socket, which has not sent anything then: that call
-is made again.
+is made again. A socket that no route leads from is connected when the next datagram comes: what
+comes meanwhile is lost, and counted with the error.
 
 Source: udp(7), ip(7) (IP_MTU_DISCOVER), ipv6(7), recv(2) (MSG_TRUNC), sendmmsg(2), epoll(7).
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import cython
 
+from tcpcopy.deliver.lines import ROUTE_ERRORS
 from tcpcopy.engine.flow import DatagramCounts, DatagramOutput, Leg
 from tcpcopy.report.flow_outcome import FlowOutcome
 
@@ -43,6 +45,7 @@ _E_NO_BUFFERS = errno.ENOBUFS
 _E_INTERRUPTED = errno.EINTR
 _E_TOO_LONG = errno.EMSGSIZE
 _E_REFUSED = errno.ECONNREFUSED
+_E_UNCONNECTED = errno.EDESTADDRREQ
 
 
 class DatagramSockets(DatagramOutput):
@@ -100,7 +103,7 @@ class DatagramSockets(DatagramOutput):
     # --- sockets ---------------------------------------------------------------------------
 
     def open(self, leg: Leg, client_address: bytes, client_port: int, copy: int) -> int:
-        """Make the socket of the leg; it is connected when this returns."""
+        """Make the socket of the leg, connected if the target is within reach."""
         try:
             self._open(leg)
         except OSError as error:
@@ -125,7 +128,9 @@ class DatagramSockets(DatagramOutput):
                 address = self.local_addresses[self._opened % len(self.local_addresses)]
                 connection.bind((socket.inet_ntop(family, address), 0))
                 self._opened += 1
-            connection.connect((socket.inet_ntop(family, leg.target_address), leg.target_port))
+            code = connection.connect_ex(_target(leg))
+            if code and code not in ROUTE_ERRORS:
+                raise OSError(code, "connect")
             fd = connection.fileno()
             self._poll.register(fd, select.EPOLLIN)
         except OSError:
@@ -197,7 +202,10 @@ class DatagramSockets(DatagramOutput):
                 continue
             code = -result
             tries += 1
-            if code == _E_REFUSED:
+            if code == _E_UNCONNECTED:
+                code = leg.connection.connect_ex(_target(leg))
+                tries = tries if code == 0 else _TRIES
+            elif code == _E_REFUSED:
                 self.counts.refused(leg)
             elif code in (_E_AGAIN, _E_NO_BUFFERS):
                 self._wait(leg)
@@ -278,6 +286,11 @@ class DatagramSockets(DatagramOutput):
             leg.connection.close()
         self._by_fd.clear()
         self._poll.close()
+
+
+def _target(leg: Leg) -> tuple[str, int]:
+    family = socket.AF_INET if len(leg.target_address) == 4 else socket.AF_INET6
+    return socket.inet_ntop(family, leg.target_address), leg.target_port
 
 
 def _copy(view: Any, at: int, data: Any, data_at: int, length: int) -> None:

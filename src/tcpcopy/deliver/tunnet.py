@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -246,6 +247,8 @@ def routes() -> Iterator[Route]:
             found = rtnetlink.attributes(body[_ROUTE.size :])
             fields = _ROUTE.unpack_from(body)
             address = found.get(_RTA_DST, bytes(length))
+            if len(address) != length or fields[1] > 8 * length:
+                raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
             network = ipaddress.ip_network((address, fields[1]), strict=False)
             table = _number(found.get(_RTA_TABLE, b"")) or fields[4]
             yield Route(network, table, _number(found.get(_RTA_OIF, b"")))

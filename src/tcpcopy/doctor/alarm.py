@@ -41,6 +41,12 @@ def tell(findings: Sequence[Finding], also: Say | None = None) -> None:
                 also(f"    {step}")
 
 
+def unread(findings: Sequence[Finding]) -> list[str]:
+    """What could not be looked at: a process that runs has given up the right to some of it."""
+    notes = [finding for finding in findings if finding.level is Level.NOTE]
+    return [f"check: {note.check}: {note.text}" for note in notes]
+
+
 def checked(check: Callable[[], list[Finding]]) -> list[Finding]:
     """What a check finds; nothing when it fails itself, which must not matter to a run."""
     try:
@@ -76,6 +82,8 @@ class Alarm:
                 return
             self._thread = None
             tell(self._found)
+            for line in unread(self._found):
+                _log.info("%s", line)
         failing = self._watch.look(snapshot, now_ns)
         if failing is not None:
             for line in explain(failing, snapshot, self._context):

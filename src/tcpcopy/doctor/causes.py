@@ -7,6 +7,7 @@ not guessed at. Only where several causes look alike from here are all of them n
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Final
 
 from tcpcopy.doctor.finding import Finding, Level
@@ -130,13 +131,8 @@ def _answered(facts: ProbeFacts, context: Context) -> list[Finding]:
     if facts.reset_between:
         findings[0] = forwarding or _someone_resets(facts, context)
         if findings[0].level is not Level.FAULT:
-            findings[0] = Finding(
-                CHECK,
-                Level.FAULT,
-                f"{target_of(flow)} was reset behind our back: {findings[0].text}",
-                findings[0].remedy,
-                findings[0].hop,
-            )
+            text = f"{target_of(flow)} was reset behind our back: {findings[0].text}"
+            findings[0] = replace(findings[0], level=Level.FAULT, text=text)
     elif forwarding is not None:
         findings.append(forwarding)
     elif facts.real_host and context.client_addresses:
@@ -148,15 +144,19 @@ def _forwarding(facts: ProbeFacts, context: Context) -> Finding | None:
     """The assistant passes the answers on."""
     is_v6 = len(facts.flow.mapped) == 16
     name = "net.ipv6.conf.all.forwarding" if is_v6 else "net.ipv4.ip_forward"
-    for relay, report in facts.reports():
-        if not (report.forwards_v6 if is_v6 else report.forwards_v4):
+    for relay in facts.up():
+        report = relay.report
+        if report is None or not (report.forwards_v6 if is_v6 else report.forwards_v4):
             continue
         seen = any(s.leaves and s.kind == SYN_ACK for s in _to_mapped(facts, report.seen))
         text = f"the assistant {relay.address} forwards ({name} is on)"
         text += ", and has passed the answer on" if seen else ""
         text += ": what the target answers travels on to the real clients, which reset it"
         steps = (f"on assistant {relay.address}: sysctl -w {name}=0",)
-        return Finding(CHECK, Level.FAULT if seen else Level.WARNING, text, steps, ASSISTANT)
+        # Where clients have addresses of nobody's it is our sessions alone that suffer.
+        harms = (seen or facts.reset_between) and not context.client_addresses
+        level = Level.FAULT if seen else Level.WARNING
+        return Finding(CHECK, level, text, steps, ASSISTANT, harms_clients=harms)
     return None
 
 
@@ -363,7 +363,36 @@ def _beyond(facts: ProbeFacts, context: Context) -> Finding:
         if facts.real_host:
             return _overlap(facts, context, Level.FAULT)
         return _no_route(facts, context)
+    silent = facts.without_details()
+    if silent:
+        if facts.real_host:
+            return _overlap(facts, context, Level.FAULT)
+        if text_of(facts.flow.mapped) in facts.asked_for:  # so it has answered
+            return _no_route(facts, context)
+        return _not_told(facts, context, silent[0])
     return _forged_dropped(facts, context, known=bool(facts.up()))
+
+
+def _not_told(facts: ProbeFacts, context: Context, relay: RelayFacts) -> Finding:
+    """The assistant may know, but tells nobody whom it does not know."""
+    mapped, port = text_of(facts.flow.mapped), facts.flow.target_port
+    text = f"{target_of(facts.flow)} answers this host's own address, but no answer to {mapped}"
+    text += " came back: its route for them is missing or does not lead to the assistant"
+    text += f" {relay.address}, or a firewall or reverse path filtering (rp_filter) there drops"
+    text += " what has another host's address, or intercept's -F or -i leaves the answers out"
+    text += " (intercept is open: without a secret it does not say what it sees)"
+    steps = list(_route_steps(facts, context))
+    if len(facts.flow.target) == 4:
+        steps.append("on target: sysctl -w net.ipv4.conf.all.rp_filter=0, and the same for the"
+                     " device that the packets come in by")  # fmt: skip
+    steps += [
+        f"on target: tcpdump -ni any 'tcp port {port} and host {mapped}' shows the copied SYNs and"
+        " its answers; if not, the network drops them, or nft list ruleset shows what does",
+        f"on assistant {relay.address}: intercept -i DEVICE -F 'tcp and src port {port}', with the"
+        " device that the answers come in by",
+        "on online and assistant: give both programs --secret-file FILE, and this says which it is",
+    ]
+    return Finding(CHECK, Level.FAULT, text, tuple(steps), TARGET)
 
 
 def _filtered_at_target(facts: ProbeFacts) -> Finding:

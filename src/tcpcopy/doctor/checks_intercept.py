@@ -8,7 +8,7 @@ from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.plan import InterceptPlan
 
-_FORWARD, _LISTEN, _REVERSE_PATH = "ip_forward", "listen", "rp_filter"
+_FORWARD, _LISTEN, _REVERSE_PATH, _OPEN = "ip_forward", "listen", "rp_filter", "open_relay"
 _LOOPBACK_KIND = 772  # ARPHRD_LOOPBACK
 _STRICT = 1
 
@@ -63,6 +63,23 @@ def check_listening(plan: InterceptPlan, network: NetworkFacts) -> list[Finding]
         return [Finding(_LISTEN, Level.FAULT, text, steps)]
     text = f"{where} cannot be listened on: {problem}"
     return [Finding(_LISTEN, Level.FAULT, text, (network.here("ip address"),))]
+
+
+def check_open(plan: InterceptPlan) -> list[Finding]:
+    """Whom it lets connect."""
+    if not plan.is_open:
+        return [Finding(_OPEN, Level.OK, "the relay is for those who prove or are named")]
+    where = f"port {plan.port} of {plan.host or 'any address of this host'}"
+    text = (
+        f"the relay is open: whoever reaches {where} may announce sessions and have the headers of"
+        " the answers that are captured"
+    )
+    steps = (
+        "on this host: (umask 077; openssl rand -hex 32 > tcpcopy.secret); intercept ..."
+        " --secret-file tcpcopy.secret, and tcpcopy ... with a copy of that file",
+        "on this host: or intercept ... --allow ADDRESS_OF_ONLINE -b ADDRESS_OF_THIS_HOST",
+    )
+    return [Finding(_OPEN, Level.WARNING, text, steps)]
 
 
 def check_target_here(plan: InterceptPlan, network: NetworkFacts) -> list[Finding]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 
+from tcpcopy.deliver.ports import PortSettings, count_reserved
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.report.context import CLASSIC, LOCAL, SOCKET
+from tcpcopy.report.remedies import local_ports
 from tcpcopy.report.text import byte_size, number
 
-_FILES, _PORTS, _MEMORY = "open_files", "ports", "memory"
+_FILES, _PORTS, _PORT_RATE, _MEMORY = "open_files", "ports", "port_rate", "memory"
 _CONNTRACK, _CLOCK = "conntrack", "clock"
 _FEW_FILES = 4096
 _FEW_PORTS = 8192
@@ -19,6 +21,7 @@ _MOST_LOCAL_ADDRESSES = 65536
 _COARSE_NS = 1_000_000
 _SLOW_CLOCKS = ("hpet", "acpi_pm", "jiffies", "pit", "refined-jiffies")
 _FULL_PERCENT = 80
+_SECOND_NS = 1_000_000_000
 _RINGS_OF_ALL = 2  # IPv4 and IPv6
 
 
@@ -44,19 +47,67 @@ def check_intercept_files(plan: InterceptPlan, process: ProcessFacts) -> list[Fi
 
 def check_ports(plan: Plan, network: NetworkFacts) -> list[Finding]:
     """In socket mode each session takes a local port towards its target."""
-    words = network.sysctls.get("net/ipv4/ip_local_port_range", "").split()
-    if plan.mode != SOCKET or len(words) != 2:
+    settings = _port_settings(network)
+    if plan.mode != SOCKET or settings is None:
         return []
-    low, high = int(words[0]), int(words[1])
-    addresses = 1
-    if plan.pool is not None:
-        addresses = sum(1 for _ in itertools.islice(plan.pool, _MOST_LOCAL_ADDRESSES))
-    count = max(0, high - low + 1) * max(1, addresses)
-    text = f"local ports {low} to {high}: {number(count)} connections to each target at a time"
+    count = settings.size * _local_addresses(plan)
+    text = (
+        f"local ports {settings.low} to {settings.high}: {number(count)} connections to each"
+        " target at a time"
+    )
     if count >= _FEW_PORTS:
         return [Finding(_PORTS, Level.OK, text)]
     step = network.here("sysctl -w net.ipv4.ip_local_port_range='10000 65535'")
     return [Finding(_PORTS, Level.WARNING, text, (step,))]
+
+
+def check_port_rate(plan: Plan, network: NetworkFacts, new_connections: int) -> list[Finding]:
+    """A port rests for a minute after its connection: so many new ones a second are too many.
+
+    `new_connections`: to servers where is captured, each second; below 0: not measured.
+    """
+    settings = _port_settings(network)
+    if plan.mode != SOCKET or settings is None or new_connections < 0:
+        return []
+    rests_s = settings.rest_ns(b"\0" * 4) // _SECOND_NS
+    enough = settings.size * _local_addresses(plan) // rests_s
+    text = (
+        f"{number(new_connections)} new connections/s to this host now; the local ports are enough"
+        f" for {number(enough)}/s to each target, where each rests for {rests_s} s after its"
+        " connection (TIME_WAIT)"
+    )
+    if new_connections <= enough:
+        return [Finding(_PORT_RATE, Level.OK, text)]
+    steps = tuple(
+        network.here(step.removeprefix("on this host: ")) if "sysctl" in step else step
+        for step in local_ports()
+    )
+    if settings.timestamps:
+        text += "; those that have rested for 1 s are used again, if the target has TCP timestamps"
+        return [Finding(_PORT_RATE, Level.NOTE, text, steps)]
+    return [Finding(_PORT_RATE, Level.WARNING, f"{text}: sessions will wait", steps)]
+
+
+def _port_settings(network: NetworkFacts) -> PortSettings | None:
+    """The kernel's choice of local ports; None where it was not read."""
+    words = network.sysctls.get("net/ipv4/ip_local_port_range", "").split()
+    if len(words) != 2:
+        return None
+    low, high = int(words[0]), int(words[1])
+    reserved = network.sysctls.get("net/ipv4/ip_local_reserved_ports", "")
+    return PortSettings(
+        low,
+        high,
+        count_reserved(reserved, low, high),
+        network.number("net/ipv4/tcp_tw_reuse"),
+        network.number("net/ipv4/tcp_timestamps", 1) != 0,
+    )
+
+
+def _local_addresses(plan: Plan) -> int:
+    if plan.pool is None:
+        return 1
+    return max(1, sum(1 for _ in itertools.islice(plan.pool, _MOST_LOCAL_ADDRESSES)))
 
 
 def check_memory(plan: Plan, process: ProcessFacts) -> list[Finding]:

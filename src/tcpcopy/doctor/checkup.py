@@ -16,21 +16,29 @@ from tcpcopy.doctor.checks_capture import (
     check_ring,
 )
 from tcpcopy.doctor.checks_firewall import check_firewall, check_relay_firewall
-from tcpcopy.doctor.checks_intercept import check_forwarding, check_listening, check_target_here
+from tcpcopy.doctor.checks_intercept import (
+    check_forwarding,
+    check_listening,
+    check_open,
+    check_target_here,
+)
 from tcpcopy.doctor.checks_limits import (
     check_clock,
     check_conntrack,
     check_intercept_files,
     check_memory,
     check_open_files,
+    check_port_rate,
     check_ports,
 )
 from tcpcopy.doctor.checks_privilege import check_intercept_privilege, check_privilege
 from tcpcopy.doctor.checks_route import check_routes, destinations
-from tcpcopy.doctor.finding import Finding
+from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.host_facts import NetworkFacts, ProcessFacts
 from tcpcopy.doctor.plan import InterceptPlan, Plan
+from tcpcopy.errors import UsageError
 from tcpcopy.namespaces import inside, same
+from tcpcopy.report.context import SOCKET
 
 
 class Reader(Protocol):
@@ -40,6 +48,7 @@ class Reader(Protocol):
     def network(
         self, destinations: Iterable[bytes], *, enter: str = "", with_firewall: bool = True
     ) -> NetworkFacts: ...
+    def new_connections(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ class Facts:
     """What was read for one run: where is captured, and where is sent from or listened."""
 
     process: ProcessFacts
-    capture: NetworkFacts
+    capture: NetworkFacts | None  # None: a running process that may no longer enter it
     other: NetworkFacts
 
 
@@ -63,22 +72,35 @@ def check_tcpcopy(
     shared = same(plan.capture_namespace, plan.send_namespace)
     with inside(plan.send_namespace):
         send = reader.network(destinations(plan), enter=host.entering(plan.send_namespace))
-    capture = send
+    capture: NetworkFacts | None = send
     if not shared:
-        with inside(plan.capture_namespace):
-            enter = host.entering(plan.capture_namespace)
-            capture = reader.network((), enter=enter, with_firewall=False)
-    if plan.captures and plan.filter_program and not is_running:
+        try:
+            with inside(plan.capture_namespace):
+                enter = host.entering(plan.capture_namespace)
+                capture = reader.network((), enter=enter, with_firewall=False)
+        except UsageError:
+            if not is_running:
+                raise
+            capture = None
+    if plan.captures and plan.filter_program and not is_running and capture is not None:
         with inside(plan.capture_namespace):
             capture = replace(capture, ring_problem=host.ring_problem(plan))
+    if plan.mode == SOCKET and plan.captures and not is_running and capture is not None:
+        with inside(plan.capture_namespace):
+            capture = replace(capture, new_connections=reader.new_connections())
     return judge_tcpcopy(plan, Facts(process, capture, send), is_running=is_running)
 
 
 def judge_tcpcopy(plan: Plan, facts: Facts, *, is_running: bool = False) -> list[Finding]:
     """What the facts mean for a tcpcopy."""
     process, capture, send = facts.process, facts.capture, facts.other
-    findings = check_privilege(plan, process, capture, send)
-    if plan.captures:
+    findings = []
+    if not is_running and capture is not None:  # else it has given up what it needed to begin
+        findings += check_privilege(plan, process, capture, send)
+    if plan.captures and capture is None:
+        text = "not looked at: to enter its network namespace again takes CAP_SYS_ADMIN"
+        findings.append(Finding("devices", Level.NOTE, text))
+    elif plan.captures and capture is not None:
         findings += check_devices(plan.devices, capture)
         findings += check_capture_filter(plan)
         if not is_running:  # else it has told so itself, by what it was granted
@@ -89,6 +111,8 @@ def judge_tcpcopy(plan: Plan, facts: Facts, *, is_running: bool = False) -> list
     findings += check_firewall(plan, send)
     findings += check_conntrack(plan, send)
     findings += check_ports(plan, send)
+    if capture is not None:
+        findings += check_port_rate(plan, send, capture.new_connections)
     findings += check_open_files(plan, process)
     findings += check_memory(plan, process)
     findings += check_clock(plan.needs_intercept, process)
@@ -113,12 +137,15 @@ def check_intercept(
             listen = reader.network((), enter=host.entering(plan.listen_namespace))
         if not is_running:
             listen = replace(listen, bind_problem=host.bind_problem(plan.host, plan.port))
-    return judge_intercept(plan, Facts(process, capture, listen))
+    return judge_intercept(plan, Facts(process, capture, listen), is_running=is_running)
 
 
-def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
+def judge_intercept(
+    plan: InterceptPlan, facts: Facts, *, is_running: bool = False
+) -> list[Finding]:
     """What the facts mean for an intercept."""
     process, capture, listen = facts.process, facts.capture, facts.other
+    assert capture is not None
     findings = check_intercept_privilege(plan, process, capture)
     if not plan.uses_tun:
         findings += check_devices(plan.devices, capture)
@@ -127,6 +154,8 @@ def judge_intercept(plan: InterceptPlan, facts: Facts) -> list[Finding]:
         findings += check_target_here(plan, capture)
         findings += check_queue(plan.buffer_bytes, process, capture)
     findings += check_listening(plan, listen)
+    if not is_running:  # else it has said so itself
+        findings += check_open(plan)
     findings += check_relay_firewall(plan, listen)
     findings += check_intercept_files(plan, process)
     findings += check_clock(True, process)

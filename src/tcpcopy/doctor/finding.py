@@ -26,6 +26,7 @@ class Finding:
     text: str  # one line, with the values that were seen
     remedy: tuple[str, ...] = ()  # commands, each with its host: "on target: ip route add ..."
     hop: str = ""  # where on the way of a request it is, for what was probed end to end
+    harms_clients: bool = False  # real clients get the target's packets: open no session
 
 
 _WORDS: Final = {

@@ -35,6 +35,9 @@ from tcpcopy.namespaces import Namespace
 _PLAIN_SYSCTLS: Final = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
+    "net/ipv4/ip_local_reserved_ports",
+    "net/ipv4/tcp_timestamps",
+    "net/ipv4/tcp_tw_reuse",
     "net/core/rmem_max",
 )
 _DEVICE_SYSCTLS: Final = (
@@ -116,6 +119,10 @@ class HostReader:
             raw_problem=_refusal(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW),
         )
 
+    def new_connections(self) -> int:
+        """Connections that servers here accept each second, measured for one; -1: not known."""
+        return new_connections()
+
     def _firewall(self) -> tuple[Firewall | None, str]:
         """The rules of nftables and iptables; None, and why, when they cannot be told."""
         self._until = time.monotonic() + self._program_seconds
@@ -131,7 +138,7 @@ class HostReader:
                 return None, problem
             try:
                 found, has_xt = read_ruleset(json.loads(text or "{}"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None, "nft printed what is no JSON"
         legacy = _text("/proc/thread-self/net/ip_tables_names").split()
         legacy += _text("/proc/thread-self/net/ip6_tables_names").split()
@@ -164,6 +171,26 @@ class HostReader:
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             return "", f"{name}: {lines[0]}"
         return done.stdout, ""
+
+
+def new_connections(seconds: float = 1.0) -> int:
+    """Connections that servers of this network namespace accept each second; -1: not known.
+
+    Measured for so long. Source: proc(5), /proc/net/snmp (Tcp: PassiveOpens).
+    """
+    before = _passive_opens()
+    began = time.monotonic()
+    time.sleep(seconds)
+    after = _passive_opens()
+    if before < 0 or after < before:
+        return -1
+    return round((after - before) / (time.monotonic() - began))
+
+
+def _passive_opens() -> int:
+    lines = [line.split() for line in _text("/proc/thread-self/net/snmp").splitlines()]
+    names, values = [line for line in lines if line[:1] == ["Tcp:"]] or [[], []]
+    return int(values[names.index("PassiveOpens")]) if "PassiveOpens" in names else -1
 
 
 def ring_problem(plan: Plan) -> str:
@@ -202,7 +229,7 @@ def entering(namespace: Namespace | None) -> str:
     if namespace is None or namespace.value.startswith("/proc/thread-self/"):
         return ""
     value = namespace.value.removeprefix("pid:")
-    if value.isdigit():
+    if value.isdecimal():
         return f"nsenter -t {value} -n "
     return f"nsenter --net={value} " if "/" in value else f"ip netns exec {value} "
 
@@ -222,7 +249,7 @@ def _fields(text: str) -> dict[str, str]:
 
 def _kibibytes(text: str) -> int:
     number = text.partition(" ")[0]
-    return int(number) << 10 if number.isdigit() else 0
+    return int(number) << 10 if number.isdecimal() else 0
 
 
 def _sysctls(devices: list[str]) -> dict[str, str]:
@@ -233,7 +260,7 @@ def _sysctls(devices: list[str]) -> dict[str, str]:
 
 def _conntrack() -> tuple[int, int] | None:
     texts = [_text(f"/proc/sys/net/netfilter/{name}").strip() for name in _CONNTRACK]
-    return (int(texts[0]), int(texts[1])) if all(text.isdigit() for text in texts) else None
+    return (int(texts[0]), int(texts[1])) if all(text.isdecimal() for text in texts) else None
 
 
 def _listening() -> frozenset[int]:
@@ -283,7 +310,7 @@ def _memory_limit() -> int:
         # Those above bind as well; in a container only the root may be seen.
         for depth in range(len(parts) + 1):
             limits.append(_text("/".join([root, *parts[:depth], name])).strip())
-    numbers = [int(text) for text in limits if text.isdigit()]
+    numbers = [int(text) for text in limits if text.isdecimal()]
     return min((number for number in numbers if number < _UNLIMITED), default=0)
 
 

@@ -54,6 +54,7 @@ class NetworkFacts:
     conntrack: tuple[int, int] | None = None  # entries, most entries; None: not there
     firewall: Firewall | None = None  # None: it could not be read
     firewall_problem: str = ""  # why
+    new_connections: int = -1  # to servers of this host, each second; -1: not measured
     listening: frozenset[int] = frozenset()  # ports of TCP servers
     capture_problem: str = ""  # why no packet socket can be opened
     raw_problem: str = ""  # why no raw socket can be opened
@@ -75,7 +76,7 @@ class NetworkFacts:
     def number(self, name: str, default: int = 0) -> int:
         """A sysctl as a number; `default` when it was not read."""
         text = self.sysctls.get(name, "")
-        return int(text) if text.lstrip("-").isdigit() else default
+        return int(text) if text.lstrip("-").isdecimal() else default
 
     def here(self, command: str) -> str:
         """A remedy to be typed on this host, in this namespace."""

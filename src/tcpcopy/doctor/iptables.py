@@ -141,9 +141,14 @@ def _values(field: str, text: str) -> tuple[Value, ...]:
                 return ()
         elif field in (firewall.SOURCE_PORT, firewall.DESTINATION_PORT):
             low, _, high = part.partition(":")
-            if not (low.isdigit() and (high or low).isdigit()):
+            if not (_is_port(low) and _is_port(high or low)):
                 return ()
             found.append((int(low), int(high or low)))
         else:
             found.append(part.lower() if field == firewall.STATE else part)
     return tuple(found)
+
+
+def _is_port(text: str) -> bool:
+    """Whether int() takes it: there are digits, as superscripts, that it does not take."""
+    return text.isascii() and text.isdigit() and len(text) <= 5

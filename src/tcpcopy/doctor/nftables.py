@@ -41,21 +41,22 @@ _PAYLOAD: Final = {
     "protocol": firewall.PROTOCOL,
     "nexthdr": firewall.PROTOCOL,
 }
+_DEEPEST: Final = 8  # lists within lists that are shown
 _NO_EFFECT: Final = ("counter", "log", "comment")
 _NOT_TOLD: Final = Condition(firewall.OTHER)
 
 Sets = dict[tuple[str, str], Any]
 
 
-def read_ruleset(data: Mapping[str, Any]) -> tuple[Firewall, bool]:
-    """The chains of a ruleset, and whether iptables-nft has rules in it, left out here.
+def read_ruleset(data: Any) -> tuple[Firewall, bool]:
+    """The chains of a ruleset (JSON, read), and whether iptables-nft has rules in it, left out.
 
     What is not as the manual says is passed over: no exception.
     """
     found = Firewall()
     sets: Sets = {}
     has_xt = False
-    items = data.get("nftables", ())
+    items = data.get("nftables", ()) if isinstance(data, Mapping) else ()
     for item in items if isinstance(items, Sequence) else ():
         if not isinstance(item, Mapping):
             continue
@@ -234,18 +235,20 @@ def _shown_key(left: Any) -> str:
     return "..."
 
 
-def _shown_value(right: Any) -> str:
+def _shown_value(right: Any, depth: int = 0) -> str:
+    if depth > _DEEPEST:
+        return "..."
     if isinstance(right, str | int) and not isinstance(right, bool):
         return str(right)
     if isinstance(right, bool):
         return "exists" if right else "missing"
     if isinstance(right, list):
-        return ",".join(map(_shown_value, right))
+        return ",".join(_shown_value(item, depth + 1) for item in right)
     if isinstance(right, Mapping):
         if isinstance(prefix := right.get("prefix"), Mapping):
             return f"{prefix.get('addr')}/{prefix.get('len')}"
         if isinstance(bounds := right.get("range"), list):
-            return "-".join(map(_shown_value, bounds))
+            return "-".join(_shown_value(bound, depth + 1) for bound in bounds)
         if isinstance(members := right.get("set"), list):
-            return f"{{{','.join(map(_shown_value, members))}}}"
+            return f"{{{','.join(_shown_value(member, depth + 1) for member in members)}}}"
     return "..."

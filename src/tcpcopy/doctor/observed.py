@@ -46,6 +46,7 @@ class RelayFacts:
     problem: str = ""  # why it is not up
     fault: RelayFault = RelayFault.NONE  # of the handshake
     was_reached: bool = False  # the TCP connection was made
+    is_open: bool = False  # it takes whoever connects: no secret, no certificate is asked for
     report: Report | None = None  # None: it gives none (a C program, or an older version)
     syn_ack: bool = False  # it brought the SYN-ACK to the mapped address back
     reset: bool = False
@@ -77,7 +78,13 @@ class ProbeFacts:
 
     def reports(self) -> tuple[tuple[RelayFacts, Report], ...]:
         """The intercepts that say what they saw, and that."""
-        return tuple((r, r.report) for r in self.relays if r.report is not None)
+        return tuple(
+            (r, r.report) for r in self.relays if r.report is not None and not r.report.is_open
+        )
+
+    def without_details(self) -> tuple[RelayFacts, ...]:
+        """The intercepts that would say it to a tcpcopy that they know."""
+        return tuple(r for r in self.up() if r.report is not None and r.report.is_open)
 
     def changed(self, **fields: object) -> ProbeFacts:
         """The same, with some facts replaced."""

@@ -75,6 +75,7 @@ class InterceptPlan:
     port: int = 36524
     buffer_bytes: int = 16 * _MIB  # of each ring
     peer_limit: int = 64
+    is_open: bool = False  # whoever reaches the port may connect, and is not known
     uses_tun: bool = False  # --tun: answers are taken from a TUN device
     capture_namespace: Namespace | None = None
     listen_namespace: Namespace | None = None

@@ -169,7 +169,6 @@ class _Run:
         started_ns = time.monotonic_ns()
         code = 0
         if usable:
-            self._announce(self.flow)
             code = self._knock(limit_ns)
         if not code and not self._answer(SYN_ACK):
             self._find_out(started_ns + limit_ns, limit_ns)
@@ -195,6 +194,9 @@ class _Run:
         self._wait(wait_ns, lambda: all(line.is_decided for line in self.lines))
         for line in self.lines:
             line.give_up("no answer")
+        # Announced first: an intercept without a secret looks at no flow of which it does not know
+        # that its answers go to the one who asks.
+        self._announce(self.flow)
         asked = [line for line in self._up() if line.takes_probes]
         for line in asked:
             line.ask(self.flow, watch=True)
@@ -206,6 +208,12 @@ class _Run:
     def _announce(self, flow: Flow) -> None:
         for line in self._up():
             line.announce(flow)
+
+    def _announce_control(self, flow: Flow) -> None:
+        """A native intercept relays nothing that is for its own host, but may say what it saw."""
+        for line in self._up():
+            if not line.is_native:
+                line.announce(flow)
 
     def _knock(self, limit_ns: int) -> int:
         """Send the SYN, again when nothing comes; 0 or the errno."""
@@ -251,7 +259,7 @@ class _Run:
             self.own.send()
             for flow in self._flows_from_assistants():
                 if not round_number:
-                    self._announce(flow)
+                    self._announce_control(flow)
                 self._syn(flow)
             self._ping(self.flow.mapped, self.flow.target)
             self._ping(self.own_address, self.flow.target)
@@ -399,6 +407,9 @@ class _Run:
     def _relay_facts(self, line: RelayLine) -> RelayFacts:
         mapped = [b for b in line.answers if b.destination == self.flow.mapped]
         others = [b for b in line.answers if b.destination != self.flow.mapped]
+        terms = self.config.relay
+        report = line.reports[-1] if line.reports else None
+        has_neither = not terms.secret and terms.tls is None
         return RelayFacts(
             name=line.name,
             address=line.host,
@@ -407,7 +418,8 @@ class _Run:
             problem=line.problem,
             fault=line.fault,
             was_reached=line.was_reached,
-            report=line.reports[-1] if line.reports else None,
+            is_open=line.is_native and (has_neither or (report is not None and report.is_open)),
+            report=report,
             syn_ack=any(brief.kind == SYN_ACK for brief in mapped),
             reset=any(brief.kind == RESET for brief in mapped),
             not_injected=line.not_injected() if self.config.relay.tunnel else "",

@@ -26,6 +26,8 @@ def relay_findings(facts: ProbeFacts, context: Context) -> list[Finding]:
     for relay in facts.up():
         if relay.is_native:
             findings.append(Finding(CHECK, Level.OK, f"intercept {relay.name}: native relay"))
+            if relay.is_open:
+                findings.append(_open(relay))
         else:
             findings.append(
                 Finding(
@@ -49,6 +51,18 @@ def named(steps: Iterable[str]) -> tuple[str, ...]:
         .replace("on this host:", "on online:")
         for step in steps
     )
+
+
+def _open(relay: RelayFacts) -> Finding:
+    """Anybody may be its peer."""
+    text = f"intercept {relay.name} is open: whoever reaches it may have the headers of answers"
+    if relay.report is not None and relay.report.is_open:
+        text += ", and it gives no details without a secret, so causes are told less exactly"
+    steps = (
+        f"on assistant {relay.address}: openssl rand -hex 32 > FILE; chmod 600 FILE; start"
+        " intercept with --secret-file FILE, and tcpcopy with a copy of it",
+    )
+    return Finding(CHECK, Level.NOTE, text, steps, _HOP)
 
 
 def _down(relay: RelayFacts, context: Context, level: Level) -> Finding:

@@ -83,7 +83,7 @@ class FailureWatch:
         ended = {
             outcome: snapshot.outcomes[outcome] - self._before[outcome]
             for outcome in Outcome
-            if not outcome.is_skip
+            if not outcome.is_skip and not outcome.is_attempt
         }
         total = sum(ended.values())
         if total < LEAST:
@@ -99,8 +99,11 @@ class FailureWatch:
         # What ends in another way was answered, too: by a reset, or by this host.
         otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
         answered = snapshot.sessions_established + snapshot.answers_to_sessions + otherwise
-        begun = snapshot.sessions_captured - snapshot.sessions_skipped
-        waiting = self._silence.look(begun, snapshot.sessions_live, answered, now_ns)
+        none = snapshot.sessions_skipped + snapshot.sessions_incomplete + snapshot.sessions_waiting
+        begun = snapshot.sessions_captured - none
+        # What waits on this host asked nobody: why it waits is told where it does.
+        live = snapshot.sessions_live - snapshot.ports.waiting
+        waiting = self._silence.look(begun, live, answered, now_ns)
         return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting) if waiting else None
 
 

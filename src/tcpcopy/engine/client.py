@@ -117,7 +117,8 @@ class TcpClient(ReceiveHalf):
 
     def open(self, now_ns: int) -> int:
         """Send the SYN."""
-        ports = cython.cast(cython.uint, self.port << 16 | self.target_port)
+        # A port is promoted to a signed int, which has no room for 16 bits above 16.
+        ports = cython.cast(cython.uint, self.port) << 16 | self.target_port
         seed = self.context.seed
         self.iss = initial_number(self.address, self.target_address, ports, seed, now_ns)
         self.state_deadline_ns = now_ns + self.context.connect_timeout_ns
@@ -439,12 +440,15 @@ class TcpClient(ReceiveHalf):
             return 0
         if self.state_deadline_ns and self.state_deadline_ns <= now_ns:
             if self.state == _SYN_SENT:
-                self._end(_ENDED_CONNECT_TIMEOUT)
+                self.state_deadline_ns = self.context.connect_ends_ns(self.state_deadline_ns)
+                if self.state_deadline_ns <= now_ns:
+                    self._end(_ENDED_CONNECT_TIMEOUT)
+                    return 0
+            else:
+                # The target has everything and knows that the client has gone; it just stays open.
+                self._send_rst(now_ns)
+                self._end(_ENDED_CLOSED)
                 return 0
-            # The target has everything and knows that the client has gone; it just stays open.
-            self._send_rst(now_ns)
-            self._end(_ENDED_CLOSED)
-            return 0
         if self.ack_deadline_ns and self.ack_deadline_ns <= now_ns:
             self.ack_due(now_ns)
         if self.rto_deadline_ns and self.rto_deadline_ns <= now_ns:
@@ -457,7 +461,10 @@ class TcpClient(ReceiveHalf):
             self.rto_deadline_ns = now_ns + (self.rto_ns << min(self.backoff, 6))
             self.context.counts.retransmitted += 1
             self._send_syn(now_ns)
-        elif now_ns - self.progress_ns >= self.context.answer_timeout_ns:
+        elif (
+            now_ns - max(self.progress_ns, self.context.resumed_ns)
+            >= self.context.answer_timeout_ns
+        ):
             self._send_rst(now_ns)
             self._end(_ENDED_ANSWER_TIMEOUT)
         else:

@@ -1,3 +1,5 @@
+import cython
+
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.pauses cimport Pauses
 from tcpcopy.packet.batch cimport PacketBatch
@@ -20,9 +22,16 @@ cdef class Context:
     cdef public Pauses pauses
     cdef public bint recorded
     cdef public long long remember_ns
+    cdef public long long resumed_ns
     cdef public long long rtt_ns
     cdef public long long seed
     cdef public double speed
+    cdef public long long stood_still_ns
     cdef public object turn_rate
     cdef public long long wait_factor
     cdef public bint wait_for_answers
+
+    cpdef void stand_still(self, long long now_ns, long long duration_ns) noexcept
+    @cython.locals(bound_ns=cython.longlong)
+    cpdef long long connect_ends_ns(self, long long deadline_ns) noexcept
+    cpdef long long rate_clock_ns(self, long long now_ns) noexcept

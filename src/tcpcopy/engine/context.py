@@ -46,6 +46,10 @@ class Context:
     of the capture. Live that is `now_ns`; of files it is `capture_ns`, the time up to which all
     packets have been taken: it stands still while a file is read on later. The time-outs kept
     here are in units of that clock, in which a file may pass faster (`speed`).
+
+    While this process stands still (it was stopped, or its host was) nothing is read, so that time
+    is nobody's silence: what would give a session up counts from `resumed_ns` at the earliest.
+    Slots of `--rate` are on a clock that stood still, too (`rate_clock_ns`).
     """
 
     __slots__ = (
@@ -66,9 +70,11 @@ class Context:
         "pauses",  # what is known of the targets' pauses within answers
         "recorded",
         "remember_ns",  # how long a connection that has ended is known
+        "resumed_ns",  # when the last standstill of this process ended, 0: there was none
         "rtt_ns",
         "seed",
         "speed",
+        "stood_still_ns",  # how long all standstills took
         "turn_rate",  # --rate of requests (mapping.rate.RateLimit), or None
         "wait_factor",  # a wait is bounded by so many times what the online answer took
         "wait_for_answers",
@@ -89,6 +95,8 @@ class Context:
         self.hole_timeout_ns = int(config.hole_timeout_ns / config.speed)
         self.idle_timeout_ns = int(config.idle_timeout_ns / config.speed)
         self.remember_ns = int(REMEMBER_NS / config.speed)
+        self.resumed_ns = 0
+        self.stood_still_ns = 0
         self.turn_rate: object | None = None
         self.wait_factor = max(1, int(WAIT_FACTOR * config.speed))
         self.linger_ns = config.linger_ns
@@ -98,3 +106,17 @@ class Context:
         self.rtt_ns = config.rtt_ns
         self.seed = config.seed
         self.wait_for_answers = config.wait_for_answers
+
+    def stand_still(self, now_ns: int, duration_ns: int) -> None:
+        """This process goes on at `now_ns` after so long."""
+        self.resumed_ns = now_ns
+        self.stood_still_ns += duration_ns
+
+    def connect_ends_ns(self, deadline_ns: int) -> int:
+        """The deadline of a connect, later after a standstill."""
+        bound_ns = self.resumed_ns + self.connect_timeout_ns
+        return bound_ns if bound_ns > deadline_ns else deadline_ns
+
+    def rate_clock_ns(self, now_ns: int) -> int:
+        """The time by which slots of `--rate` go: none passes while nobody could take it."""
+        return now_ns - self.stood_still_ns

@@ -1,5 +1,7 @@
 from tcpcopy.report.histogram cimport Histogram
 
+cdef int _INCOMPLETE
+
 cdef class Counts:
     cdef public long long answer_bytes
     cdef long long[::1] answer_drops
@@ -27,7 +29,9 @@ cdef class Counts:
     cdef public long long sessions
     cdef public long long turns_captured
     cdef public long long turns_replayed
+    cdef public long long waiting
     cdef public long long waits_expired
 
     cdef void count_established(self) noexcept
+    cpdef long long begun(self) noexcept
     cpdef void count_outcome(self, int outcome) except *

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 
-from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS
+from tcpcopy.engine.outcome import DROP_SLOTS, OUTCOME_SLOTS, Outcome
 from tcpcopy.report.histogram import Histogram
+
+_INCOMPLETE = int(Outcome.HANDSHAKE_INCOMPLETE)
 
 
 class Counts:
@@ -14,7 +16,7 @@ class Counts:
     __slots__ = (
         "answer_bytes",  # bytes that the targets sent
         "answer_drops",  # array by Drop; slot 0 counts answers used
-        "begun_at_accept",  # sessions when the target last accepted one
+        "begun_at_accept",  # `begun()` when the target last accepted a session
         "busy",  # recorded: sessions with work that does not depend on what is captured next
         "bytes_captured",  # client payload taken into sessions
         "bytes_delivered",  # of it, acknowledged by the targets
@@ -38,6 +40,7 @@ class Counts:
         "turns_captured",
         "turns_late",  # turns released later than captured, because the target was slower
         "turns_replayed",
+        "waiting",  # of `sessions`, those whose SYN waits for a sign of life
         "waits_expired",  # gates opened because an answer did not come as it did online
     )
 
@@ -68,12 +71,17 @@ class Counts:
         self.turns_captured = 0
         self.turns_late = 0
         self.turns_replayed = 0
+        self.waiting = 0
         self.waits_expired = 0
 
     def count_established(self) -> None:
         """The target has accepted one more session."""
         self.established += 1
-        self.begun_at_accept = self.sessions
+        self.begun_at_accept = self.begun()
+
+    def begun(self) -> int:
+        """Sessions that were opened, left out or not taken on: all but those of a SYN alone."""
+        return self.sessions - self.waiting - self.outcomes[_INCOMPLETE]
 
     def count_outcome(self, outcome: int) -> None:
         """One more session has ended so."""

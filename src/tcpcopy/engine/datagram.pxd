@@ -40,6 +40,7 @@ cdef class DatagramEngine(PacketHandler):
     cdef public Py_ssize_t max_entries
     cdef public long long max_flows
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long most_legs
     cdef public long long now_ns
     cdef public object on_bug
@@ -47,8 +48,10 @@ cdef class DatagramEngine(PacketHandler):
     cdef public FlowList order
     cdef public DatagramOutput output
     cdef public object reassembler
+    cdef public long long resumed_ns
     cdef public object sampling
     cdef public Segment segment
+    cdef public long long stood_still_ns
     cdef public object transfers
 
     @cython.locals(segment=Segment, key=bytes, flow=Flow)
@@ -86,6 +89,8 @@ cdef class DatagramEngine(PacketHandler):
     cpdef long long next_deadline_ns(self)
     @cython.locals(oldest=Flow, count=cython.int)
     cpdef int run_timers(self) except -1
+    cdef long long _idle_since_ns(self, Flow flow) noexcept
+    cpdef void stand_still(self, long long now_ns, long long duration_ns) noexcept
     @cython.locals(flow=Flow, leg=Leg, count=cython.longlong)
     cpdef long long unfinished(self) except -1
     @cython.locals(reason=cython.int)
@@ -99,7 +104,7 @@ cdef class ProtocolSwitch(PacketHandler):
     cdef public PacketHandler udp
 
 @cython.locals(at=cython.Py_ssize_t)
-cdef int _is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+cpdef int is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
 @cython.locals(hops=cython.int, size=cython.Py_ssize_t)
 cdef int _is_udp_behind(
     const unsigned char[::1] data, int following, Py_ssize_t at, Py_ssize_t end

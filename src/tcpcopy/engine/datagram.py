@@ -88,8 +88,11 @@ class DatagramEngine(PacketHandler):
         "order",  # the same flows, quietest first
         "output",
         "reassembler",
+        "resumed_ns",  # when the last standstill of this process ended, 0: there was none
         "sampling",
         "segment",
+        "shut",  # set by the owner: the outcome of all new flows; 0: they are let in
+        "stood_still_ns",  # how long all standstills took
         "transfers",
     )
 
@@ -113,6 +116,7 @@ class DatagramEngine(PacketHandler):
         self.max_entries = config.max_entries
         self.max_flows = config.max_flows
         self.memory_is_short = False
+        self.shut = 0
         self.counts_lag = True
         self.file_ns = -1
         self.most_legs = config.copies
@@ -121,6 +125,8 @@ class DatagramEngine(PacketHandler):
         self.reassembler = Reassembler((_UDP, _AUTHENTICATION))
         self.segment = Segment()
         self.now_ns = 0
+        self.resumed_ns = 0
+        self.stood_still_ns = 0
         self.open_legs = 0
         self.clock_offset_ns = 0
 
@@ -206,7 +212,7 @@ class DatagramEngine(PacketHandler):
 
     def _fragment_clock_ns(self) -> int:
         """What fragments wait by: in a file that is read faster, their identifiers come again."""
-        return self.now_ns if self.file_ns < 0 else self.file_ns
+        return self.now_ns - self.stood_still_ns if self.file_ns < 0 else self.file_ns
 
     def _count_given_up(self) -> None:
         held = self.reassembler
@@ -236,8 +242,8 @@ class DatagramEngine(PacketHandler):
             self.most_legs = number
         if not self.sampling.admit(client, segment.source_port, now_ns=self.now_ns):
             self._leave_out(flow, _SKIPPED_SAMPLING, _SKIPPED_FLOW, number)
-        elif self.memory_is_short:
-            self._leave_out(flow, _SHED_MEMORY, _SHED_FLOW, number)
+        elif self.memory_is_short or self.shut:
+            self._leave_out(flow, self.shut or _SHED_MEMORY, _SHED_FLOW, number)
         else:
             last: Leg | None = None
             for target in targets:
@@ -339,14 +345,14 @@ class DatagramEngine(PacketHandler):
     def next_deadline_ns(self) -> int:
         """When `run_timers` is wanted next, -1: not by itself."""
         oldest = self.order.oldest
-        return -1 if oldest is None else oldest.last_ns + self.idle_ns
+        return -1 if oldest is None else self._idle_since_ns(oldest) + self.idle_ns
 
     def run_timers(self) -> int:
         """End the flows that have been idle until `now_ns`; how many."""
         count = 0
         while True:
             oldest = self.order.oldest
-            if oldest is None or self.now_ns - oldest.last_ns < self.idle_ns:
+            if oldest is None or self.now_ns - self._idle_since_ns(oldest) < self.idle_ns:
                 break
             self._end(oldest)
             count += 1
@@ -354,6 +360,15 @@ class DatagramEngine(PacketHandler):
             self.reassembler.expire(self._fragment_clock_ns())
             self._count_given_up()
         return count
+
+    def _idle_since_ns(self, flow: Flow) -> int:
+        """What comes while this process stands still has not been read: that is no silence."""
+        return flow.last_ns if flow.last_ns > self.resumed_ns else self.resumed_ns
+
+    def stand_still(self, now_ns: int, duration_ns: int) -> None:
+        """This process goes on at `now_ns` after so long."""
+        self.resumed_ns = now_ns
+        self.stood_still_ns += duration_ns
 
     def unfinished(self) -> int:
         """Flows that may still be answered: asked a short time ago, and not answered since."""
@@ -415,12 +430,12 @@ class ProtocolSwitch(PacketHandler):
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Hand the packet on; what its handler says."""
-        if _is_udp(data, start, end):
+        if is_udp(data, start, end):
             return self.udp.packet(data, start, end, wire_length, timestamp_ns)
         return self.others.packet(data, start, end, wire_length, timestamp_ns)
 
 
-def _is_udp(data: Any, start: int, end: int) -> int:
+def is_udp(data: Any, start: int, end: int) -> int:
     """Whether the packet carries UDP, in fragments or not, behind up to 8 IPv6 extensions."""
     if end - start < 20:
         return 0

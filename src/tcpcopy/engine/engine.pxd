@@ -6,7 +6,7 @@ from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.flows cimport FlowKey, FlowTable
-from tcpcopy.engine.incoming cimport Incoming
+from tcpcopy.engine.handshakes cimport Handshakes
 from tcpcopy.engine.kernel cimport KernelClient
 from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.replayed cimport Replayed
@@ -18,6 +18,7 @@ from tcpcopy.packet.segment cimport Segment, parse, parse_options, payload
 cdef long long _MASK
 cdef long long _IDLE_LOOK
 cdef long long _HOLE_LOOK
+cdef int _GO_ON
 cdef int _USED
 cdef int _CUT
 cdef int _NO_TRANSFER
@@ -39,21 +40,13 @@ cdef int _ACK
 cdef class AnswerFeed(PacketHandler):
     cdef Engine engine
 
-cdef class Engine(Incoming):
+cdef class Engine(Handshakes):
     cdef public AnswerFeed answers
     cdef public FlowKey answer_key
     cdef public FlowTable by_answer
-    cdef public long long clock_offset_ns
-    cdef public dict closed
-    cdef public dict closed_before
-    cdef public long long closed_turned_ns
-    cdef public FlowKey linked_key
+    cdef public object leftovers
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
-    cdef public long long now_ns
-    cdef public object on_bug
-    cdef public Opener opener
-    cdef public bint pure_acks
     cdef public Timers timers
 
     @cython.locals(
@@ -65,7 +58,7 @@ cdef class Engine(Incoming):
         new_data=bytes,
         reason=cython.int,
     )
-    cdef int take_captured(
+    cdef int _take_captured(
         self, const unsigned char[::1] data, long long timestamp_ns
     ) except -1
     @cython.locals(
@@ -88,13 +81,16 @@ cdef class Engine(Incoming):
     @cython.locals(before=cython.longlong)
     cdef void _note_distance(self, Session session, long long captured_ns) except *
     @cython.locals(
-        segment=Segment, name=object, closed=cython.int, ended=cython.longlong
+        segment=Segment,
+        name=object,
+        closed=cython.int,
+        ended=cython.longlong,
+        reason=cython.int,
     )
     cdef int _take_first(
         self, Session before, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
     ) except -1
     @cython.locals(
-        segment=Segment,
         new_data=bytes,
         opened=list,
         head=Session,
@@ -102,8 +98,13 @@ cdef class Engine(Incoming):
         captured_ns=cython.longlong,
     )
     cdef int _open_sessions(
-        self, object name, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
-    ) except -1
+        self,
+        object name,
+        Segment segment,
+        const unsigned char[::1] data,
+        bint is_syn,
+        long long timestamp_ns,
+    ) except? -2
     cdef void _start(
         self,
         Session session,
@@ -116,7 +117,7 @@ cdef class Engine(Incoming):
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *
-    @cython.locals(segment=Segment, session=Session, reason=cython.int)
+    @cython.locals(segment=Segment, session=Session, reason=cython.int, name=object)
     cpdef int take_answer(
         self,
         const unsigned char[::1] data,
@@ -128,6 +129,7 @@ cdef class Engine(Incoming):
     cdef int _feed_answer(self, Session session) except -1
     @cython.locals(session=Session)
     cpdef void transport_event(self, KernelClient client) except *
+    @cython.locals(deadline_ns=cython.longlong, look_ns=cython.longlong)
     cpdef long long next_deadline_ns(self)
     @cython.locals(
         now=cython.longlong,
@@ -146,14 +148,11 @@ cdef class Engine(Incoming):
     cdef void _schedule_linger(self, Session session) except *
     @cython.locals(counts=Counts)
     cdef void _finish(self, Session session, int outcome) except *
-    @cython.locals(key=FlowKey, head=Session, isn=cython.longlong)
+    @cython.locals(key=FlowKey, head=Session)
     cdef void _unlink(self, Session session) except *
     cdef void _forget(self, Session session) except *
     cdef void _bug(self, Session session) except *
-    @cython.locals(found=cython.longlong)
-    cdef long long _closed(self, object name) except -1
     @cython.locals(
         heads=list, head=Session, session=Session, sibling=Session
     )
     cpdef void end_pass(self) except *
-    cdef void _forget_closed(self, object name) except *

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cython
 
@@ -19,7 +19,7 @@ from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
-from tcpcopy.engine.incoming import Incoming
+from tcpcopy.engine.handshakes import Handshakes
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
@@ -27,16 +27,16 @@ from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.packet.segment import (
-    parse,
-    parse_options,
-    payload,
-)
+from tcpcopy.packet.segment import Segment, parse, parse_options, payload
+
+if TYPE_CHECKING:
+    from tcpcopy.engine.leftovers import Leftovers
 
 # Recorded: sessions that wait for what the file brings are looked at so often.
 _IDLE_LOOK = 5_000_000_000
 _HOLE_LOOK = 50_000_000
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
+_GO_ON = -1
 _USED = 0
 _CUT = int(Drop.CUT)
 _NO_TRANSFER = int(Drop.NO_TRANSFER)
@@ -69,24 +69,16 @@ class AnswerFeed(PacketHandler):
         return self.engine.take_answer(data, start, end, wire_length)
 
 
-class Engine(Incoming):
+class Engine(Handshakes):
     """All sessions of one worker; takes the captured packets itself (`packet`)."""
 
     __slots__ = (
         "answers",  # the handler for the target's packets
         "answer_key",  # of the target's packet being looked at
         "by_answer",  # the sessions, by what the target's packets carry
-        "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
-        "closed",  # FlowKey.name of connections that ended lately -> what `_closed` tells
-        "closed_before",  # the generation before that
-        "closed_turned_ns",  # when the generations were turned
-        "linked_key",  # of the session being taken out of its connection
+        "leftovers",  # of a run before (engine.leftovers); None: none, or no more
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
-        "now_ns",
-        "on_bug",  # called with the text of a trace when a session trips over our own bug
-        "opener",
-        "pure_acks",  # they are captured; the owner says when not
         "timers",
     )
 
@@ -98,26 +90,18 @@ class Engine(Incoming):
         *,
         on_bug: Callable[[str], object] = print,
     ) -> None:
-        super().__init__(context, config.seed)
-        self.opener = opener
-        self.pure_acks = True
-        self.on_bug = on_bug
+        self.set_up_handshakes(config, context, opener, on_bug)
         self.max_queued_bytes = 0
         self.most_queued_bytes = 0
         self.answers = AnswerFeed(self)
         self.answer_key = FlowKey()
         self.by_answer = FlowTable(config.seed, True)
-        self.closed: dict[object, int] = {}
-        self.closed_before: dict[object, int] = {}
-        self.closed_turned_ns = 0
-        self.clock_offset_ns = 0
-        self.linked_key = FlowKey()
-        self.now_ns = 0
+        self.leftovers: Leftovers | None = None
         self.timers = Timers()
 
     # --- captured packets ------------------------------------------------------------------
 
-    def take_captured(self, data: Any, timestamp_ns: int) -> int:
+    def _take_captured(self, data: Any, timestamp_ns: int) -> int:
         segment = self.segment
         key = self.key
         key.read(segment, data)
@@ -129,6 +113,10 @@ class Engine(Incoming):
             return self._take_first(session, data, is_syn, timestamp_ns)
         if segment.flags & _SYN:
             return _DUPLICATE
+        if session.unproven:
+            reason = self._prove(session, timestamp_ns)
+            if reason != _GO_ON:
+                return reason
         if segment.payload_length > segment.available:
             return _CUT
         new_data = payload(segment, data, 0) if segment.payload_length > 0 else b""
@@ -232,32 +220,44 @@ class Engine(Incoming):
         """The packet belongs to no session that is open; `before` uses its key, if any does."""
         segment = self.segment
         name = self.key.name()
-        ended = self._closed(name)
+        ended = self.ended.find(name)
         closed = ended & 0xFF
         if is_syn:
             if closed != 0 and ended >> 8 == segment.seq:
                 return closed  # the same SYN again: this connection has been counted
-            self._forget_closed(name)
-            if before is not None:
+            self.ended.forget(name)
+            if before is not None and not self._supersede(name, before):
                 self._detach(before)
         elif segment.flags & _SYN:
             return _NO_SESSION
         elif closed != 0:
+            if self.ahead_sessions != 0:
+                self._prove_late(name, timestamp_ns)
             return closed
-        elif segment.payload_length == 0:
-            return _NO_SESSION if segment.flags & (_FIN | _RST) else _PURE_ACK
-        elif segment.flags & _RST:
-            return _NO_SESSION
-        elif segment.payload_length > segment.available:
-            return _CUT
         try:
-            return self._open_sessions(name, data, is_syn, timestamp_ns)
+            if is_syn:
+                return self._take_syn(name, data, timestamp_ns)
+            if self.context.counts.waiting != 0:
+                reason = self._take_of_waiting(name, data, timestamp_ns)
+                if reason != _GO_ON:
+                    return reason
+            if segment.payload_length == 0:
+                if segment.flags & (_FIN | _RST):
+                    return _NO_SESSION
+                self._note_pure_ack()
+                return _PURE_ACK
+            if segment.flags & _RST:
+                return _NO_SESSION
+            if segment.payload_length > segment.available:
+                return _CUT
+            return self._open_sessions(name, segment, data, False, timestamp_ns)
         except Exception:
             self.on_bug(traceback.format_exc())
             return _BUG
 
-    def _open_sessions(self, name: object, data: Any, is_syn: bool, timestamp_ns: int) -> int:
-        segment = self.segment
+    def _open_sessions(
+        self, name: object, segment: Segment, data: Any, is_syn: bool, timestamp_ns: int
+    ) -> int:
         parse_options(segment, data)
         new_data = payload(segment, data, 0)
         opened = self.opener.open(self.key, segment, data, is_syn, self.now_ns)
@@ -271,13 +271,13 @@ class Engine(Incoming):
             session.sibling = head
             head = session
         if head is None:
-            self.closed[name] = self.opener.left_out | segment.seq << 8
+            self.ended.add(name, self.opener.left_out, segment.seq)
             return self.opener.left_out
         self.by_client.add(head)
         captured_ns = timestamp_ns - self.clock_offset_ns
         for session in opened:
             session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
-            if is_syn and self.pure_acks:
+            if is_syn and self.pure_acks and captured_ns >= self.acks_since_ns:
                 session.syn_ns = captured_ns
             if session.answer_ports:
                 self.by_answer.add(session)
@@ -342,6 +342,9 @@ class Engine(Incoming):
             session = self.by_answer.find(self.answer_key)
             if session is None:
                 reason = _FOREIGN
+                if self.leftovers is not None:
+                    name = self.answer_key.name()
+                    reason = _USED if self.leftovers.take(segment, name, self.now_ns) else reason
             else:
                 parse_options(segment, data)
                 try:
@@ -375,7 +378,11 @@ class Engine(Incoming):
 
     def next_deadline_ns(self) -> int:
         """When `run_timers` is wanted next, -1: not by itself."""
-        return self.timers.next_deadline_ns()
+        deadline_ns = self.timers.next_deadline_ns()
+        look_ns = self.handshake_deadline_ns()
+        if look_ns >= 0 and (deadline_ns < 0 or look_ns < deadline_ns):
+            return look_ns
+        return deadline_ns
 
     def run_timers(self) -> int:
         """Run what is due at `now_ns`; how many sessions were looked at."""
@@ -398,10 +405,9 @@ class Engine(Incoming):
                 self._run_session_timers(session, now)
             except Exception:
                 self._bug(session)
-        if clock - self.closed_turned_ns > context.remember_ns:
-            self.closed_turned_ns = clock
-            self.closed_before = self.closed
-            self.closed = {}
+        self.ended.turn(clock, context.remember_ns)
+        if now >= self.look_ns:
+            self._look_at_handshakes()
         return count
 
     def _run_session_timers(self, session: Session, now: int) -> None:
@@ -419,7 +425,7 @@ class Engine(Incoming):
         if deadline > now:
             self.timers.schedule(session, deadline, now)
             return
-        if session.opens_ns != 0 and session.opens_ns <= now:
+        if session.opens_ns != 0 and session.opens_ns <= self.context.rate_clock_ns(now):
             self._connect(session)
         outcome = session.run_timers(now)
         if outcome != 0:
@@ -484,8 +490,7 @@ class Engine(Incoming):
                 self.by_client.replace(session, session.sibling)
             else:
                 self.by_client.remove(session)
-                isn = session.captured_isn
-                self.closed[key.name()] = _CLOSED_SESSION | isn << 8
+                self.ended.add(key.name(), _CLOSED_SESSION, session.captured_isn)
         else:
             while head is not None and head.sibling is not session:
                 head = head.sibling
@@ -514,28 +519,13 @@ class Engine(Incoming):
         if session.lingers:
             self._forget(session)
 
-    # --- memory of closed sessions ---------------------------------------------------------
-
-    def _closed(self, name: object) -> int:
-        """Drop reason of the connection's packets and, 8 bits up, its initial number; or 0."""
-        found: int = self.closed.get(name, 0)
-        if found == 0:
-            found = self.closed_before.get(name, 0)
-            if found != 0:
-                self.closed[name] = found  # still talking: remember it longer
-        return found
-
-    def forget_ended(self) -> None:
-        """The capture begins anew (a file is read again): a SYN seen before is a new connection."""
-        self.closed = {}
-        self.closed_before = {}
-
     def end_pass(self) -> None:
         """The file has ended: what is open is closed once all of it is replayed and answered.
 
         What comes next is read from the beginning: new connections, whatever they look like.
         """
-        self.forget_ended()
+        self.end_handshakes()
+        self.ended.forget_all()
         self.end_incoming()
         heads = list(self.by_client)
         for head in heads:
@@ -551,10 +541,6 @@ class Engine(Incoming):
                     self._bug(session)
                 session = sibling
 
-    def _forget_closed(self, name: object) -> None:
-        self.closed.pop(name, None)
-        self.closed_before.pop(name, None)
-
     # --- exit and views --------------------------------------------------------------------
 
     def sessions(self) -> Iterator[Session]:
@@ -568,13 +554,15 @@ class Engine(Incoming):
         """Sessions with something captured that the target does not have yet."""
         return sum(1 for session in self.sessions() if not session.is_delivered())
 
-    def close_all(self) -> None:
-        """End every session: what is delivered is counted so, what is not, too."""
-        self.end_incoming()
+    def close_all(self, outcome: int = 0) -> None:
+        """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""
+        if not outcome:
+            self.end_handshakes()
+            self.end_incoming()
         for session in list(self.sessions()):
-            outcome = session.outcome_at_exit()
-            session.give_up(outcome, self.now_ns)
-            self._finish(session, outcome)
+            how = outcome or session.outcome_at_exit()
+            session.give_up(how, self.now_ns)
+            self._finish(session, how)
 
     def live_identities(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         """Mapped address and port, target address and port of every live packet session."""

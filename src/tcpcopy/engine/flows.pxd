@@ -8,9 +8,11 @@ from tcpcopy.packet.segment cimport Segment, flow_key
 
 cdef int _PART_SHIFT
 cdef unsigned long long _WIDE_MASK
+cdef unsigned long long _PORTS_MASK
+cdef Py_ssize_t _WIDE_KEY
 
 @cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
-cdef unsigned long long number(
+cpdef unsigned long long number(
     const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t size
 ) noexcept
 @cython.locals(octets="const unsigned char*", high=cython.ulonglong, low=cython.ulonglong)
@@ -31,6 +33,8 @@ cdef class FlowKey:
     cpdef void of(
         self, bytes source, long long source_port, bytes destination, long long port
     ) except *
+    @cython.locals(size=cython.Py_ssize_t, both=object)
+    cdef void named(self, object name) except *
     cpdef object name(self)
 
 cdef class _Part(Places):

@@ -23,6 +23,8 @@ from tcpcopy.packet.segment import Segment, flow_key
 
 _PART_SHIFT = PART_SHIFT
 _WIDE_MASK = 0xFFFFFFFFFFFFFFFF  # typed: as a literal it would be a Python object when compiled
+_PORTS_MASK = 0xFFFFFFFF
+_WIDE_KEY = 36  # bytes of IPv6 addresses and ports
 
 
 def number(data: Any, at: int, size: int) -> int:
@@ -86,6 +88,19 @@ class FlowKey:
         else:
             self.wide = source + destination + number_bytes(self.ports)
             self.addresses = hash(self.wide) & _WIDE_MASK
+
+    def named(self, name: object) -> None:
+        """Take the key whose `name` that was."""
+        if isinstance(name, bytes):
+            size = 32 if len(name) >= _WIDE_KEY else 8
+            self.wide = name
+            self.ports = number(name, size, 4)
+            self.addresses = number(name, 0, 8) if size == 8 else hash(name) & _WIDE_MASK
+            return
+        both: Any = name
+        self.wide = None
+        self.ports = both & _PORTS_MASK
+        self.addresses = both >> 32
 
     def name(self) -> object:
         """The same as one hashable value, for a dictionary."""

@@ -20,7 +20,8 @@ cdef class Incoming(PacketHandler):
     cdef public object reassembler
     cdef public Segment segment
 
-    cdef int take_captured(
+    cdef void set_up_incoming(self, Context context, object seed) except *
+    cdef int _take_captured(
         self, const unsigned char[::1] data, long long timestamp_ns
     ) except -1
     @cython.locals(

@@ -34,7 +34,8 @@ class Incoming(PacketHandler):
         "segment",  # the segment being looked at
     )
 
-    def __init__(self, context: Context, seed: int) -> None:
+    def set_up_incoming(self, context: Context, seed: int) -> None:
+        """In place of `__init__`, which the compiled classes below this one could not pass on."""
         self.context = context
         self.by_client = FlowTable(seed, False)
         self.key = FlowKey()
@@ -43,7 +44,7 @@ class Incoming(PacketHandler):
         self.reassembler: Reassembler | None = None
         self.segment = Segment()
 
-    def take_captured(self, data: Any, timestamp_ns: int) -> int:
+    def _take_captured(self, data: Any, timestamp_ns: int) -> int:
         """Take the segment that was parsed; 0 or the Drop reason of its packet."""
         raise NotImplementedError
 
@@ -58,7 +59,7 @@ class Incoming(PacketHandler):
         self.context.counts.packets_captured += 1
         reason = parse(self.segment, data, start, end, wire_length)
         if reason == _USED:
-            reason = self.take_captured(data, timestamp_ns)
+            reason = self._take_captured(data, timestamp_ns)
         elif reason == _IS_FRAGMENT:
             reason = self._take_fragment(data, start, end, timestamp_ns)
         self.context.counts.capture_drops[reason] += 1
@@ -95,7 +96,7 @@ class Incoming(PacketHandler):
             return _USED
         reason = parse(self.segment, whole, 0, len(whole), len(whole))
         if reason == _USED:
-            reason = self.take_captured(whole, timestamp_ns)
+            reason = self._take_captured(whole, timestamp_ns)
         if reason != _USED:  # the others of its fragments, which had been counted as used
             others = held.joined - 1
             self.context.counts.capture_drops[_USED] -= others

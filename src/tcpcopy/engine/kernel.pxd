@@ -4,7 +4,6 @@ from tcpcopy.engine.chunk cimport Chunk, ChunkQueue
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.replayed cimport Replayed
 
-cdef long long _RETRY
 cdef long long _POLL
 cdef long long _POLL_MAX
 cdef int _WOULD_BLOCK
@@ -19,6 +18,8 @@ cdef int _SEND_FAILED
 
 cdef class Transport:
     cpdef int connect(self, KernelClient client) except? -9999
+    cpdef long long waits_until_ns(self, KernelClient client) except? -9999
+    cpdef int leave(self, KernelClient client) except? -9999
     cpdef long long send(self, KernelClient client, bytes data, Py_ssize_t at) except? -9999
     cpdef int shutdown(self, KernelClient client) except? -9999
     cpdef int unacknowledged(self, KernelClient client) except? -9999
@@ -26,6 +27,7 @@ cdef class Transport:
 
 cdef class KernelClient(Replayed):
     cdef public bytes address
+    cdef public bint closed_first
     cdef public long long close_deadline_ns
     cdef public long long connect_deadline_ns
     cdef public Context context
@@ -36,7 +38,6 @@ cdef class KernelClient(Replayed):
     cdef public long long poll_deadline_ns
     cdef public long long poll_ns
     cdef public ChunkQueue queue
-    cdef public long long retry_ns
     cdef public long long sent
     cdef public bytes target_address
     cdef public int target_port
@@ -44,8 +45,9 @@ cdef class KernelClient(Replayed):
     cdef public bint writable
 
     @cython.locals(result=cython.int)
-    cdef void _connect(self, long long now_ns) except *
-    cdef void _connect_failed(self, int error, long long now_ns) except *
+    cpdef int open(self, long long now_ns) except -1
+    cdef void _connect_failed(self, int error) except *
+    cpdef int on_connecting(self, long long now_ns) except -1
     cpdef int on_connected(self, int error, long long now_ns) except -1
     cpdef int on_received(self, long long count, long long now_ns) except -1
     cpdef int on_end(self, long long now_ns) except -1
@@ -62,3 +64,5 @@ cdef class KernelClient(Replayed):
     cdef void _drop_handle(self, bint reset) except *
     @cython.locals(earliest=cython.longlong)
     cpdef long long deadline_ns(self) except -1
+    @cython.locals(until_ns=cython.longlong)
+    cpdef int run_timers(self, long long now_ns) except -1

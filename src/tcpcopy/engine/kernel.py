@@ -1,7 +1,8 @@
 """The replayed half of socket mode: an ordinary kernel TCP connection.
 
 The engine owns no socket: a `Transport` (deliver/sockets.py, or a simulated one) opens, sends,
-counts what came and closes; this class decides when.
+counts what came and closes; this class decides when. What this host lacks for a connect (a local
+port, an open file, a route) the transport waits for by itself: only what is final is told here.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from tcpcopy.engine.chunk import Chunk, ChunkQueue
 from tcpcopy.engine.context import Context
 from tcpcopy.engine.replayed import Replayed
 
-RETRY_NS = 20_000_000
 POLL_NS = 1_000_000
 POLL_MAX_NS = 100_000_000
 WOULD_BLOCK = -errno.EAGAIN
-RETRY_ERRORS = (errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# What the kernel ends an established connection with when nothing came back for -t: its time-out,
+# or the last thing that the network had said of it by then.
+SILENT_ERRORS = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
-_RETRY = RETRY_NS
 _POLL = POLL_NS
 _POLL_MAX = POLL_MAX_NS
 _WOULD_BLOCK = WOULD_BLOCK
@@ -41,8 +42,19 @@ class Transport:
     __slots__ = ()
 
     def connect(self, client: KernelClient) -> int:
-        """Begin to connect; sets `client.handle`. 0 or a negative errno."""
+        """Begin to connect, which sets `client.handle`, or wait for what this host lacks for it.
+
+        0, or the negative errno of what no waiting mends. After a wait `on_connecting` is called.
+        """
         raise NotImplementedError
+
+    def waits_until_ns(self, client: KernelClient) -> int:
+        """Until when a connect waits for what this host lacks; 0: it does not."""
+        return 0
+
+    def leave(self, client: KernelClient) -> int:
+        """The client has ended without a handle: it waits no more."""
+        return 0
 
     def send(self, client: KernelClient, data: bytes, at: int) -> int:
         """Send `data[at:]`; the bytes taken, WOULD_BLOCK (then `on_writable` follows) or error."""
@@ -66,6 +78,7 @@ class KernelClient(Replayed):
 
     __slots__ = (
         "address",  # local address to connect from, b"" for the kernel's choice
+        "closed_first",  # the FIN was sent before the target's was seen
         "close_deadline_ns",  # when a half-closed connection stops waiting for the target's FIN
         "connect_deadline_ns",
         "context",
@@ -76,7 +89,6 @@ class KernelClient(Replayed):
         "poll_deadline_ns",  # when to look again whether all was acknowledged, 0: not
         "poll_ns",  # interval of that
         "queue",
-        "retry_ns",  # when to try to connect again, 0: not
         "sent",  # stream offset handed to the kernel
         "target_address",
         "target_port",
@@ -102,6 +114,7 @@ class KernelClient(Replayed):
         self.target_port = target_port
         self.owner: object = None
         self.coarse = 1
+        self.closed_first = 0
         self.close_deadline_ns = 0
         self.connect_deadline_ns = 0
         self.cursor: Chunk | None = None
@@ -109,27 +122,19 @@ class KernelClient(Replayed):
         self.handle = -1
         self.poll_deadline_ns = 0
         self.poll_ns = _POLL
-        self.retry_ns = 0
         self.sent = 0
         self.writable = 1
 
     def open(self, now_ns: int) -> int:
         """Begin to connect."""
         self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
-        self._connect(now_ns)
-        return 0
-
-    def _connect(self, now_ns: int) -> None:
-        self.retry_ns = 0
         result = self.transport.connect(self)
         if result < 0:
-            self._connect_failed(-result, now_ns)
+            self._connect_failed(-result)
+        return 0
 
-    def _connect_failed(self, error: int, now_ns: int) -> None:
-        if error in RETRY_ERRORS:
-            self._drop_handle(False)
-            self.retry_ns = now_ns + _RETRY  # ports or descriptors come back
-        elif error == errno.ECONNREFUSED or error == errno.ECONNRESET:
+    def _connect_failed(self, error: int) -> None:
+        if error == errno.ECONNREFUSED or error == errno.ECONNRESET:
             self._end(_REFUSED)
         elif error == errno.ETIMEDOUT:
             self._end(_CONNECT_TIMEOUT)
@@ -138,10 +143,15 @@ class KernelClient(Replayed):
 
     # --- events ----------------------------------------------------------------------------
 
+    def on_connecting(self, now_ns: int) -> int:
+        """What was waited for is there, the connect has begun: now the target has its time."""
+        self.connect_deadline_ns = now_ns + self.context.connect_timeout_ns
+        return 0
+
     def on_connected(self, error: int, now_ns: int) -> int:
         """The connect has ended, `error` is its errno or 0."""
         if error:
-            self._connect_failed(error, now_ns)
+            self._connect_failed(error)
             return 0
         self.established = 1
         self.context.counts.count_established()
@@ -175,10 +185,10 @@ class KernelClient(Replayed):
     def on_error(self, error: int, now_ns: int) -> int:
         """The connection has failed."""
         if not self.established:
-            self._connect_failed(error, now_ns)
+            self._connect_failed(error)
         elif self.fin_sent and self.transport.unacknowledged(self) == 0:
             self._end(_CLOSED)
-        elif error == errno.ETIMEDOUT:
+        elif error in SILENT_ERRORS:
             self._end(_ANSWER_TIMEOUT)
         else:
             self._end(_RESET)
@@ -217,6 +227,7 @@ class KernelClient(Replayed):
         self.cursor = None  # an idle connection holds no data
         if queue.fin_released and not self.fin_sent:
             self.fin_sent = 1
+            self.closed_first = not self.target_closed
             error = -self.transport.shutdown(self)
             if error:
                 self.on_error(error, now_ns)
@@ -273,9 +284,7 @@ class KernelClient(Replayed):
             self._settle_delivered()
         self._drop_handle(False)
         self.close_deadline_ns = 0
-        self.connect_deadline_ns = 0
         self.poll_deadline_ns = 0
-        self.retry_ns = 0
 
     def _settle_delivered(self) -> None:
         """What the target never acknowledged was not delivered."""
@@ -298,6 +307,9 @@ class KernelClient(Replayed):
         if self.handle >= 0:
             self.transport.close(self, reset)
             self.handle = -1
+        elif self.connect_deadline_ns:
+            self.transport.leave(self)
+        self.connect_deadline_ns = 0
 
     def linger(self, now_ns: int) -> int:
         """Nothing is needed of a closed socket."""
@@ -311,8 +323,6 @@ class KernelClient(Replayed):
     def deadline_ns(self) -> int:
         """The earliest of the timers that run, 0 when none does."""
         earliest = self.connect_deadline_ns
-        if self.retry_ns and (earliest == 0 or self.retry_ns < earliest):
-            earliest = self.retry_ns
         if self.close_deadline_ns and (earliest == 0 or self.close_deadline_ns < earliest):
             earliest = self.close_deadline_ns
         if self.poll_deadline_ns and (earliest == 0 or self.poll_deadline_ns < earliest):
@@ -324,10 +334,13 @@ class KernelClient(Replayed):
         if self.ended != _RUNNING:
             return 0
         if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
-            self._end(_CONNECT_TIMEOUT if self.retry_ns == 0 else _SEND_FAILED)
-            return 0
-        if self.retry_ns and self.retry_ns <= now_ns:
-            self._connect(now_ns)
+            self.connect_deadline_ns = self.context.connect_ends_ns(self.connect_deadline_ns)
+        if self.connect_deadline_ns and self.connect_deadline_ns <= now_ns:
+            until_ns = self.transport.waits_until_ns(self)
+            if until_ns > now_ns:
+                self.connect_deadline_ns = until_ns
+            else:
+                self._end(_CONNECT_TIMEOUT if until_ns == 0 else _SEND_FAILED)
             return 0
         if self.close_deadline_ns and self.close_deadline_ns <= now_ns:
             if self.transport.unacknowledged(self) == 0:

@@ -7,6 +7,7 @@ from tcpcopy.engine.flows cimport FlowKey
 from tcpcopy.engine.kernel cimport KernelClient, Transport
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
+from tcpcopy.ledger cimport Ledger
 from tcpcopy.packet.segment cimport Segment, destination_address, source_address
 
 cdef long long _MASK
@@ -31,10 +32,13 @@ cdef class Opener:
     cdef bytes known_address
     cdef int known_port
     cdef tuple known_targets
+    cdef public Ledger ledger
     cdef public int left_out
     cdef public tuple local_addresses
     cdef public long long max_sessions
+    cdef public dict last_clients
     cdef public bint memory_is_short
+    cdef public int shut
     cdef public long long opened
     cdef public object rate
     cdef public object sampling
@@ -42,7 +46,6 @@ cdef class Opener:
     cdef public Transport transport
 
     @cython.locals(
-        address=bytes,
         client_address=bytes,
         targets=tuple,
         counts=Counts,
@@ -60,11 +63,17 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
+    cpdef long long count_of(
+        self, Segment segment, const unsigned char[::1] data
+    ) except -1
+    cpdef bint is_shedding(self) except -1
+    @cython.locals(address=bytes)
+    cdef tuple _targets(self, Segment segment, const unsigned char[::1] data)
     cdef int _reason_to_leave_out(
         self, bytes client_address, int client_port, bint is_syn, long long now_ns
     ) except -1
     cdef int _reason_to_shed(self) except -1
-    @cython.locals(opens_ns=cython.longlong, outcome=cython.int)
+    @cython.locals(clock_ns=cython.longlong, opens_ns=cython.longlong, outcome=cython.int)
     cdef int _wait_for_rate(self, Session session, long long now_ns) except -1
     @cython.locals(session=Session, client=TcpClient, answers=FlowKey)
     cdef Session _make(
@@ -77,6 +86,7 @@ cdef class Opener:
         bint is_syn,
         long long now_ns,
     )
+    @cython.locals(mapped=bytes, address=bytes, place=cython.Py_ssize_t)
     cpdef int announce(self, Session session) except -1
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)

@@ -19,6 +19,7 @@ from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.ports import Announcer, Identities, Sampling, Target, Transfers
 from tcpcopy.engine.replayed import Replayed
 from tcpcopy.engine.session import Session
+from tcpcopy.ledger import Ledger
 from tcpcopy.packet.segment import Segment, destination_address, source_address
 
 _INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
@@ -44,6 +45,8 @@ class Opener:
         "failure",  # trace of the last exception met here, for the engine to tell; "" when none
         "full_sessions_only",  # -O
         "identities",  # gives mapped addresses and ports; None with a transport
+        "last_clients",  # by target address: the mapped address of the last session
+        "ledger",  # where packet sessions are written down, or None
         "left_out",  # Drop reason for what follows of a connection without sessions
         "local_addresses",  # to connect from in turn, with a transport
         "max_sessions",  # live at once, 0: no limit
@@ -52,6 +55,7 @@ class Opener:
         "known_port",
         "known_targets",
         "rate",  # --rate of sessions (mapping.rate.SessionRate), or None
+        "shut",  # set by the owner: the outcome of all new sessions; 0: they are let in
         "opened",  # kernel connections made, for taking turns
         "sampling",  # None: all are let in
         "transfers",
@@ -86,10 +90,13 @@ class Opener:
         self.known_address = b""
         self.known_port = 0
         self.known_targets: tuple[Target, ...] = ()
+        self.last_clients: dict[bytes, bytes] = {}
+        self.ledger: Ledger | None = None
         self.left_out = _SKIPPED_SESSION
         self.memory_is_short = False
         self.opened = 0
         self.rate: Any = None
+        self.shut = 0
 
     def open(
         self, key: FlowKey, segment: Segment, data: Any, is_syn: bool, now_ns: int
@@ -98,11 +105,7 @@ class Opener:
 
         Those left out or shed are counted, and not in the list.
         """
-        address = destination_address(segment, data)
-        if segment.destination_port != self.known_port or address != self.known_address:
-            self.known_targets = self.transfers.lookup(address, segment.destination_port)
-            self.known_address, self.known_port = address, segment.destination_port
-        targets = self.known_targets
+        targets = self._targets(segment, data)
         if not targets:
             return None
         client_address = source_address(segment, data)
@@ -141,6 +144,21 @@ class Opener:
                 sessions.append(session)
         return sessions
 
+    def count_of(self, segment: Segment, data: Any) -> int:
+        """How many sessions `open` makes of a connection; 0 when -x does not name it."""
+        return len(self._targets(segment, data)) * self.copies
+
+    def is_shedding(self) -> bool:
+        """Whether `open` would take no session on now."""
+        return self._reason_to_shed() != 0
+
+    def _targets(self, segment: Segment, data: Any) -> tuple[Target, ...]:
+        address = destination_address(segment, data)
+        if segment.destination_port != self.known_port or address != self.known_address:
+            self.known_targets = self.transfers.lookup(address, segment.destination_port)
+            self.known_address, self.known_port = address, segment.destination_port
+        return self.known_targets
+
     def _reason_to_leave_out(
         self, client_address: bytes, client_port: int, is_syn: bool, now_ns: int
     ) -> int:
@@ -152,6 +170,8 @@ class Opener:
         return 0
 
     def _reason_to_shed(self) -> int:
+        if self.shut:
+            return self.shut
         if self.memory_is_short:
             return _SHED_MEMORY
         if self.max_sessions and self.context.counts.live >= self.max_sessions:
@@ -160,12 +180,13 @@ class Opener:
 
     def _wait_for_rate(self, session: Session, now_ns: int) -> int:
         """Ask --rate when the session may connect; 0, or the outcome when it may not."""
-        opens_ns: int = self.rate.admit(now_ns)
+        clock_ns = self.context.rate_clock_ns(now_ns)
+        opens_ns: int = self.rate.admit(clock_ns)
         if opens_ns < 0:
             outcome: int = cython.cast(cython.int, -opens_ns)
             self.left_out = _SKIPPED_SESSION if outcome == _SKIPPED_RATE else _SHED_SESSION
             return outcome
-        session.opens_ns = opens_ns if opens_ns > now_ns else 0
+        session.opens_ns = opens_ns if opens_ns > clock_ns else 0
         return 0
 
     def _make(
@@ -200,6 +221,7 @@ class Opener:
         if identity is None:
             return None
         mapped_address, session.mapped_port = identity
+        self.last_clients[target.target_address] = mapped_address
         client = TcpClient.__new__(TcpClient)
         client.set_up_client(
             self.context,
@@ -219,14 +241,17 @@ class Opener:
         return session
 
     def announce(self, session: Session) -> int:
-        """Tell the intercepts of a session, before its SYN."""
+        """Write a session down, and tell the intercepts of it, before its SYN."""
+        if self.announcer is None and self.ledger is None:
+            return 0
+        target: Any = session.target
+        mapped, port = session.mapped_client()
+        address, target_port = target.target_address, target.target_port
+        if self.ledger is not None:
+            place = self.ledger.add(mapped, port, address, target_port)
+            session.ledger_place = cython.cast(cython.uint, place)
         if self.announcer is not None:
-            target: Any = session.target
-            self.announcer.announce(
-                *session.mapped_client(),
-                target.target_address,
-                target.target_port,
-            )
+            self.announcer.announce(mapped, port, address, target_port)
         return 0
 
     def _set_syn_options(self, client: TcpClient, segment: Segment, is_syn: bool) -> None:
@@ -270,4 +295,7 @@ class Opener:
             if self.announcer is not None:
                 self.announcer.withdraw(*identity)
             session.mapped_port = 0
+            if session.ledger_place and self.ledger is not None:
+                self.ledger.remove(session.ledger_place)
+                session.ledger_place = 0
         return 0

@@ -40,6 +40,22 @@ class Identities(Protocol):
     ) -> bool: ...
 
 
+class Ledger(Protocol):
+    """Outlives the process with the sessions that it holds open at the targets."""
+
+    def add(self, mapped: bytes, port: int, target: bytes, target_port: int, /) -> int:
+        """Write a session down; its place, 0 when there is no room."""
+        ...
+
+    def remove(self, place: int, /) -> None:
+        """Cross a session out."""
+        ...
+
+    def session(self, place: int, /) -> tuple[bytes, int, bytes, int] | None:
+        """What is written at a place; None: nothing that makes sense."""
+        ...
+
+
 class Sampling(Protocol):
     """-r, -g."""
 

@@ -41,12 +41,14 @@ cdef class Session(PacedHalf):
     cdef public object target
     cdef public unsigned int answer_ports
     cdef public unsigned int captured_ports
+    cdef public unsigned int ledger_place
     cdef public unsigned short copy
     cdef public unsigned short mapped_port
     cdef public unsigned char busy
     cdef public unsigned char cut
     cdef public unsigned char lingers
     cdef public unsigned char outcome
+    cdef public unsigned char unproven
 
     cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)
@@ -67,7 +69,10 @@ cdef class Session(PacedHalf):
     )
     cpdef int run_timers(self, long long now_ns) except -1
     @cython.locals(answered=cython.longlong)
+    @cython.locals(active=cython.longlong)
     cdef long long _last_active_ns(self) except -1
+    @cython.locals(since=cython.longlong, context=Context)
+    cdef long long _hole_deadline_ns(self) except -1
     @cython.locals(since=cython.longlong)
     cdef long long _answer_deadline_ns(self) except -1
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)

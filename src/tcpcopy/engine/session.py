@@ -63,15 +63,17 @@ class Session(PacedHalf):
         "copy",  # 0 for the first, 1.. for the copies of -n
         "cut",  # the capture has ended before the connection did
         "gate_deadline_ns",  # when to look at the gate again, 0: only on progress
+        "ledger_place",  # where it is written down, 0: nowhere
         "lingers",  # its outcome is counted, it only answers late packets
         "mapped_port",  # as given by the allocator; 0: nothing to give back
-        "opens_ns",  # --rate: when it may connect, 0: it may
+        "opens_ns",  # --rate: when it may connect, by `Context.rate_clock_ns`; 0: it may
         "outcome",  # how it ended, 0: it has not
         "received_seen",  # server bytes that pacing knows of
         "replayed",
-        "slot_ns",  # --rate: when the turn at the gate may go, 0: not asked yet
+        "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
         "target",  # the Transfer it is replayed to
+        "unproven",  # of its client only the SYN was seen
     )
 
     def __init__(self, context: Context, copy: int, target: object) -> None:
@@ -89,6 +91,7 @@ class Session(PacedHalf):
         self.copy = cython.cast(cython.ushort, copy)
         self.cut = 0
         self.gate_deadline_ns = 0
+        self.ledger_place = 0
         self.lingers = 0
         self.mapped_port = 0
         self.opens_ns = 0
@@ -98,6 +101,7 @@ class Session(PacedHalf):
         self.sibling: Session | None = None
         self.slot_ns = 0
         self.target = target
+        self.unproven = 0
 
     # --- progress --------------------------------------------------------------------------
 
@@ -142,8 +146,9 @@ class Session(PacedHalf):
             return _OPEN  # the same turn
         if self.slot_ns == 0:
             rate: Any = self.context.turn_rate
-            self.slot_ns = rate.reserve(now_ns)
-        return self.slot_ns if self.slot_ns > now_ns else _OPEN
+            self.slot_ns = rate.reserve(self.context.rate_clock_ns(now_ns))
+        opens = self.slot_ns + self.context.stood_still_ns
+        return opens if opens > now_ns else _OPEN
 
     def _cut_closes_ns(self, half: Replayed, now_ns: int) -> int:
         """When to close a connection of which no more is captured: what it asked is answered."""
@@ -164,7 +169,7 @@ class Session(PacedHalf):
             return self._outcome_of_ending()
         context = self.context
         clock_ns = context.capture_ns if context.recorded else now_ns
-        if self.stuck_since_ns and clock_ns - self.stuck_since_ns >= context.hole_timeout_ns:
+        if self.stuck_since_ns and clock_ns >= self._hole_deadline_ns():
             return self.give_up(_CAPTURE_HOLE, now_ns)
         if self.gate is not None and self._answer_deadline_ns() <= now_ns and half.established:
             opens = self.gate_opens_ns(half, now_ns)
@@ -180,8 +185,18 @@ class Session(PacedHalf):
 
     def _last_active_ns(self) -> int:
         """When either side did something; a client that only reads is seen by what it is sent."""
-        answered = self.replayed.last_receive_ns
-        return answered if answered > self.last_captured_ns else self.last_captured_ns
+        active = self.replayed.last_receive_ns
+        if self.last_captured_ns > active:
+            active = self.last_captured_ns
+        return active if active > self.context.resumed_ns else self.context.resumed_ns
+
+    def _hole_deadline_ns(self) -> int:
+        """When a hole has been open for too long, on the clock of the capture."""
+        since = self.stuck_since_ns
+        context = self.context
+        if not context.recorded and context.resumed_ns > since:
+            since = context.resumed_ns
+        return since + context.hole_timeout_ns
 
     def _answer_deadline_ns(self) -> int:
         """When waiting for an answer has taken too long."""
@@ -190,6 +205,8 @@ class Session(PacedHalf):
             since = self.gate.captured_ns
         if self.replayed.last_receive_ns > since:
             since = self.replayed.last_receive_ns
+        if self.context.resumed_ns > since:
+            since = self.context.resumed_ns
         return since + self.context.answer_timeout_ns
 
     def next_deadline_ns(self) -> int:
@@ -199,8 +216,8 @@ class Session(PacedHalf):
             earliest = context.idle_look_ns
         else:
             earliest = self._last_active_ns() + context.idle_timeout_ns
-        if self.opens_ns and self.opens_ns < earliest:
-            earliest = self.opens_ns
+        if self.opens_ns and self.opens_ns + context.stood_still_ns < earliest:
+            earliest = self.opens_ns + context.stood_still_ns
         deadline = self.replayed.deadline_ns()
         if deadline and deadline < earliest:
             earliest = deadline
@@ -214,7 +231,7 @@ class Session(PacedHalf):
             if context.recorded:
                 deadline = context.hole_look_ns
             else:
-                deadline = self.stuck_since_ns + context.hole_timeout_ns
+                deadline = self._hole_deadline_ns()
             if deadline < earliest:
                 earliest = deadline
         return earliest

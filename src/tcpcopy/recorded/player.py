@@ -22,6 +22,7 @@ from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.feed import Feed
 from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
+from tcpcopy.report.counters import InputCounts
 
 #: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left.
 FAST_SPEED: Final = Fraction(10_000)
@@ -32,6 +33,7 @@ _MOST_QUEUED: Final = 64 << 20
 _PACKETS_AT_ONCE: Final = 512
 _LOOK_AT_ONCE: Final = 4096  # packets of other traffic
 _LOOK_AGAIN_NS: Final = 20_000_000
+_SOON_NS: Final = 100_000_000  # what comes through a pipe is not quite on time
 _REQUESTS_AHEAD_NS: Final = 100_000_000  # kept in hand by --rate-mode pace
 
 _HELD, _NOTHING_YET, _MORE, _ENDED = range(4)
@@ -66,7 +68,7 @@ class Player:
         "_bytes_before",  # read in the passes before
         "_engine",
         "_handler",  # takes the packets: the engine, or what stands before it
-        "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace)
+        "_paused_ns",  # for so long the clock of the file has stood still (--rate-mode pace, stops)
         "_queued_limit",
         "_rate",
         "_rate_mode",
@@ -160,11 +162,46 @@ class Player:
         engine.context.capture_ns = read_ns
         return count
 
+    def stand_still(self, duration_ns: int) -> None:
+        """This process stood still for so long: a file goes on as late, a pipe catches up."""
+        if not self.config.is_live:
+            self._paused_ns += duration_ns
+
     def stop(self) -> None:
         """Play nothing more."""
         self.finished = True
         self.due_ns = -1
         self.wants_input = False
+
+    def is_behind(self, now_ns: int) -> bool:
+        """Whether packets have come through a pipe that should have been played by now, or soon."""
+        if not self.config.is_live or self.finished:
+            return False
+        return self._look() == _HELD and self._held_due_ns(now_ns) <= now_ns + _SOON_NS
+
+    def count_left(self, handler: PacketHandler, until_ns: int, clock: Callable[[], int]) -> None:
+        """Give what has come through a pipe and is late to `handler`, no later than `until_ns`."""
+        now_ns = clock()
+        if not self.config.is_live or self.finished:
+            return
+        while now_ns < until_ns and self._look() == _HELD and self._held_due_ns(now_ns) <= now_ns:
+            self.feed.hand_on(handler, self.feed.timestamp_ns)
+            now_ns = clock()
+
+    def _held_due_ns(self, now_ns: int) -> int:
+        return self._due_ns(self.feed.timestamp_ns, now_ns) + self._paused_ns
+
+    def counts(self) -> InputCounts:
+        """What was read of the files."""
+        done, total = self.progress()
+        return InputCounts(
+            packets=self.feed.taken + self.feed.left_out,
+            left_out=self.feed.left_out,
+            bytes_read=done,
+            bytes_total=total,
+            passes=self.passes_done,
+            problems=len(self.stream.problems),
+        )
 
     def progress(self) -> tuple[int, int]:
         """Bytes read and bytes to read, over all passes; (bytes, 0) when the end is unknown."""
@@ -241,7 +278,7 @@ class Player:
         """How long reading has to wait for the rate."""
         if self._rate is None or self._rate_mode == DROP:
             return 0
-        ahead_ns = self._rate.ahead_ns(now_ns)
+        ahead_ns = self._rate.ahead_ns(self._engine.context.rate_clock_ns(now_ns))
         if self._rate_mode != PACE:
             return max(0, ahead_ns - QUEUE_NS)
         return max(0, ahead_ns - (_REQUESTS_AHEAD_NS if self._rate_of_requests else 0))

@@ -217,8 +217,16 @@ class RelayClient:
         return self._deadline_ns
 
     def run_timers(self, now_ns: int) -> None:
-        """Open what is down and due, give up what takes too long, keep the others alive."""
+        """Open what is down and due, give up what takes too long, keep the others alive.
+
+        Call `service` before, so that nothing is judged that has not been read. When this comes
+        much later than it was due, nobody could be heard meanwhile: that is not their silence.
+        """
         if self._deadline_ns is not None and self._deadline_ns <= now_ns:
+            late_ns = now_ns - self._deadline_ns
+            if late_ns > native.STANDSTILL_NS:
+                for _, connection in self._all():
+                    connection.stand_still(now_ns, late_ns)
             for server, connection in self._all():
                 if connection.socket is None:
                     if connection.next_attempt_ns <= now_ns:

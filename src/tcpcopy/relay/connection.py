@@ -31,6 +31,7 @@ _GRANT_BYTES = _WINDOW_BYTES // 8
 # Packets are moved to what is sent so far: what else is said must not wait long for its turn.
 _AHEAD_BYTES = 65536
 
+_PATIENCE_NS = 250_000_000
 # An intercept that is back must have new sessions within a second: attempts stay close together.
 FIRST_RETRY_NS = 50_000_000
 
@@ -112,6 +113,13 @@ class Connection:
         if self.handshake is not None and not self.handshake.heard_native:
             return min(self.attempt_until_ns, self.decide_until_ns)
         return self.attempt_until_ns
+
+    def stand_still(self, now_ns: int, duration_ns: int) -> None:
+        """This process could not hear it for so long: its time-outs end later."""
+        self.heard_ns = min(self.heard_ns + duration_ns, now_ns)
+        least_ns = now_ns + _PATIENCE_NS  # for what has come and has not been read
+        self.attempt_until_ns = max(self.attempt_until_ns + duration_ns, least_ns)
+        self.decide_until_ns = max(self.decide_until_ns + duration_ns, least_ns)
 
     # --- coming up ----------------------------------------------------------------------------
 
@@ -283,10 +291,9 @@ class Connection:
         decoder = self.decoder
         if not isinstance(decoder, NativeDecoder):
             return 0, 0
-        reason, packets = divmod(decoder.told_dropped, 1 << 48)
-        more = packets - self.told_dropped
-        self.told_dropped = packets
-        return max(more, 0), reason
+        more = decoder.told_dropped - self.told_dropped
+        self.told_dropped = decoder.told_dropped
+        return max(more, 0), decoder.told_reason
 
     def grant(self) -> bool:
         """Give credit for what was taken; whether there is something to send."""

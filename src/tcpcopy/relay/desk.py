@@ -2,6 +2,9 @@
 
 A watch lasts as long as the asking goes on, a few seconds at most, and there are only few at a
 time; its sockets queue a bounded number of packets, which are read when it is asked again.
+
+Who asks may be anybody where there is neither a secret nor a certificate: then only what
+`probing` says is told, of a flow that the asking host has announced.
 """
 
 from __future__ import annotations
@@ -78,10 +81,31 @@ def as_list(counts: Counter[Seen]) -> tuple[Seen, ...]:
     return tuple(replace(seen, count=count) for seen, count in counts.items())
 
 
+def without_details(report: Report, flow: Flow) -> Report:
+    """What a host that is not known may hear of a flow whose answers it gets."""
+    target, mapped = text_of(flow.target), text_of(flow.mapped)
+    is_v4 = len(flow.target) == 4
+    left = sum(
+        seen.count
+        for seen in report.seen
+        if (seen.kind, seen.source, seen.destination, seen.leaves)
+        == (SYN_ACK, target, mapped, True)
+    )
+    return Report(
+        is_open=True,
+        forwards_v4=report.forwards_v4 if is_v4 else None,
+        forwards_v6=None if is_v4 else report.forwards_v6,
+        seen=(Seen(SYN_ACK, target, mapped, "", True, left),) if left else (),
+    )
+
+
 class _Watch:
     """The taps on one flow, and what they have seen."""
 
-    def __init__(self, flow: Flow, expression: str, devices: Sequence[str], until_ns: int) -> None:
+    def __init__(
+        self, flow: Flow, expression: str, devices: Sequence[str], until_ns: int, *, is_open: bool
+    ) -> None:
+        """`is_open`: only the flow itself is looked at, not what passes the filter of it."""
         self.flow = flow
         self.until_ns = until_ns
         self.problem = ""
@@ -90,6 +114,8 @@ class _Watch:
         self._taps: list[Tap] = []
         try:
             self._taps.append(Tap(compile_filter(flow_expression(flow))))
+            if is_open:
+                return
             compile_filter(expression)  # complains of what was typed, not of the below
             self._taps.append(Tap(_program_of_both(flow, expression), devices))
         except OSError as error:
@@ -126,20 +152,35 @@ class ProbeDesk:
         devices: Sequence[str],
         state: Callable[[], Report],
         namespace: Namespace | None = None,
+        *,
+        is_open: bool = False,
     ) -> None:
-        """`state()`: the part of the report that is about no flow. `expression`: the filter."""
+        """`state()`: the part of the report that is about no flow. `expression`: the filter.
+
+        `is_open`: who asks is not known, and gets no details.
+        """
         self._devices = [name for name in devices if name != "any"]
         if len(self._devices) < len(devices):
             self._devices = []
         self._expression = expression
+        self._is_open = is_open
         self._namespace = namespace
         self._state = state
         self._watches: dict[tuple[int, Flow], _Watch] = {}
         self._asked = 0  # in the second that ends then
         self._second_ends_ns = 0
 
-    def answer(self, connection: int, body: bytes, now_ns: int) -> bytes | None:
-        """The body of the REPORT; None when it was no PROBE. `connection` tells them apart."""
+    def answer(
+        self,
+        connection: int,
+        body: bytes,
+        now_ns: int,
+        holds: Callable[[Flow], bool] = lambda _: False,
+    ) -> bytes | None:
+        """The body of the REPORT; None when it was no PROBE.
+
+        `connection` tells them apart; `holds`: whether its host has announced that flow.
+        """
         asked = read_probe(body)
         if asked is None:
             return None
@@ -148,15 +189,26 @@ class ProbeDesk:
             self._asked = 0
         self._asked += 1
         if self._asked > _MOST_A_SECOND:
-            return encode_report(Report(problem="it is asked too often"))
+            busy = Report(problem="it is asked too often")
+            return encode_report(Report(is_open=True) if self._is_open else busy)
         flow, goes_on = asked
         watch = self._watches.get((connection, flow))
+        if self._is_open and not holds(flow):
+            if watch is not None:
+                self._drop((connection, flow))
+            return encode_report(Report(is_open=True))
         report = self._state()
         if watch is None and goes_on:
             while len(self._watches) >= _MOST_WATCHES:
                 self._drop(next(iter(self._watches)))
             with inside(self._namespace):
-                watch = _Watch(flow, self._expression, self._devices, now_ns + _LONGEST_NS)
+                watch = _Watch(
+                    flow,
+                    self._expression,
+                    self._devices,
+                    now_ns + _LONGEST_NS,
+                    is_open=self._is_open,
+                )
             self._watches[connection, flow] = watch
         if watch is not None:
             watch.look()
@@ -168,7 +220,7 @@ class ProbeDesk:
             )
             if not goes_on:
                 self._drop((connection, flow))
-        return encode_report(report)
+        return encode_report(without_details(report, flow) if self._is_open else report)
 
     def look(self, now_ns: int) -> None:
         """Let go of what nobody asked about again; call about once a second."""

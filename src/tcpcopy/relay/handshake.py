@@ -204,7 +204,8 @@ class ServerHandshake(_Handshake):
 
     __slots__ = (
         "_greeted",  # HELLO was sent: JOIN is awaited
-        "payload_bytes",  # native: what tcpcopy wants of each answer's payload
+        "payload_bytes",  # native: what tcpcopy gets of each answer's payload
+        "payload_refused",  # native: what it wants, but does not get, not being known
         "window",  # native: offset up to which answers may be sent at first
     )
 
@@ -212,6 +213,7 @@ class ServerHandshake(_Handshake):
         super().__init__(terms, nonce)
         self._greeted = False
         self.payload_bytes = 0
+        self.payload_refused = 0
         self.window = 0
 
     def feed(self, data: bytes) -> bytes:
@@ -260,7 +262,9 @@ class ServerHandshake(_Handshake):
             self.fault = RelayFault.NO_TUNNEL if join.tunnel else RelayFault.TUNNEL_ONLY
         if self.fault:
             return native.refused(self.fault)
-        self.payload_bytes = min(join.payload_bytes, native.MAX_PAYLOAD_BYTES)
+        wanted = min(join.payload_bytes, native.MAX_PAYLOAD_BYTES)
+        self.payload_bytes = wanted if self._terms.knows_peers else 0
+        self.payload_refused = wanted - self.payload_bytes
         self.window = join.window
         self._said += native.frame(FrameType.JOIN, found[1])
         self._decide(Kind.NATIVE)

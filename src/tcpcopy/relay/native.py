@@ -21,18 +21,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tcpcopy.relay.classic import MESSAGE_BYTES, RelayFault
 from tcpcopy.relay.probing import PROBE_BYTES
 from tcpcopy.report.described import Described
-
-if TYPE_CHECKING:
-    import ssl
 
 #: The number in the opening; classic programs say 6.
 OPENING_VERSION: Final = 7
@@ -61,6 +59,8 @@ MESSAGE_V6_BYTES: Final = 38
 #: Each end says something at least so often, and gives the other up when it hears nothing so long.
 PING_NS: Final = 2_000_000_000
 SILENCE_NS: Final = 10_000_000_000
+#: An end that looks so much later than it meant to was stopped: it has heard nothing meanwhile.
+STANDSTILL_NS: Final = 2_000_000_000
 
 _HELLO: Final = struct.Struct("!HBx32s")
 _JOIN: Final = struct.Struct("!HBBQ32s")
@@ -121,6 +121,13 @@ class RelayTerms:
     secret: bytes = b""  # "": none
     tls: ssl.SSLContext | None = None
     tunnel: bool = False  # packets travel in it, from tcpcopy to intercept's device
+
+    @property
+    def knows_peers(self) -> bool:
+        """At intercept: whether each tcpcopy proves who it is, by the secret or a certificate."""
+        if self.secret:
+            return True
+        return self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
 
     @property
     def native_only(self) -> bool:

@@ -2,7 +2,7 @@ import cython
 
 from tcpcopy.relay.records cimport RecordDecoder, RecordWriter
 
-cdef int _ANSWERS
+cdef long long _ANSWERS
 cdef int _PING
 cdef int _REPORT
 cdef Py_ssize_t _MOST_REPORT
@@ -17,6 +17,10 @@ cdef Py_ssize_t _PING_BYTES
 cdef long long _LONGEST_DELTA_NS
 cdef Py_ssize_t _MOST_IN_FRAME
 cdef long long _HIGHEST_16
+cdef long long _SIGN_32
+cdef long long _MOST_TIME_NS
+cdef long long _MOST_CREDIT
+cdef long long _MOST_LOST
 cdef long long _VERSION_4
 cdef long long _VERSION_6
 cdef long long _TTL_AND_TCP
@@ -24,6 +28,8 @@ cdef long long _TTL_AND_TCP
 cdef void _put32(unsigned char[::1] view, Py_ssize_t at, long long value) noexcept
 @cython.locals(high=cython.longlong, low=cython.longlong)
 cdef long long _read32(unsigned char[::1] view, Py_ssize_t at) noexcept
+@cython.locals(high=cython.longlong, number=cython.longlong)
+cdef long long _read64(unsigned char[::1] view, Py_ssize_t at, long long most) noexcept
 
 
 cdef class NativeDecoder(RecordDecoder):
@@ -35,6 +41,7 @@ cdef class NativeDecoder(RecordDecoder):
     cdef readonly long long packet_credit
     cdef readonly long long told_dropped
     cdef readonly long long told_lost
+    cdef readonly int told_reason
 
     @cython.locals(handed=cython.Py_ssize_t)
     cdef Py_ssize_t _unpack(self, long long timestamp_ns) except -1

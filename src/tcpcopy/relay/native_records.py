@@ -34,6 +34,10 @@ _MOST_IN_FRAME = 32768
 _MOST_REPORT = MOST_REPORT_BYTES
 _MOST_REPORTS = 4  # nobody asks without taking them
 _HIGHEST_16 = 65535
+_SIGN_32 = 1 << 31
+_MOST_TIME_NS = 1 << 62  # the year 2116; what is added to it still fits
+_MOST_CREDIT = 1 << 62
+_MOST_LOST = (1 << 48) - 1  # as many as DROPPED has room for; sums of it stay within a counter
 _VERSION_4 = 0x45000000
 _VERSION_6 = 0x60000000
 _TTL_AND_TCP = 0x40060000
@@ -52,6 +56,15 @@ def _read32(view: Any, at: int) -> int:
     return (high << 16) | low
 
 
+def _read64(view: Any, at: int, most: int) -> int:
+    """A number of 64 bits, `most` (63 bits) where it is more: the other end may say anything."""
+    high = _read32(view, at)
+    if high >= _SIGN_32:
+        return most
+    number: int = (high << 32) | _read32(view, at + 4)
+    return min(number, most)
+
+
 class NativeDecoder(RecordDecoder):
     """Unpacks the frames of an intercept; `records.RecordDecoder` has the calls.
 
@@ -65,7 +78,8 @@ class NativeDecoder(RecordDecoder):
         "consumed",  # bytes of the stream unpacked, from the first on
         "reports",  # bodies of the last REPORTs that came
         "packet_credit",  # offset up to which intercept takes frames of PACKETS
-        "told_dropped",  # packets that intercept did not inject, above the number of a reason
+        "told_dropped",  # packets that intercept did not inject
+        "told_reason",  # why not the last of these: a `PacketDrop`, or what the other end said
         "told_lost",  # answers that intercept could not send, as it says
         "_base_ns",  # time of the current frame
     )
@@ -79,6 +93,7 @@ class NativeDecoder(RecordDecoder):
         self.reports: list[bytes] = []
         self.packet_credit = 0
         self.told_dropped = 0
+        self.told_reason = 0
         self.told_lost = 0
 
     def _unpack(self, timestamp_ns: int) -> int:
@@ -105,17 +120,18 @@ class NativeDecoder(RecordDecoder):
         if length == _PING_BYTES - _FRAME_HEADER and kind in (_PING, _CREDIT, _DROPPED):
             if available < _PING_BYTES:
                 return 0
-            number = (_read32(view, at + 4) << 32) | _read32(view, at + 8)
             if kind == _PING:
-                self.told_lost = number
+                self.told_lost = _read64(view, at + 4, _MOST_LOST)
             elif kind == _CREDIT:
-                self.packet_credit = number
+                self.packet_credit = _read64(view, at + 4, _MOST_CREDIT)
             else:
-                self.told_dropped = number
+                number = _read32(view, at + 4)
+                self.told_reason = cython.cast(cython.int, number >> 16)
+                self.told_dropped = ((number & _HIGHEST_16) << 32) | _read32(view, at + 8)
         elif kind == _ANSWERS and length > _ANSWERS_HEADER - _FRAME_HEADER + _RECORD_HEADER:
             if available < _ANSWERS_HEADER:
                 return 0
-            self._base_ns = (_read32(view, at + 4) << 32) | _read32(view, at + 8)
+            self._base_ns = _read64(view, at + 4, _MOST_TIME_NS)
             self._body = length - (_ANSWERS_HEADER - _FRAME_HEADER)
             self.batches += 1
         elif kind == _REPORT and length <= _MOST_REPORT:
@@ -306,7 +322,7 @@ class NativeWriter(RecordWriter):
 
     def dropped(self, reason: int, packets: int) -> int:
         """Say how many packets were not injected until now, and the last reason; 0: no room."""
-        return self._tell(_DROPPED, (reason << 48) | packets)
+        return self._tell(_DROPPED, ((reason & 0x7FFF) << 48) | min(packets, _MOST_LOST))
 
     def _tell(self, kind: int, number: int) -> int:
         """A frame with one number."""

@@ -88,11 +88,19 @@ class Peers:
             self._lines_since_ns = now_ns
             self._lines.clear()
         for address, peer in list(self._peers.items()):
-            if peer.refused:
-                reason = f"it has {peer.limit} sessions, which is the most (--max-sessions)"
-                self.log_refusal(address, reason, now_ns, what="session of tcpcopy")
+            self._look_at_sessions(peer, now_ns)
             if not peer.sessions and address not in self._connections:
                 del self._peers[address]
+
+    def _look_at_sessions(self, peer: Peer, now_ns: int) -> None:
+        """Say why sessions of a host were refused."""
+        for count, reason in (
+            (peer.refused, f"it has {peer.limit} sessions, which is the most (--max-sessions)"),
+            (peer.taken, "it is another tcpcopy's, and lives"),
+            (peer.own, "its client is an address of this host"),
+        ):
+            if count:
+                self.log_refusal(peer.address, reason, now_ns, what="session of tcpcopy")
 
     def log(self, address: str, text: str, *values: object) -> None:
         """Log what became of a connection, unless there have been too many of its host."""

@@ -7,6 +7,10 @@ an intercept that says so in its HELLO is asked (`native.PROBES`).
 PROBE: u8 IP version, u8 flags (1: go on watching), two zero bytes, target and mapped address of 16
 bytes each (IPv4 in the first four), target port u16, mapped port u16. REPORT: a JSON object; names
 that are not known are passed over, so that later versions may say more.
+
+An intercept that does not know who asks (no secret, no certificate of tcpcopy) says `open`, and of
+a flow whose answers the asking host gets anyway whether they travel on: `forwards_*` of its family,
+and its SYN-ACK, if it was seen leaving. Of any other flow, and besides, nothing.
 """
 
 from __future__ import annotations
@@ -64,6 +68,7 @@ class Report:
     seen: tuple[Seen, ...] = ()  # of the flow, without its filter
     passed: tuple[Seen, ...] = ()  # of the flow, by its filter and on its devices
     problem: str = ""  # why it could not look
+    is_open: bool = False  # it does not know who asks, and gives no details
 
 
 def encode_probe(flow: Flow, *, watch: bool) -> bytes:
@@ -87,6 +92,8 @@ def read_probe(body: bytes) -> tuple[Flow, bool] | None:
 
 def encode_report(report: Report) -> bytes:
     """The body of a REPORT; texts are cut, so that it always fits."""
+    if report.is_open:
+        return _encode_open(report)
     said = {
         "version": report.version[:_MOST_TEXT],
         "filter": report.filter[:_MOST_TEXT],
@@ -101,6 +108,16 @@ def encode_report(report: Report) -> bytes:
     }
     body = json.dumps(said).encode()
     return body if len(body) <= MOST_REPORT_BYTES else b"{}"
+
+
+def _encode_open(report: Report) -> bytes:
+    said: dict[str, object] = {"open": True}
+    for name in ("forwards_v4", "forwards_v6"):
+        if getattr(report, name) is not None:
+            said[name] = getattr(report, name)
+    if report.seen:
+        said["seen"] = [_said(seen) for seen in report.seen[:_MOST_ITEMS]]
+    return json.dumps(said).encode()
 
 
 def read_report(body: bytes) -> Report:
@@ -122,6 +139,7 @@ def read_report(body: bytes) -> Report:
         seen=_all_seen(said.get("seen")),
         passed=_all_seen(said.get("passed")),
         problem=_text(said.get("problem")),
+        is_open=said.get("open") is True,
     )
 
 

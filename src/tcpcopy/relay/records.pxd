@@ -99,8 +99,10 @@ cdef class RecordDecoder:
 cdef class Peer:
     cdef readonly str address
     cdef readonly long long limit
+    cdef public long long own
     cdef public long long refused
     cdef public long long sessions
+    cdef public long long taken
 
 
 cdef class RecordWriter:

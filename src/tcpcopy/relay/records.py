@@ -321,15 +321,19 @@ class Peer:
     __slots__ = (
         "address",
         "limit",  # most sessions
+        "own",  # sessions refused, because their client is this host itself
         "refused",  # sessions that would have been more
         "sessions",  # in the router's table
+        "taken",  # sessions refused, because they are another host's
     )
 
     def __init__(self, address: str = "", limit: int = 1 << 40) -> None:
         self.address = address
         self.limit = limit
+        self.own = 0
         self.refused = 0
         self.sessions = 0
+        self.taken = 0
 
 
 class RecordWriter:

@@ -2,20 +2,19 @@ import cython
 
 from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport copy_bytes
+from tcpcopy.relay.headers cimport check_v4, check_v6, read32
+from tcpcopy.relay.own cimport OwnAddresses
 from tcpcopy.relay.records cimport Peer, RecordWriter
 
-cdef int _NOT_IP
-cdef int _SHORT
-cdef int _BAD_HEADER
-cdef int _FRAGMENT
-cdef int _NOT_TCP
 cdef int _FOREIGN
 cdef int _CLOSED_SESSION
+cdef int _OWN_ADDRESS
 cdef Py_ssize_t _MESSAGE_BYTES
 cdef Py_ssize_t _MESSAGE_V6_BYTES
 cdef Py_ssize_t _EARLY_BYTES
 cdef Py_ssize_t _NAME_BYTES
 cdef Py_ssize_t _CLIENT_AT
+cdef long long _KEPT_NS
 cdef int _REMOVE
 cdef int _FIN
 cdef int _SYN
@@ -51,6 +50,7 @@ cdef class AnswerRouter(PacketHandler):
     cdef long long _idle_ns
     cdef bint _ignore_target
     cdef Route _live
+    cdef OwnAddresses _own
     cdef long long _purge_ended
     cdef long long _purge_live
     cdef list _ready
@@ -71,6 +71,8 @@ cdef class AnswerRouter(PacketHandler):
     cdef readonly long long lost
     cdef public long long now_ns
     cdef readonly long long refused
+    cdef readonly long long refused_own
+    cdef readonly long long refused_taken
     cdef readonly long long relayed
 
     @cython.locals(
@@ -139,6 +141,17 @@ cdef class AnswerRouter(PacketHandler):
     ) except *
     @cython.locals(peer=Peer)
     cdef int _admits(self, RecordWriter writer, Route route) except -1
+    @cython.locals(writer=RecordWriter)
+    cdef int _is_held(self, Route route, Peer peer) except -1
+    @cython.locals(key=cython.ulonglong, route=Route)
+    cpdef bint holds(
+        self, Peer peer, bytes client, long long port, bytes target, long long target_port
+    ) except -1
+    @cython.locals(head=Route, route=Route, following=Route, gone=cython.longlong)
+    cpdef long long set_own(self, OwnAddresses own) except -1
+    @cython.locals(at=cython.Py_ssize_t)
+    cdef bint _leads_here(self, Route route) except -1
+    cdef void _refuse_own(self, RecordWriter writer) except *
     cdef void _attach(self, RecordWriter writer, Route route) except *
     @cython.locals(writer=RecordWriter)
     cpdef list take_ready(self)
@@ -163,17 +176,4 @@ cdef class AnswerRouter(PacketHandler):
     cdef void _drop_oldest_early(self) except *
 
 
-@cython.locals(
-    network=cython.Py_ssize_t,
-    tcp=cython.Py_ssize_t,
-    transport=cython.Py_ssize_t,
-    total=cython.Py_ssize_t,
-)
-cdef int _check(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
-@cython.locals(transport=cython.Py_ssize_t, total=cython.Py_ssize_t)
-cdef int _check_v6(
-    const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t wire_length
-) noexcept
 cdef void _count_session(Peer peer, int change) noexcept
-@cython.locals(high=cython.longlong, low=cython.longlong)
-cdef long long _read32(const unsigned char[::1] data, Py_ssize_t at) noexcept

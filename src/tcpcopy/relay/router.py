@@ -2,10 +2,15 @@
 
 A session is known by all four of mapped address and port, target address and port (the C program
 keeps a sum of them, so that sessions of two tcpcopies can be mixed up), of either IP version:
-IPv6 sessions are announced over the native relay only. The connection that announced a session
-last gets its answers. An answer that comes before the announcement is kept if
+IPv6 sessions are announced over the native relay only. Of one host's connections, the one that
+announced a session last gets its answers. An answer that comes before the announcement is kept if
 it carries SYN or RST. The table is bounded, and sessions leave it when they are idle for long,
 ended, removed, or when their connection closes.
+
+Two kinds of announcements are refused, because who connects may be anybody: of a session that
+another host has, as long as it lives there, and of one whose client is this host itself: what is
+sent to this host's own services is none of a tcpcopy's business. No route leads from an address of
+this host, at any time, so the path of an answer does not have to look.
 
 Source: TCPCopy 1.3.0 (`tc_router.c`, `tc_delay.c`) for who gets what, not for how it is kept.
 """
@@ -18,17 +23,15 @@ from typing import Any
 from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.packet.segment import copy_bytes
 from tcpcopy.relay.classic import MESSAGE_BYTES, MessageType
+from tcpcopy.relay.headers import check_v4, check_v6, read32
 from tcpcopy.relay.native import MESSAGE_V6_BYTES
+from tcpcopy.relay.own import OwnAddresses
 from tcpcopy.relay.records import Peer, RecordWriter
 from tcpcopy.report.outcome import DROP_SLOTS, Drop
 
-_NOT_IP = int(Drop.NOT_IP)
-_SHORT = int(Drop.SHORT)
-_BAD_HEADER = int(Drop.BAD_HEADER)
-_FRAGMENT = int(Drop.FRAGMENT)
-_NOT_TCP = int(Drop.NOT_TCP)
 _FOREIGN = int(Drop.FOREIGN)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
+_OWN_ADDRESS = int(Drop.OWN_ADDRESS)
 _MESSAGE_BYTES = MESSAGE_BYTES
 _MESSAGE_V6_BYTES = MESSAGE_V6_BYTES
 _REMOVE = int(MessageType.REMOVE)
@@ -38,6 +41,8 @@ _EARLY_PER_SESSION = 4  # a SYN-ACK sent again a few times, or a RST after it
 _EARLY_BYTES = 248  # both headers with all their options, and what a record has of the payload
 _NAME_BYTES = 36  # both addresses and ports of IPv6, as they stand in a packet
 _CLIENT_AT = 16  # in such a name
+# After its end a session is its host's for so long, or until the host itself has removed it.
+_KEPT_NS = 10_000_000_000
 
 
 class Route:
@@ -103,6 +108,7 @@ class AnswerRouter(PacketHandler):
         "_idle_ns",  # how long any other stays
         "_ignore_target",  # 1: sessions are known without the target's address
         "_live",  # head of the list of all other sessions
+        "_own",  # OwnAddresses: what is this host itself
         "_purge_ended",  # sessions of the list that may belong to closed connections
         "_purge_live",
         "_ready",  # writers with something to send
@@ -123,6 +129,8 @@ class AnswerRouter(PacketHandler):
         "lost",  # answers lost because their tcpcopy reads too slowly
         "now_ns",
         "refused",  # sessions not taken, because their tcpcopy had too many
+        "refused_own",  # sessions not taken, or let go, because their client is this host
+        "refused_taken",  # sessions not taken, because they are another host's
         "relayed",  # answers packed for a connection at once
     )
 
@@ -149,6 +157,7 @@ class AnswerRouter(PacketHandler):
         self._idle_ns = idle_ns
         self._ignore_target = int(ignore_target)
         self._live = Route()
+        self._own = OwnAddresses()
         self._purge_ended = 0
         self._purge_live = 0
         self._ready: list[RecordWriter] = []
@@ -172,6 +181,8 @@ class AnswerRouter(PacketHandler):
         self.lost = 0
         self.now_ns = 0
         self.refused = 0
+        self.refused_own = 0
+        self.refused_taken = 0
         self.relayed = 0
 
     @property
@@ -191,13 +202,13 @@ class AnswerRouter(PacketHandler):
         self.answers += 1
         if start >= 0 and start + 40 <= end <= len(data) and data[start] >> 4 == 6:
             return self._packet_v6(data, start, end, wire_length, timestamp_ns)
-        reason = _check(data, start, end)
+        reason = check_v4(data, start, end)
         if reason:
             self.drops[reason] += 1
             return reason
         tcp = start + ((data[start] & 15) << 2)
-        target = _read32(data, start + 12)
-        client = _read32(data, start + 16)
+        target = read32(data, start + 12)
+        client = read32(data, start + 16)
         destination = -1
         if client == self._replaced:
             client = destination = self._replacement
@@ -210,6 +221,9 @@ class AnswerRouter(PacketHandler):
             return self._relay(
                 route, data, start, end, destination, flags, wire_length, timestamp_ns
             )
+        if self._own.has_v4(client):
+            self.drops[_OWN_ADDRESS] += 1
+            return _OWN_ADDRESS
         if not flags & (_SYN | _RST):
             self.drops[_FOREIGN] += 1
             return _FOREIGN
@@ -219,7 +233,7 @@ class AnswerRouter(PacketHandler):
     def _packet_v6(
         self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int
     ) -> int:
-        reason = _check_v6(data, start, end, wire_length)
+        reason = check_v6(data, start, end, wire_length)
         if reason:
             self.drops[reason] += 1
             return reason
@@ -230,6 +244,9 @@ class AnswerRouter(PacketHandler):
         route = self._routes_v6.get(name)
         if route is not None and not route.writer.closed:  # type: ignore[union-attr]
             return self._relay(route, data, start, end, -1, flags, wire_length, timestamp_ns)
+        if self._own.has_v6(copy_bytes(data, start + 24, _CLIENT_AT)):
+            self.drops[_OWN_ADDRESS] += 1
+            return _OWN_ADDRESS
         if not flags & (_SYN | _RST):
             self.drops[_FOREIGN] += 1
             return _FOREIGN
@@ -294,11 +311,11 @@ class AnswerRouter(PacketHandler):
     def messages(self, writer: RecordWriter, data: Any) -> None:
         """Take what a tcpcopy said on the connection of `writer`: whole messages of known types."""
         for start in range(0, len(data), _MESSAGE_BYTES):
-            client = _read32(data, start)
+            client = read32(data, start)
             client_port = (data[start + 4] << 8) | data[start + 5]
             target_port = (data[start + 12] << 8) | data[start + 13]
             key = (client << 32) | (client_port << 16) | target_port
-            target = 0 if self._ignore_target else _read32(data, start + 8)
+            target = 0 if self._ignore_target else read32(data, start + 8)
             if data[start + 7] == _REMOVE:
                 self._take_remove(writer, self._find(key, target))
             else:
@@ -315,6 +332,9 @@ class AnswerRouter(PacketHandler):
                 self._take_remove(writer, route)
                 continue
             self.announced += 1
+            if self._own.has_v6(data[start + _CLIENT_AT : start + 2 * _CLIENT_AT]):
+                self._refuse_own(writer)
+                continue
             if not self._admits(writer, route):
                 continue
             if route is None:
@@ -335,6 +355,9 @@ class AnswerRouter(PacketHandler):
 
     def _take_add(self, writer: RecordWriter, key: int, target: int) -> None:
         self.announced += 1
+        if self._own.has_v4(key >> 32):
+            self._refuse_own(writer)
+            return
         route = self._find(key, target)
         if not self._admits(writer, route):
             return
@@ -347,6 +370,10 @@ class AnswerRouter(PacketHandler):
     def _admits(self, writer: RecordWriter, route: Route | None) -> int:
         """Whether the tcpcopy of this connection may have the session."""
         peer = writer.peer
+        if route is not None and self._is_held(route, peer):
+            peer.taken += 1
+            self.refused_taken += 1
+            return 0
         if peer.sessions < peer.limit and (
             route is not None
             or self._sessions < self._session_limit
@@ -359,6 +386,55 @@ class AnswerRouter(PacketHandler):
         peer.refused += 1
         self.refused += 1
         return 0
+
+    def _is_held(self, route: Route, peer: Peer) -> int:
+        """Whether the session is another host's, and lives."""
+        writer = route.writer
+        if writer is None or writer.closed or writer.peer is peer or route.removed:
+            return 0
+        return not route.ended or route.active_ns + _KEPT_NS > self.now_ns
+
+    def holds(self, peer: Peer, client: bytes, port: int, target: bytes, target_port: int) -> bool:
+        """Whether answers of the target to this client go to a connection of this host."""
+        route: Route | None
+        if len(client) == 4:
+            key = (int.from_bytes(client, "big") << 32) | (port << 16) | target_port
+            route = self._find(key, 0 if self._ignore_target else int.from_bytes(target, "big"))
+        else:
+            name = target + client + target_port.to_bytes(2, "big") + port.to_bytes(2, "big")
+            route = self._routes_v6.get(name[_CLIENT_AT:] if self._ignore_target else name)
+        if route is None or route.removed or route.writer is None:
+            return False
+        return route.writer.peer is peer and not route.writer.closed
+
+    # --- this host's own addresses ------------------------------------------------------------
+
+    def set_own(self, own: OwnAddresses) -> int:
+        """What is this host itself now; returns the sessions let go for it."""
+        self._own = own
+        gone = 0
+        for head in (self._live, self._ended):
+            route = head.newer
+            while route is not head:
+                following = route.newer
+                if self._leads_here(route):
+                    self._remove(route)
+                    gone += 1
+                route = following
+        self.refused_own += gone
+        return gone
+
+    def _leads_here(self, route: Route) -> bool:
+        if route.name is None:
+            return bool(self._own.has_v4(route.key >> 32))
+        at = len(route.name) - _NAME_BYTES + _CLIENT_AT
+        return bool(self._own.has_v6(route.name[at : at + _CLIENT_AT]))
+
+    def _refuse_own(self, writer: RecordWriter) -> None:
+        writer.peer.own += 1
+        self.refused_own += 1
+
+    # --- who gets what ------------------------------------------------------------------------
 
     def _attach(self, writer: RecordWriter, route: Route) -> None:
         """From now on the session's answers go to this connection."""
@@ -481,7 +557,7 @@ class AnswerRouter(PacketHandler):
             route = following
             purge -= 1
             budget -= 1
-        return 0 if route is head else purge
+        return purge if purge > 0 and route is not head else 0
 
     # --- answers that came early ---------------------------------------------------------------
 
@@ -513,54 +589,5 @@ class AnswerRouter(PacketHandler):
             self.early_expired += len(answers)
 
 
-def _check(data: Any, start: int, end: int) -> int:
-    """0 when an IPv4 and a TCP header stand whole in `data[start:end]`, else the Drop number."""
-    if start < 0 or end > len(data) or end - start < 40:
-        return _SHORT
-    if data[start] >> 4 != 4:
-        return _NOT_IP
-    network = (data[start] & 15) << 2
-    if network < 20:
-        return _BAD_HEADER
-    if data[start + 6] & 0x3F or data[start + 7]:  # more fragments, or an offset
-        return _FRAGMENT
-    if data[start + 9] != 6:
-        return _NOT_TCP
-    tcp = start + network
-    if tcp + 20 > end:
-        return _SHORT
-    transport = (data[tcp + 12] >> 4) << 2
-    total = (data[start + 2] << 8) | data[start + 3]
-    if transport < 20 or total < network + transport:
-        return _BAD_HEADER
-    if tcp + transport > end:
-        return _SHORT
-    return 0
-
-
-def _check_v6(data: Any, start: int, end: int, wire_length: int) -> int:
-    """As `_check` for IPv6; 40 bytes are there. A target's answers have no extension headers."""
-    if data[start + 6] == 44:
-        return _FRAGMENT
-    if data[start + 6] != 6:
-        return _NOT_TCP
-    if start + 60 > end:
-        return _SHORT
-    total = (data[start + 4] << 8) | data[start + 5]
-    total = total + 40 if total else wire_length
-    transport = (data[start + 52] >> 4) << 2
-    if transport < 20 or total < 40 + transport:
-        return _BAD_HEADER
-    if start + 40 + transport > end:
-        return _SHORT
-    return 0
-
-
 def _count_session(peer: Peer, change: int) -> None:
     peer.sessions += change
-
-
-def _read32(data: Any, at: int) -> int:
-    high: int = (data[at] << 8) | data[at + 1]
-    low: int = (data[at + 2] << 8) | data[at + 3]
-    return (high << 16) | low

@@ -18,8 +18,8 @@ _MAKE_ONE: Final = "make one with `openssl rand -hex 32`"
 def read_secret(option: str, path: str) -> bytes:
     """The secret in a file, white space around it left out.
 
-    Raises: UsageError when it cannot be read, others than its owner can read it, or it is too
-    short to withstand guessing.
+    Raises: UsageError when it cannot be read, it belongs to another user than root or the one who
+    runs this, others than its owner can read it, or it is too short to withstand guessing.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -30,7 +30,11 @@ def read_secret(option: str, path: str) -> bytes:
             data = file.read(_MAX_SECRET_BYTES + 1)
     except OSError as error:
         _refuse_file(option, path, error)
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    user = os.geteuid()
+    if status.st_uid not in (0, user):
+        problem = f"belongs to user {status.st_uid}, who could put another secret there"
+        raise UsageError(option, path, problem, f"chown {user} {path}; chmod 600 {path}")
+    if status.st_mode & _forbidden(status, user):
         raise UsageError(
             option, path, "others than its owner may read or write it", f"chmod 600 {path}"
         )
@@ -41,6 +45,18 @@ def read_secret(option: str, path: str) -> bytes:
         problem = f"the secret has {len(secret)} characters, {MIN_SECRET_BYTES} are the least"
         raise UsageError(option, path, problem, _MAKE_ONE)
     return secret
+
+
+def _forbidden(status: os.stat_result, user: int) -> int:
+    """The mode bits that a secret must not have.
+
+    What root hands to a service that is not root may be readable by that service's group: systemd
+    (LoadCredential=, by an access list whose mask stands there) and Kubernetes (fsGroup) do it so.
+    """
+    everyone = stat.S_IRWXG | stat.S_IRWXO
+    if user != 0 and status.st_uid == 0 and status.st_gid in (0, os.getegid()):
+        return everyone & ~stat.S_IRGRP
+    return everyone
 
 
 def client_tls(ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:

@@ -28,6 +28,7 @@ from tcpcopy.relay.native import FrameDecoder, FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeWriter
 from tcpcopy.relay.packet_queue import frame_bytes
 from tcpcopy.relay.peers import Peers
+from tcpcopy.relay.probing import Flow
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.sockets import WOULD_BLOCK, problem_of, watch_peer
@@ -122,6 +123,7 @@ class RelayServer:
         self.accepted = 0  # connections whose handshake was over
         self.refused = 0  # not allowed, over a limit, or protected
         self.crowded_out = 0  # made room for newer ones
+        self.payload_refused = 0  # connections that asked for payload, and get none
         self.faults = [0] * len(RelayFault)  # connections dropped, by RelayFault
         self.injector = injector
         self.lost_at_close = 0  # records packed for a connection that broke before they were sent
@@ -135,6 +137,7 @@ class RelayServer:
         self._in_handshake: dict[int, _Connection] = {}  # those of them, the oldest first
         self._lost_of_closed = 0  # RecordWriter.lost of connections that are gone
         self._now_ns = 0  # of the last call
+        self._timers_ns = 0  # of the last `run_timers`; 0: not yet
         self._poll = select.epoll()
         self._paused = False  # out of descriptors: nothing is accepted until the next timers
         self._protected = protected
@@ -196,8 +199,15 @@ class RelayServer:
                 self._send(connection)
 
     def run_timers(self, now_ns: int) -> None:
-        """Drop who says nothing, and say something to the others; call about once a second."""
-        self._now_ns = now_ns
+        """Drop who says nothing, and say something to the others; call about once a second.
+
+        Call `service` before. When this comes much later, nobody could be heard meanwhile: that is
+        not their silence.
+        """
+        gap_ns = now_ns - self._timers_ns
+        if self._timers_ns and gap_ns > native.STANDSTILL_NS:
+            self._stand_still(now_ns, gap_ns)
+        self._now_ns = self._timers_ns = now_ns
         if self._paused and self._listener is not None:
             self._paused = False
             self._poll.register(self._listener.fileno(), select.EPOLLIN)
@@ -228,6 +238,11 @@ class RelayServer:
         self.peers.look(now_ns)
         if self.desk is not None:
             self.desk.look(now_ns)
+
+    def _stand_still(self, now_ns: int, duration_ns: int) -> None:
+        for connection in self._connections.values():
+            connection.heard_ns = min(connection.heard_ns + duration_ns, now_ns)
+            connection.opened_ns = min(connection.opened_ns + duration_ns, now_ns)
 
     def _tell_of_packets(self, connection: _Connection, writer: NativeWriter) -> None:
         """Say what was dropped, and give credit that there was no room to give."""
@@ -409,6 +424,10 @@ class RelayServer:
                 fd, self._batch_records, self._buffer_bytes, self._layout, peer
             )
             shown = "classic relay"
+        if handshake.payload_refused:
+            self.payload_refused += 1
+            reason = "that takes a secret, or certificates of tcpcopies (--secret-file, --tls-ca)"
+            self.peers.log_refusal(connection.address, reason, self._now_ns, what="payload for")
         connection.handshake = None
         del self._in_handshake[fd]
         self.accepted += 1
@@ -465,7 +484,14 @@ class RelayServer:
         """Answer a PROBE: always, whatever there is to say."""
         report = None
         if self.desk is not None:
-            report = self.desk.answer(connection.socket.fileno(), body, self._now_ns)
+            fd, peer = connection.socket.fileno(), writer.peer
+
+            def holds(flow: Flow) -> bool:
+                return self.router.holds(
+                    peer, flow.mapped, flow.mapped_port, flow.target, flow.target_port
+                )
+
+            report = self.desk.answer(fd, body, self._now_ns, holds)
         writer.put_frame(native.frame(FrameType.REPORT, report or b"{}"))
 
     # --- writing ------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class TunnelClient(RelayClient):
         super().__init__(*arguments, **options)
         self.errors: dict[int, int] = {}  # errno -> packets that did not get to intercept
         self._by_address = {_packed(server): server for server in self._servers}
-        self._told: set[int] = set()  # reasons of PacketDrop that were logged
+        self._told: set[str] = set()  # reasons that were logged
         self._only = self._servers[0] if len(self._servers) == 1 else None
 
     def check_targets(self, targets: Iterable[tuple[bytes, int]]) -> None:
@@ -85,11 +85,10 @@ class TunnelClient(RelayClient):
         if not dropped:
             return
         server.counts.dropped += dropped
-        if reason not in self._told:
-            self._told.add(reason)
-            _log.warning(
-                "intercept %s drops packets of ours: %s", server.name, _DROPS.get(reason, "unknown")
-            )
+        why = _DROPS.get(reason, "unknown")  # the other end may say any number
+        if why not in self._told:
+            self._told.add(why)
+            _log.warning("intercept %s drops packets of ours: %s", server.name, why)
 
     def _close_socket(self, connection: Connection) -> None:
         if connection.packets is not None and connection.packets.packets:

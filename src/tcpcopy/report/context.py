@@ -55,6 +55,9 @@ class Context:
     version: str = ""
     is_compiled: bool = False
     transport: str = "tcp"  # tcp, udp or both
+    is_final: bool = True  # the run has ended
+    earlier_process: int = 0  # of the run before, when it ended without a summary
+    earlier_started_ns: int = 0  # CLOCK_REALTIME
 
     @property
     def hears_answers(self) -> bool:

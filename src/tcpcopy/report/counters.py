@@ -6,7 +6,7 @@ second time. The log, the status line, the summary and the JSON report all rende
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,6 +26,7 @@ class RingCounts:
 
     received: int = 0  # packets that passed the filter, those dropped included
     dropped: int = 0  # of these, packets that found the ring full
+    skipped: int = 0  # of these, frames that are not IP
 
 
 @dataclass(slots=True)
@@ -65,12 +66,40 @@ class InputCounts:
 
 
 @dataclass(slots=True)
+class PortCounts:
+    """What connects of socket mode met on this host: local ports, and waiting; else all 0."""
+
+    available: int = 0  # local ports from one address to one target
+    most_used: int = 0  # at once, towards one target from one address; those that rest as well
+    reused: int = 0  # connects from a port that still rested (TIME_WAIT)
+    waited: int = 0  # connects that waited for a port, an open file, a route
+    waiting: int = 0  # of these, those that wait now
+
+
+@dataclass(slots=True)
 class RateCounts:
     """What `--rate` came to."""
 
     taken: int = 0  # sessions, or requests, that were given their time
     waited: int = 0  # of these, those that had to wait for it
     reached_milli: int = 0  # thousandths per second, once the rate was no longer rising
+
+
+@dataclass(slots=True)
+class LeftoverCounts:
+    """Sessions that a killed run or worker left open at the target, and what became of them."""
+
+    found: int = 0
+    reset: int = 0
+    gone: int = 0  # the target did not know them any more
+    superseded: int = 0  # a new session took their address and port
+    unanswered: int = 0  # the target was asked several times, in vain
+    unrecorded: int = 0  # sessions of this run for which there was no room: not among `found`
+
+    @property
+    def waiting(self) -> int:
+        """Those of which nothing has become yet."""
+        return self.found - self.reset - self.gone - self.superseded - self.unanswered
 
 
 @dataclass(slots=True)
@@ -84,15 +113,23 @@ class Snapshot:
     # Time.
     started_ns: int = 0  # CLOCK_REALTIME of the start; 0: not started
     duration_ns: int = 0  # since then
+    is_over: bool = False  # all that was captured is counted: nothing more is read
 
     # Sessions. One captured connection counts once for each target and copy (-x, -n).
     sessions_captured: int = 0
     sessions_live: int = 0  # now; 0 at exit
+    sessions_waiting: int = 0  # now, of the captured: SYN seen, not opened yet; 0 at exit
     sessions_peak: int = 0  # most live at once (joined: the sum of the workers' peaks)
     sessions_established: int = 0  # of the captured, those that the target accepted
     sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
+    sessions_unread: int = 0  # beside the captured: those whose SYN was left unread at exit
     outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
+
+    # SYN floods: connection attempts that come fast and never complete their handshake.
+    syn_flood_rate: int = 0  # attempts of the last second, while there is one (joined: the sum)
+    syn_flood_peak: int = 0  # most of a second (joined: the sum of the workers' peaks)
+    syn_flood_attempts: int = 0  # in all of them
 
     # What they carry; sessions that were skipped or shed do not count here.
     turns_captured: int = 0
@@ -105,6 +142,7 @@ class Snapshot:
 
     # Packets.
     packets_captured: int = 0
+    packets_unread: int = 0  # beside the captured: left unread at exit
     packet_drops: list[int] = field(default_factory=lambda: [0] * DROP_SLOTS)
     packets_sent: int = 0  # to the target, retransmissions included
     packets_retransmitted: int = 0
@@ -118,8 +156,12 @@ class Snapshot:
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
     unwrapped: int = 0  # packets taken out of tunnels
-    unwrapped_left_out: int = 0  # of these, live, other traffic: nothing that -x names
-    unread: dict[str, int] = field(default_factory=dict)  # encapsulations not read: packets
+    unwrapped_left_out: int = 0  # live: what was found in tunnels or fragments is not named by -x
+    fragments_kept: int = 0  # live: pieces that did not complete a packet when they came
+    fragments_lost: int = 0  # pieces of TCP and tunnels that never came whole
+    not_read: dict[str, int] = field(default_factory=dict)  # encapsulation -> packets
+    ports: PortCounts = field(default_factory=PortCounts)
+    leftovers: LeftoverCounts = field(default_factory=LeftoverCounts)
     memory_bytes: int = 0  # resident now
     workers_lost: int = 0  # workers that died; what each did since it last told is not counted
 
@@ -138,6 +180,7 @@ class Snapshot:
     udp_bytes_captured: int = 0  # payload of the datagrams captured
     udp_bytes_sent: int = 0
     udp_packets_captured: int = 0
+    udp_packets_unread: int = 0  # beside the captured: left unread at exit
     udp_packet_drops: list[int] = field(default_factory=lambda: [0] * DATAGRAM_DROP_SLOTS)
     udp_fragments: int = 0  # of the packets captured
     udp_joined: int = 0  # datagrams put together from them
@@ -166,9 +209,15 @@ class Snapshot:
         return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_skip)
 
     @property
+    def sessions_incomplete(self) -> int:
+        """Connection attempts that never became a connection."""
+        return sum(self.outcomes[outcome] for outcome in Outcome if outcome.is_attempt)
+
+    @property
     def sessions_replayed(self) -> int:
         """Sessions of which all that was captured reached the target."""
-        return self.sessions_ended - self.sessions_lost - self.sessions_skipped
+        none = self.sessions_lost + self.sessions_skipped + self.sessions_incomplete
+        return self.sessions_ended - none
 
     @property
     def udp_flows_lost(self) -> int:
@@ -214,6 +263,16 @@ class Snapshot:
         return self.answer_drops[0]
 
     @property
+    def all_unread(self) -> int:
+        """Packets that were captured, and that nobody had looked at when the run ended."""
+        return self.packets_unread + self.udp_packets_unread
+
+    @property
+    def kernel_skipped(self) -> int:
+        """Frames that passed the filter and are not IP."""
+        return sum(ring.skipped for ring in self.rings.values())
+
+    @property
     def kernel_received(self) -> int:
         return sum(ring.received for ring in self.rings.values())
 
@@ -234,7 +293,8 @@ class Snapshot:
     def merge(self, other: Snapshot) -> Snapshot:
         """A new snapshot with the counts of both; the order does not matter.
 
-        Counts are added. The start is the earlier of the two, the duration the longer.
+        Counts are added. The start is the earlier of the two, the duration the longer; it is over
+        when both are.
         """
         joined = Snapshot()
         for source in (self, other):
@@ -245,8 +305,10 @@ class Snapshot:
         starts = [start for start in (self.started_ns, other.started_ns) if start]
         started_ns = min(starts, default=0)
         duration_ns = max(self.duration_ns, other.duration_ns)
+        over = [one.is_over for one in (self, other) if one.started_ns or one.is_over]
         _add_fields(self, other)
         self.started_ns = started_ns
+        self.is_over = bool(over) and all(over)
         self.duration_ns = duration_ns
 
     # --- checking -----------------------------------------------------------------------------
@@ -261,7 +323,8 @@ class Snapshot:
             return broken  # sums over arrays of the wrong length would only mislead
         equal = [
             ("sessions captured", self.sessions_captured,
-             "sessions ended and live", self.sessions_ended + self.sessions_live),
+             "sessions ended, live and waiting",
+             self.sessions_ended + self.sessions_live + self.sessions_waiting),
             ("packets captured", self.packets_captured,
              "packets used and dropped", sum(self.packet_drops)),
             ("answers received", self.answers_received,
@@ -273,17 +336,18 @@ class Snapshot:
             ("UDP packets captured", self.udp_packets_captured,
              "packets used and dropped", sum(self.udp_packet_drops)),
         ]  # fmt: skip
-        if self.file.packets:
-            equal.append(
-                ("packets read from files", self.file.packets,
-                 "packets captured and left out",
-                 self.packets_captured + self.udp_packets_captured + self.file.left_out)
-            )  # fmt: skip
+        equal += self._input()
         if self.sessions_live == 0 and self.sessions_lost == 0:
             equal.append(
                 ("no session lost and none live, but bytes captured", self.bytes_captured,
                  "bytes delivered", self.bytes_delivered)
             )  # fmt: skip
+        if self.leftovers.waiting < 0:
+            found = self.leftovers.found
+            broken.append(
+                f"sessions left open that were handled {found - self.leftovers.waiting} are more"
+                f" than those found {found}"
+            )
         for one, first, other, second in equal:
             if first != second:
                 broken.append(f"{one} {first} differs from {other} {second}")
@@ -294,10 +358,12 @@ class Snapshot:
                     f" {_words(whole)} {getattr(self, whole)}"
                 )
         for device, ring in self.rings.items():
-            if ring.dropped > ring.received:
-                broken.append(
-                    f"ring {device}: dropped {ring.dropped} is more than received {ring.received}"
-                )
+            for name in ("dropped", "skipped"):
+                if getattr(ring, name) > ring.received:
+                    broken.append(
+                        f"ring {device}: {name} {getattr(ring, name)} is more than received"
+                        f" {ring.received}"
+                    )
         for peer, relay in self.relays.items():
             for part, whole in _RELAY_PARTS:
                 if getattr(relay, part) > getattr(relay, whole):
@@ -306,6 +372,26 @@ class Snapshot:
                         f" {whole} {getattr(relay, whole)}"
                     )
         return broken
+
+    def _input(self) -> list[tuple[str, int, str, int]]:
+        """What came in, and what became of it: pairs of counts that are equal, with their names."""
+        equal = []
+        captured = self.packets_captured + self.udp_packets_captured
+        if self.file.packets:
+            equal.append(
+                ("packets read from files", self.file.packets,
+                 "packets captured, unread and left out",
+                 captured + self.all_unread + self.file.left_out)
+            )  # fmt: skip
+        # While it runs some are on their way, and a worker that died has not told all it had read.
+        if self.rings and self.is_over and not self.workers_lost:
+            equal.append(
+                ("packets received by the kernel", self.kernel_received,
+                 "packets captured, dropped by it, unread, not IP, left out and kept as pieces",
+                 captured + self.kernel_dropped + self.all_unread + self.kernel_skipped
+                 + self.unwrapped_left_out + self.fragments_kept)
+            )  # fmt: skip
+        return equal
 
     def _check_shapes(self) -> list[str]:
         broken = []
@@ -329,7 +415,7 @@ class Snapshot:
             value = getattr(self, spec.name)
             if isinstance(value, Histogram):
                 value = value.to_dict()
-            elif isinstance(value, InputCounts | RateCounts):
+            elif isinstance(value, _PLAIN):
                 value = _plain(value)
             elif isinstance(value, list):
                 value = list(value)
@@ -346,8 +432,8 @@ class Snapshot:
             value = data[spec.name]
             if spec.name in _HISTOGRAMS:
                 value = Histogram.from_dict(value)
-            elif spec.name in ("file", "rate"):
-                value = (InputCounts if spec.name == "file" else RateCounts)(**value)
+            elif spec.name in _GROUPS:
+                value = _GROUPS[spec.name](**value)
             elif spec.name in ("send_errors", "udp_errors"):
                 value = {int(number): count for number, count in value.items()}
             elif spec.name == "rings":
@@ -360,6 +446,13 @@ class Snapshot:
         return twin
 
 
+_GROUPS: dict[str, Callable[..., Any]] = {
+    "file": InputCounts,
+    "leftovers": LeftoverCounts,
+    "ports": PortCounts,
+    "rate": RateCounts,
+}
+
 #: A count, and the count of which it is a part.
 _PARTS = (
     ("sessions_established", "sessions_captured"),
@@ -367,12 +460,13 @@ _PARTS = (
     ("sessions_midstream", "sessions_captured"),
     ("sessions_live", "sessions_peak"),
     ("sessions_peak", "sessions_captured"),
+    ("syn_flood_rate", "syn_flood_peak"),
+    ("syn_flood_peak", "syn_flood_attempts"),
     ("turns_replayed", "turns_captured"),
     ("turns_late", "turns_replayed"),
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),
     ("packets_retransmitted", "packets_sent"),
-    ("unwrapped_left_out", "unwrapped"),
     ("udp_flows_answered", "udp_flows_captured"),
     ("udp_flows_live", "udp_flows_peak"),
     ("udp_flows_peak", "udp_flows_captured"),
@@ -394,6 +488,7 @@ _ARRAYS = (
     ("udp_datagram_drops", DATAGRAM_DROP_SLOTS),
     ("udp_packet_drops", DATAGRAM_DROP_SLOTS),
 )
+_PLAIN = InputCounts | RateCounts | PortCounts | LeftoverCounts
 _HISTOGRAMS = ("answer_time", "capture_lag", "udp_answer_time", "udp_lag")
 
 
@@ -410,7 +505,7 @@ def _words(name: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, RingCounts | RelayCounts | InputCounts | RateCounts):
+    if isinstance(value, RingCounts | RelayCounts | _PLAIN):
         return {spec.name: getattr(value, spec.name) for spec in fields(value)}
     return value
 
@@ -422,7 +517,7 @@ def _numbers(snapshot: Snapshot) -> Iterable[tuple[str, int]]:
         name = _words(spec.name)
         if isinstance(value, int):
             yield name, value
-        elif isinstance(value, InputCounts | RateCounts):
+        elif isinstance(value, _PLAIN):
             for part in fields(value):
                 yield f"{name} {part.name}", getattr(value, part.name)
         elif isinstance(value, list):
@@ -451,7 +546,7 @@ def _add_fields(into: Any, other: Any) -> None:
                     mine[key] = mine.get(key, 0) + item
                 else:
                     _add_fields(mine.setdefault(key, type(item)()), item)
-        elif isinstance(mine, InputCounts | RateCounts):
+        elif isinstance(mine, _PLAIN):
             _add_fields(mine, theirs)
         else:
             setattr(into, spec.name, mine + theirs)

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tcpcopy.report import remedies, udp
+from tcpcopy.report import leftovers, remedies, udp
 from tcpcopy.report.context import LOCAL, SOCKET, TUNNEL, Context
 from tcpcopy.report.counters import Snapshot, drops_of
 from tcpcopy.report.outcome import Drop, Outcome
@@ -24,6 +24,7 @@ LEVELS = (BUG, LOSS, WARNING, NOTE)
 # Connects in vain since the target accepted one, to call it gone: so many, and this part of all.
 _LEAST_MISSING = 20
 _MISSING_PERCENT = 80
+_NEARLY_PERCENT = 80  # of the local ports in use at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,13 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
     """Every finding, most serious first, then by count.
 
     A loss is: a session with an outcome that is one, packets that the kernel dropped before
-    tcpcopy saw them (nobody knows what was in them), and a run that replayed nothing at all.
+    tcpcopy saw them (nobody knows what was in them), packets left unread at exit, and a run that
+    replayed nothing at all.
     """
     findings = _broken_counts(snapshot)
     findings += _nothing_replayed(snapshot, context)
     findings += _kernel_drops(snapshot, context)
+    findings += _left_unread(snapshot, context)
     findings += _dead_workers(snapshot)
     for outcome, explain in _EXPLAIN.items():
         count = snapshot.outcomes[outcome]
@@ -55,6 +58,7 @@ def diagnose(snapshot: Snapshot, context: Context) -> list[Finding]:
     findings += _relay_troubles(snapshot, context)
     findings += _warnings(snapshot, context)
     findings += [Finding(*found) for found in udp.findings(snapshot, context)]
+    findings += [Finding(*found) for found in leftovers.findings(snapshot, context)]
     return sorted(findings, key=lambda finding: (LEVELS.index(finding.level), -finding.count))
 
 
@@ -77,15 +81,28 @@ def _broken_counts(snapshot: Snapshot) -> list[Finding]:
 
 
 def _nothing_replayed(snapshot: Snapshot, context: Context) -> list[Finding]:
-    if snapshot.sessions_captured + snapshot.udp_flows_captured == 0:
+    if snapshot.sessions_captured + snapshot.udp_flows_captured + snapshot.all_unread == 0:
         text, remedy = _why_nothing_captured(snapshot, context)
         return [Finding("nothing_captured", LOSS, 0, f"no session captured: {text}", remedy)]
-    if wanted(snapshot) == 0:
+    if wanted(snapshot) == 0 and not snapshot.all_unread:
         count = snapshot.sessions_skipped + snapshot.udp_flows_skipped
+        if not count:
+            return [_no_handshake(snapshot)]
         remedy = ("sample more (-r, -g), run longer, or take sessions begun earlier (no -O)",)
         text = f"nothing replayed: {plural(count, 'session')} captured, left out as asked"
         return [Finding("nothing_replayed", LOSS, count, text, remedy)]
     return []
+
+
+def _no_handshake(snapshot: Snapshot) -> Finding:
+    count = snapshot.sessions_incomplete + snapshot.sessions_waiting
+    return Finding(
+        "nothing_replayed", LOSS, count,
+        f"nothing replayed: {plural(count, 'session')} captured, none of which completed its"
+        " handshake",
+        ("see whether the online server accepts connections: its answers pass by the capture",
+         "capture the clients' packets on the host where the server runs, all of them (-i, -F)"),
+    )  # fmt: skip
 
 
 def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tuple[str, ...]]:
@@ -93,7 +110,7 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
     protocols = ("tcp", "udp") if context.transport == "both" else (context.transport,)
     expression = " or ".join(f"{what} dst port {port}" for what in protocols for port in ports)
     devices = ", ".join(context.devices) or "all devices"
-    if snapshot.unread and not snapshot.packets_captured:
+    if snapshot.not_read and not snapshot.packets_captured:
         return f"what came is in {remedies.named_encapsulations(snapshot)}, which is not read", (
             "record or mirror the packets without it",
         )
@@ -149,6 +166,24 @@ def _kernel_drops(snapshot: Snapshot, context: Context) -> list[Finding]:
     return [Finding("kernel_dropped", LOSS, dropped, text, remedies.bigger_buffer(context))]
 
 
+def _left_unread(snapshot: Snapshot, context: Context) -> list[Finding]:
+    count = snapshot.all_unread
+    if not count:
+        return []
+    begun = snapshot.sessions_unread
+    what = f", and with them {plural(begun, 'session')} of which nothing was replayed"
+    waited = f"{context.exit_wait_s} s after the stop" if context.exit_wait_s else "at exit"
+    text = (
+        f"{plural(count, 'captured packet')} left unread {waited}{what if begun else ''}: tcpcopy"
+        " was behind the traffic, and a stop ends the work after 10 s, a second one at once"
+    )
+    remedy = (
+        "stop the clients first, and tcpcopy once its log shows no new sessions; stop it once only",
+        "if it falls behind all the time: --workers 2 or more, or replay less: -r",
+    )
+    return [Finding("packets_unread", LOSS, count, text, remedy)]
+
+
 def _dead_workers(snapshot: Snapshot) -> list[Finding]:
     lost = snapshot.workers_lost
     if not lost:
@@ -157,11 +192,7 @@ def _dead_workers(snapshot: Snapshot) -> list[Finding]:
         f"{plural(lost, 'worker')} died and {'was' if lost == 1 else 'were'} started again: the"
         " sessions open there are lost, and what happened in the last second is not counted"
     )
-    remedy = (
-        "the log says how it ended; after a kill by the kernel for want of memory (dmesg), give a"
-        " smaller -m or fewer --workers",
-    )
-    return [Finding("workers_lost", LOSS, lost, text, remedy)]
+    return [Finding("workers_lost", LOSS, lost, text, remedies.WORKER_DIED)]
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -286,8 +317,9 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
             return f"{text}: packets were cut when they were recorded", remedies.RECORD_ANEW
         text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut"
         return text, remedies.cut_packets(context)
-    if snapshot.packet_drops[Drop.FRAGMENT]:
-        fragments = plural(snapshot.packet_drops[Drop.FRAGMENT], "IP fragment")
+    pieces = snapshot.packet_drops[Drop.FRAGMENT] + snapshot.fragments_lost
+    if pieces:
+        fragments = plural(pieces, "IP fragment")
         text += f": {fragments} of packets that did not come whole"
         return text, ("capture where all fragments pass, or behind what puts them together",)
     if context.files:
@@ -347,6 +379,11 @@ def _internal_error(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _open_at_exit(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    lacking = _errors_text(snapshot)
+    if snapshot.ports.waiting and lacking:
+        text = f"{plural(count, 'session')} open at exit with data not delivered, of which"
+        text += f" {number(snapshot.ports.waiting)} waited to be sent from this host: {lacking}"
+        return text, _errors_remedy(snapshot, context)
     if not snapshot.has_answered:
         text, remedy = _connect_timeout(snapshot, context, count)
         return text.replace("to the connect", "to the connect until the exit", 1), remedy
@@ -360,6 +397,23 @@ def _shed_rate(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     text = f"{plural(count, 'session')} not taken on: as many waited for --rate as may wait"
     return text, ("more came than --rate lets through: raise it, or leave sessions out on purpose:"
                   " --rate-mode drop, or -r",)  # fmt: skip
+
+
+def _worker_lost(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} open in a worker that died: they ended with it"
+    return text, remedies.WORKER_DIED
+
+
+def _shed_forwarded(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} not taken on or broken off: the assistant passes the"
+    text += " target's answers on to the real clients, which must not get them"
+    where = f"on the assistant {' and '.join(context.assistants)}".rstrip()
+    names = dict.fromkeys(remedies.forwarding_name(target) for target in context.targets)
+    return text, (
+        f"{where}: sysctl -w {' '.join(f'{name}=0' for name in names or ('net.ipv4.ip_forward',))},"
+        " and in /etc/sysctl.d for the next start; tcpcopy asks every ten seconds and goes on then",
+        "or give sessions addresses that are nobody's: -c 62.135.200.x, and the route for them",
+    )
 
 
 _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
@@ -377,6 +431,8 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.INTERNAL_ERROR: _internal_error,
     Outcome.OPEN_AT_EXIT: _open_at_exit,
     Outcome.SHED_RATE: _shed_rate,
+    Outcome.WORKER_LOST: _worker_lost,
+    Outcome.SHED_FORWARDED: _shed_forwarded,
 }
 
 
@@ -435,9 +491,18 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
     if own_errors and not snapshot.outcomes[Outcome.SEND_FAILED]:
         findings.append(Finding(
             "send_errors", WARNING, sum(snapshot.send_errors[error] for error in own_errors),
-            f"sending failed at times, and was made up for: {_errors_text(snapshot)}",
+            f"sending failed at times, and was made up for: {_errors_text(snapshot)}"
+            + _waited(snapshot),
             _errors_remedy(snapshot, context),
         ))  # fmt: skip
+    ports = snapshot.ports
+    if ports.most_used * 100 >= ports.available * _NEARLY_PERCENT and ports.available:
+        findings.append(Finding(
+            "ports", WARNING, ports.most_used,
+            remedies.ports_text(ports.most_used, ports.available).replace(" are ", " were "),
+            remedies.local_ports(),
+        ))  # fmt: skip
+    findings += _syn_flood(snapshot)
     if snapshot.waits_expired:
         findings.append(Finding(
             "waits_expired", NOTE, snapshot.waits_expired,
@@ -451,9 +516,9 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
             " from the first data seen",
             ("-O leaves them out",),
         ))  # fmt: skip
-    if snapshot.unread:
+    if snapshot.not_read:
         findings.append(Finding(
-            "encapsulations_unread", WARNING, sum(snapshot.unread.values()),
+            "encapsulations_unread", WARNING, sum(snapshot.not_read.values()),
             f"{remedies.named_encapsulations(snapshot)} not read: what is in them is not replayed",
             ("mirror or record without it, or decrypt before",),
         ))  # fmt: skip
@@ -464,6 +529,24 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
             f"{plural(malformed, 'captured packet')} not readable as TCP over IP",
         ))  # fmt: skip
     return findings
+
+
+def _waited(snapshot: Snapshot) -> str:
+    waited = snapshot.ports.waited
+    return f"; {plural(waited, 'connect')} waited for it" if waited else ""
+
+
+def _syn_flood(snapshot: Snapshot) -> list[Finding]:
+    if not snapshot.syn_flood_attempts:
+        return []
+    return [
+        Finding(
+            "syn_flood", WARNING, snapshot.syn_flood_attempts,
+            f"SYN flood: {plural(snapshot.syn_flood_attempts, 'connection attempt')} at up to"
+            f" {number(snapshot.syn_flood_peak)}/s whose handshake never completed; not replayed",
+            ("nothing is lost by it; see docs/reading-the-summary.md, \"SYN floods\"",),
+        )
+    ]  # fmt: skip
 
 
 #: The target's answer to a connection of socket mode: the outcome of its session tells it.

@@ -23,6 +23,8 @@ class FlowOutcome(Ending):
     SHED_FLOWS = (7, "not taken on, too many live flows")
     NO_ADDRESS = (8, "not taken on, no free client address and port")
     INTERNAL_ERROR = (9, "ended by an error inside tcpcopy")
+    WORKER_LOST = (10, "lost with a worker that died (--workers)")
+    SHED_FORWARDED = (11, "not taken on, clients would get answers")
 
 
 class DatagramDrop(Described):

@@ -1,24 +1,27 @@
 """The log: one line for each event, to stderr or to `-l FILE`, with repeats held back.
 
-Logging never ends the program: a full disk or a lost directory costs lines, which are counted
-and told about once writing works again.
+Logging never ends the program: a full disk or a deleted file costs lines, which are counted and
+told about once writing works again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
-from logging.handlers import WatchedFileHandler
 from typing import Final, TextIO
 
+from tcpcopy import output_files
 from tcpcopy.errors import UsageError
 
 #: The logger of both commands; modules may use children of it.
 ROOT: Final = "tcpcopy"
 _SECOND_NS: Final = 1_000_000_000
+Owner = tuple[int, int]  # user and group
 
 
 class LineFormatter(logging.Formatter):
@@ -44,30 +47,81 @@ class LineFormatter(logging.Formatter):
         return False  # formatMessage makes it
 
 
-class FileHandler(WatchedFileHandler):
-    """Appends to a file, and opens it anew when it was rotated away."""
+class FileHandler(logging.FileHandler):
+    """Appends to a file, and opens it anew when it was rotated away.
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
+    While the new one cannot be opened (no right to, or somebody has put a link there), it goes on
+    in the old one, and says so there.
+    """
+
+    def __init__(self, path: str, owner: Owner | None = None) -> None:
+        """`owner` gets the file when it is new. Raises: OSError (`output_files.Unfit`)."""
+        self._owner = owner
+        self._owners = {0, os.geteuid(), *(() if owner is None else owner[:1])}
+        self._place: tuple[int, int] | None = None  # device and inode; None: nothing that rotates
+        self._told = ""  # why it goes on in the old file
         self.lost_lines = 0  # since writing last worked
+        super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
 
     def _open(self) -> io.TextIOWrapper:
+        descriptor, is_new = output_files.open_to_append(self.baseFilename, self._owners)
+        status = os.fstat(descriptor)
+        if is_new and self._owner is not None:
+            with contextlib.suppress(PermissionError):  # it is that user's already
+                os.fchown(descriptor, *self._owner)
+        named = output_files.descriptor_named(self.baseFilename) is not None
+        self._place = None if named else (status.st_dev, status.st_ino)
         # Unbuffered: each line is one write, and a line that fails is not kept to fail again.
-        raw = open(self.baseFilename, "ab", buffering=0)  # noqa: SIM115  # logging closes it
+        raw = open(descriptor, "ab", buffering=0)  # noqa: SIM115  # logging closes it
         return io.TextIOWrapper(raw, encoding=self.encoding, errors=self.errors, write_through=True)
 
-    def emit(self, record: logging.LogRecord) -> None:
-        lost_before = self.lost_lines
+    def reopen(self) -> None:
+        """Go on in a new file when the name no longer leads to this one. Never raises."""
+        if self._place is None:
+            return
+        with contextlib.suppress(OSError):
+            status = os.lstat(self.baseFilename)
+            if (status.st_dev, status.st_ino) == self._place:
+                return
+        before, self._place = self._place, None
         try:
-            super().emit(record)
-        except OSError:  # opening after a rotation; StreamHandler itself catches writing only
+            stream = self._open()
+        except OSError as error:
+            self._place = before
+            self._tell_of(error.strerror or str(error))
+            return
+        if self.stream is not None:
+            self.stream.close()
+        self.stream = stream
+        self._told = ""
+
+    def _tell_of(self, problem: str) -> None:
+        if problem != self._told:
+            self._told = problem
+            if not self._is_deleted():
+                self._note(f"the new log {self.baseFilename}: {problem}; going on in the old one")
+
+    def _is_deleted(self) -> bool:
+        return self.stream is not None and not os.fstat(self.stream.fileno()).st_nlink
+
+    def _note(self, text: str) -> None:
+        record = logging.LogRecord(ROOT, logging.WARNING, __file__, 0, text, None, None)
+        self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it as lost: what has no name any more nobody will read."""
+        lost_before = self.lost_lines
+        if self._told and self._is_deleted():
             self.lost_lines += 1
+            return
+        super().emit(record)
         if lost_before and self.lost_lines == lost_before:
             self.lost_lines = 0
-            note = f"{lost_before} log lines before this one could not be written"
-            super().emit(
-                logging.LogRecord(record.name, logging.WARNING, __file__, 0, note, None, None)
-            )
+            self._note(f"{lost_before} log lines before this one could not be written")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.reopen()
+        self._write(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         self.lost_lines += 1
@@ -91,17 +145,23 @@ class TerminalHandler(logging.StreamHandler[TextIO]):
 
 
 def set_up(
-    path: str | None = None, *, level: int = logging.INFO, stream: TextIO | None = None
+    path: str | None = None,
+    *,
+    level: int = logging.INFO,
+    stream: TextIO | None = None,
+    owner: Owner | None = None,
 ) -> logging.Logger:
     """Send the log to the file `path` (`-l`), or to `stream` (stderr); returns the logger.
 
-    Calling it again replaces what was set up before. Raises: UsageError when the file cannot be
-    opened for appending.
+    `owner` gets the file when it is new. Calling it again replaces what was set up before. Raises:
+    UsageError when the file cannot be opened for appending.
     """
     handler: logging.Handler
     if path:
         try:
-            handler = FileHandler(path)
+            handler = FileHandler(path, owner)
+        except output_files.Unfit as error:
+            raise UsageError("-l", path, error.problem, error.hint) from None
         except OSError as error:
             raise UsageError(
                 "-l", path, error.strerror or str(error), "give a file that can be written"
@@ -136,10 +196,7 @@ def reopen() -> None:
     """Open a rotated log file anew at once (SIGHUP); without it that happens at the next line."""
     for handler in logging.getLogger(ROOT).handlers:
         if isinstance(handler, FileHandler):
-            try:
-                handler.reopenIfNeeded()
-            except OSError:
-                pass  # emit() tries again and counts the lines lost
+            handler.reopen()
 
 
 class RateLimited:

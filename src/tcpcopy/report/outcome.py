@@ -39,6 +39,9 @@ class Outcome(Ending):
     OPEN_AT_EXIT = (19, "open at exit, with data not delivered")
     SHED_RATE = (20, "not taken on, too many waited for their turn (--rate)")
     SKIPPED_RATE = (21, "left out to keep the rate (--rate-mode drop)", False, True)
+    WORKER_LOST = (22, "lost with a worker that died (--workers)")
+    HANDSHAKE_INCOMPLETE = (23, "the client never completed its handshake", False, False, True)
+    SHED_FORWARDED = (24, "not taken on or broken off, clients would get answers")
 
 
 class Drop(Described):
@@ -72,6 +75,8 @@ class Drop(Described):
     BAD_STATE = (19, "does not fit the state of its session")
     # Both; a packet that trips our own bug is counted too.
     INTERNAL_ERROR = (20, "met an error inside tcpcopy")
+    # Answers at intercept only.
+    OWN_ADDRESS = (21, "for this host itself, not for a client")
 
 
 OUTCOME_SLOTS: Final = len(Outcome) + 1

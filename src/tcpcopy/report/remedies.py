@@ -25,6 +25,13 @@ RECORD_ANEW = (
     " what the kernel dropped",
 )
 
+#: Where a worker died (--workers).
+WORKER_DIED = (
+    "the log says how it ended, by which signal or with which trace",
+    "SIGKILL that nobody sent is the kernel's, for want of memory: dmesg | grep -i 'killed process'"
+    " shows it; give a smaller -m or fewer --workers",
+)
+
 _WHOLE_PACKETS = 65535  # the default of -S
 _NO_TRANSFER = TransferInfo("", 0, "TARGET", 0)
 
@@ -65,6 +72,11 @@ def reach_socket(context: Context) -> tuple[str, ...]:
         f"on the target: tcpdump -ni any 'tcp dst port {transfer.target_port}' shows whether the"
         " connects arrive; if they do, its firewall drops them (nft list ruleset)",
     )
+
+
+def forwarding_name(target: str) -> str:
+    """The sysctl by which a host passes packets on, of the family of a target's address."""
+    return "net.ipv6.conf.all.forwarding" if target.count(":") > 1 else "net.ipv4.ip_forward"
 
 
 def handshake_local(context: Context) -> tuple[str, ...]:
@@ -214,23 +226,30 @@ def send_error(number: int, context: Context) -> str:
         errno.EPERM: "the firewall or conntrack of this host drops the packets:"
         f" iptables -t raw -I OUTPUT -d {address} -p tcp --dport {port} -j NOTRACK,"
         " and look for DROP rules on OUTPUT (nft list ruleset)",
-        errno.EACCES: f"not allowed to send to {address}: is it a broadcast address, or does a"
+        errno.EACCES: f"a route or a rule prohibits it: ip route get {address}; nft list ruleset"
+        if is_socket
+        else f"not allowed to send to {address}: is it a broadcast address, or does a"
         " security module forbid it?",
         errno.ENETUNREACH: f"there is no route to the target: ip route get {address}",
         errno.EHOSTUNREACH: f"the target does not answer on its network: ip route get {address};"
         f" ip neigh show {address}",
-        errno.EADDRNOTAVAIL: "local ports towards the target are used up:"
-        " sysctl -w net.ipv4.tcp_tw_reuse=1"
-        " net.ipv4.ip_local_port_range='1024 65535', or give more local addresses with -c"
+        errno.EADDRNOTAVAIL: "local ports towards the target are used up, or the address of -c is"
+        " away (ip addr): give more addresses with -c, or"
+        " sysctl -w net.ipv4.tcp_tw_reuse=1 net.ipv4.ip_local_port_range='10000 65535'"
         if is_socket
         else "a client address could not be used as sender: check -c",
         errno.EMSGSIZE: "packets are larger than the way to the target takes: lower -M"
         f" (ip route get {address} shows the device, ip link its mtu)",
-        errno.ENOBUFS: "the output queue of the device is full: ip link set dev DEVICE"
+        errno.ENOBUFS: "the kernel has no memory for more sockets: replay less (-r)"
+        if is_socket
+        else "the output queue of the device is full: ip link set dev DEVICE"
         " txqueuelen 10000, or replay less (-r)",
         errno.EMFILE: "too many open files for one process: ulimit -n 1048576 before the start",
         errno.ENFILE: "too many open files on this host: sysctl -w fs.file-max=2097152",
-        errno.EINVAL: "the kernel refuses the packets as built; please report it with the log",
+        errno.EINVAL: f"a route swallows what goes to the target: ip route get {address}"
+        if is_socket
+        else "the kernel refuses the packets as built; please report it with the log",
+        errno.EHOSTDOWN: f"the target does not answer on its network: ip neigh show {address}",
         errno.ENETDOWN: "the output device is down: ip link set dev DEVICE up",
         errno.EIO: "the device of --local is down: start tcpcopy again, which makes a new one",
         errno.EBADFD: "the device of --local is gone: start tcpcopy again, which makes a new one",
@@ -238,6 +257,23 @@ def send_error(number: int, context: Context) -> str:
         errno.ENOMEM: "the kernel has no memory for the packets: replay less (-r)",
     }
     return mends.get(number, "see the log for the first one")
+
+
+def ports_text(used: int, available: int, target: str = "the target") -> str:
+    """How many local ports towards a target are in use."""
+    percent = 100 * used // max(1, available)
+    return f"{used:,} of {available:,} local ports towards {target} are in use ({percent} %)"
+
+
+def local_ports() -> tuple[str, ...]:
+    """What gives connections of socket mode more local ports."""
+    return (
+        "on this host: sysctl -w net.ipv4.ip_local_port_range='10000 65535' gives 55,536 to each"
+        " address and target (net.ipv4.ip_local_reserved_ports leaves out those of your servers)",
+        "give more addresses of this host with -c: each has ports of its own",
+        "on this host: sysctl -w net.ipv4.tcp_tw_reuse=1, with net.ipv4.tcp_timestamps=1 here and"
+        " on the target: a port rests for 1 s instead of 60 s (TIME_WAIT)",
+    )
 
 
 def errno_text(number: int) -> str:
@@ -268,5 +304,5 @@ def cut_packets(context: Context) -> tuple[str, ...]:
 
 def named_encapsulations(snapshot: Snapshot) -> str:
     """`12,030 packets of GENEVE`: what was recognised and could not be read."""
-    most = sorted(snapshot.unread.items(), key=lambda item: (-item[1], item[0]))
+    most = sorted(snapshot.not_read.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{plural(count, 'packet')} of {name}" for name, count in most)

@@ -43,18 +43,25 @@ FIELDS: Final[dict[str, str]] = {
     "transfers[].target_port": "port replayed to",
     "started": "start of the run, ISO 8601, null when it never started",
     "duration_s": "running time",
+    "final": "whether the run has ended; before, this is a report of how it stands",
     "exit_code": "0: all replayed; 1: losses, or nothing replayed",
     "headline": "the result in one line",
     "sessions.captured": "sessions seen; one connection counts for each target and copy",
     "sessions.live": "not ended yet",
+    "sessions.waiting": "of a SYN alone until now, not opened yet",
     "sessions.replayed": "ended with all that was captured delivered",
     "sessions.lost": "ended with something not delivered",
     "sessions.skipped": "left out as asked (-r, -g, -O, --rate-mode drop)",
+    "sessions.incomplete": "the client did not complete the handshake: no connection",
     "sessions.established": "accepted by the target",
     "sessions.since_accept": "begun since the target last accepted one",
     "sessions.midstream": "first seen without their SYN",
+    "sessions.unread": "beside the captured: left unread at exit, as packets.unread",
     "sessions.peak": "most live at once",
     **{f"sessions.outcomes.{o.name.lower()}": o.description for o in Outcome},
+    "syn_flood.attempts": "connection attempts in SYN floods, which never completed",
+    "syn_flood.peak": "most of them in one second",
+    "syn_flood.rate": "in the last second, 0: there is no flood now",
     "turns.captured": "turns of client data captured",
     "turns.replayed": "turns sent",
     "turns.late": "of these, sent later than captured because the target was slower",
@@ -65,6 +72,7 @@ FIELDS: Final[dict[str, str]] = {
     "packets.captured": "packets handed over by the capture",
     "packets.used": "of these, used",
     **{f"packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
+    "packets.unread": "beside the captured: taken from the network and left unread at exit",
     "packets.sent": "packets sent to the target, retransmissions included",
     "packets.retransmitted": "of these, retransmissions",
     "answers.received": "packets of the target",
@@ -82,13 +90,17 @@ FIELDS: Final[dict[str, str]] = {
     "rate.taken": "sessions or requests that were given their time",
     "rate.waited": "of these, those that had to wait for it",
     "tunnels.unwrapped": "packets that came in tunnels and were taken out of them",
-    "tunnels.left_out": "of these, live, other traffic that -x does not name",
+    "tunnels.left_out": "live: packets out of tunnels and fragments that -x does not name",
+    "tunnels.kept": "live: pieces of packets that did not complete one when they came",
+    "tunnels.fragments_lost": "pieces of TCP and of tunnels whose packet never came whole",
     "tunnels.not_read.*": "packets in encapsulations that could not be read, by name",
     "kernel.received": "packets that passed the capture filter, dropped ones included",
     "kernel.dropped": "of these, lost because a capture buffer was full",
+    "kernel.skipped": "of kernel.received, frames that are not IP",
     "kernel.rings[].device": "capture device",
     "kernel.rings[].received": "as kernel.received",
     "kernel.rings[].dropped": "as kernel.dropped",
+    "kernel.rings[].skipped": "as kernel.skipped",
     "relay.records": "answers received from intercepts",
     "relay.malformed": "of these, not readable",
     "relay.lost": "answers known to be lost on the way",
@@ -104,12 +116,26 @@ FIELDS: Final[dict[str, str]] = {
     "relay.intercepts[].dropped": "as relay.dropped",
     "relay.intercepts[].kind": "native, classic, or both; empty: it never connected",
     "relay.intercepts[].tls": "whether it was encrypted",
+    "ports.available": "socket mode: local ports from one address to one target",
+    "ports.most_used": "of these, most in use at once, those that rest (TIME_WAIT) as well",
+    "ports.reused": "connects from a port that still rested",
+    "ports.waited": "connects that waited for a local port, an open file or a route",
+    "ports.waiting": "of these, those that wait now, or waited at the exit",
     "send_errors.*": "failed sends and connects, by errno name",
     **{f"latency.answer.{k}": f"turn sent to first answer byte: {v}" for k, v in _LATENCY.items()},
     **{f"latency.lag.{k}": f"packet captured to turn sent: {v}" for k, v in _LATENCY.items()},
     **udp.FIELDS,
     **{f"udp.latency.answer.{k}": f"datagram sent to answer: {v}" for k, v in _LATENCY.items()},
     **{f"udp.latency.lag.{k}": f"packet captured to taken up: {v}" for k, v in _LATENCY.items()},
+    "previous_run.process": "process id of the last run, when it ended without a summary, else 0",
+    "previous_run.started": "start of that run, ISO 8601, null when there is none",
+    "leftovers.found": "sessions that a killed run or worker left open at the target",
+    "leftovers.reset": "of these, reset",
+    "leftovers.gone": "of these, those that the target did not know any more",
+    "leftovers.superseded": "of these, those whose address and port a new session took",
+    "leftovers.unanswered": "of these, those for which the target gave no answer",
+    "leftovers.waiting": "of these, not tried yet",
+    "leftovers.unrecorded": "sessions of this run that a start after a kill could not reset",
     "memory_bytes": "resident memory",
     "workers_lost": "workers that died (--workers) and were started again",
     "findings[].key": "what was found; an outcome's key for outcomes",
@@ -126,6 +152,11 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     return {
         **_run(snapshot, context),
         "sessions": _sessions(snapshot),
+        "syn_flood": {
+            "attempts": snapshot.syn_flood_attempts,
+            "peak": snapshot.syn_flood_peak,
+            "rate": snapshot.syn_flood_rate,
+        },
         "turns": {
             "captured": snapshot.turns_captured,
             "replayed": snapshot.turns_replayed,
@@ -141,6 +172,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "captured": snapshot.packets_captured,
             "used": snapshot.packets_used,
             "dropped": _drops(snapshot.packet_drops),
+            "unread": snapshot.packets_unread,
             "sent": snapshot.packets_sent,
             "retransmitted": snapshot.packets_retransmitted,
         },
@@ -153,10 +185,13 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "tunnels": {
             "unwrapped": snapshot.unwrapped,
             "left_out": snapshot.unwrapped_left_out,
-            "not_read": dict(sorted(snapshot.unread.items())),
+            "kept": snapshot.fragments_kept,
+            "fragments_lost": snapshot.fragments_lost,
+            "not_read": dict(sorted(snapshot.not_read.items())),
         },
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
+        "ports": _ports(snapshot),
         "send_errors": {
             errno_name(number): count for number, count in sorted(snapshot.send_errors.items())
         },
@@ -171,10 +206,23 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
                 "lag": _latency(snapshot.udp_lag),
             },
         },
+        **_left_behind(snapshot, context),
         "memory_bytes": snapshot.memory_bytes,
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
+    }
+
+
+def _ports(snapshot: Snapshot) -> dict[str, int]:
+    """The local ports of socket mode."""
+    ports = snapshot.ports
+    return {
+        "available": ports.available,
+        "most_used": ports.most_used,
+        "reused": ports.reused,
+        "waited": ports.waited,
+        "waiting": ports.waiting,
     }
 
 
@@ -199,6 +247,26 @@ def _recorded(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     }
 
 
+def _left_behind(snapshot: Snapshot, context: Context) -> dict[str, Any]:
+    """The keys about runs and workers that were killed."""
+    counts = snapshot.leftovers
+    return {
+        "previous_run": {
+            "process": context.earlier_process,
+            "started": _utc(context.earlier_started_ns),
+        },
+        "leftovers": {
+            "found": counts.found,
+            "reset": counts.reset,
+            "gone": counts.gone,
+            "superseded": counts.superseded,
+            "unanswered": counts.unanswered,
+            "waiting": counts.waiting,
+            "unrecorded": counts.unrecorded,
+        },
+    }
+
+
 def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
     """The keys at the top: what ran, and what came of it."""
     return {
@@ -218,6 +286,7 @@ def _run(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         ],
         "started": _utc(snapshot.started_ns),
         "duration_s": round(snapshot.duration_ns / 1e9, 3),
+        "final": context.is_final,
         "exit_code": exit_code(snapshot),
         "headline": headline(snapshot),
     }
@@ -249,12 +318,15 @@ def _sessions(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "captured": snapshot.sessions_captured,
         "live": snapshot.sessions_live,
+        "waiting": snapshot.sessions_waiting,
         "replayed": snapshot.sessions_replayed,
         "lost": snapshot.sessions_lost,
         "skipped": snapshot.sessions_skipped,
+        "incomplete": snapshot.sessions_incomplete,
         "established": snapshot.sessions_established,
         "since_accept": snapshot.sessions_since_accept,
         "midstream": snapshot.sessions_midstream,
+        "unread": snapshot.sessions_unread,
         "peak": snapshot.sessions_peak,
         "outcomes": {outcome.name.lower(): snapshot.outcomes[outcome] for outcome in Outcome},
     }
@@ -268,8 +340,14 @@ def _kernel(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "received": snapshot.kernel_received,
         "dropped": snapshot.kernel_dropped,
+        "skipped": snapshot.kernel_skipped,
         "rings": [
-            {"device": device, "received": ring.received, "dropped": ring.dropped}
+            {
+                "device": device,
+                "received": ring.received,
+                "dropped": ring.dropped,
+                "skipped": ring.skipped,
+            }
             for device, ring in snapshot.rings.items()
         ],
     }

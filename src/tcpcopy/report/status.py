@@ -61,6 +61,7 @@ def render(snapshot: Snapshot, now: Sample, before: Sample, width: int = 0) -> s
         (6, f"replayed {number(snapshot.sessions_replayed)}"),
         (2, f"{rate(per_second(now.turns, before.turns))} turns/s"),
         (5, f"{byte_rate}/s"),
+        *_flood_part(snapshot),
         *_udp_parts(snapshot, per_second(now.datagrams, before.datagrams)),
         (0, lost),
         (1, f"drops {number(snapshot.kernel_dropped)}"),
@@ -87,6 +88,13 @@ def _progress(snapshot: Snapshot, *, is_drawn: bool) -> list[tuple[int, str]]:
         left_ns = snapshot.duration_ns * (total - done) // done
         parts.append((1, f"{clock(left_ns)} left"))
     return parts
+
+
+def _flood_part(snapshot: Snapshot) -> list[tuple[int, str]]:
+    """That there is a SYN flood, while there is one."""
+    if not snapshot.syn_flood_rate:
+        return []
+    return [(1, f"SYN flood {number(snapshot.syn_flood_rate)}/s")]
 
 
 def _udp_parts(snapshot: Snapshot, datagram_rate: float) -> list[tuple[int, str]]:

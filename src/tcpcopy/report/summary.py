@@ -71,6 +71,12 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
         ))  # fmt: skip
     if not context.files:
         rows.append(("kernel", f"{number(snapshot.kernel_dropped)} packets dropped"))
+    if snapshot.all_unread:
+        rows.append((
+            "unread",
+            f"{plural(snapshot.all_unread, 'captured packet')} at exit,"
+            f" {plural(snapshot.sessions_unread, 'session')} in them",
+        ))  # fmt: skip
     if snapshot.relays:
         total = snapshot.relay_total()
         rows.append((

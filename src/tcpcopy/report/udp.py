@@ -36,6 +36,7 @@ FIELDS: Final[dict[str, str]] = {
     "udp.packets.captured": "UDP packets handed over by the capture, fragments included",
     "udp.packets.used": "of these, used",
     **{f"udp.packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in DatagramDrop},
+    "udp.packets.unread": "beside the captured: taken from the network and left unread at exit",
     "udp.packets.fragments": "of the captured, IP fragments",
     "udp.packets.joined": "datagrams put together from fragments",
     "udp.packets.large": "of the captured, longer than 1,500 bytes and not in fragments",
@@ -68,6 +69,7 @@ def report(snapshot: Snapshot) -> dict[str, Any]:
             "captured": snapshot.udp_packets_captured,
             "used": snapshot.udp_packet_drops[0],
             "dropped": _by_name(DatagramDrop, snapshot.udp_packet_drops),
+            "unread": snapshot.udp_packets_unread,
             "fragments": snapshot.udp_fragments,
             "joined": snapshot.udp_joined,
             "large": snapshot.udp_large,
@@ -255,6 +257,17 @@ def _internal_error(snapshot: Snapshot, context: Context) -> _Explained:
     return text, ("this is a fault in tcpcopy: please report it with the trace in the log",)
 
 
+def _worker_lost(snapshot: Snapshot, context: Context) -> _Explained:
+    return "open in a worker that died: they ended with it", remedies.WORKER_DIED
+
+
+def _shed_forwarded(snapshot: Snapshot, context: Context) -> _Explained:
+    return (
+        "the assistant passes answers on to the real clients",
+        ("what is said of sessions that were not taken on for it (shed_forwarded) mends it",),
+    )
+
+
 _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.REFUSED: _refused,
     FlowOutcome.INCOMPLETE: _incomplete,
@@ -263,4 +276,6 @@ _EXPLAIN: dict[FlowOutcome, Callable[[Snapshot, Context], _Explained]] = {
     FlowOutcome.SHED_FLOWS: _shed_flows,
     FlowOutcome.NO_ADDRESS: _no_address,
     FlowOutcome.INTERNAL_ERROR: _internal_error,
+    FlowOutcome.WORKER_LOST: _worker_lost,
+    FlowOutcome.SHED_FORWARDED: _shed_forwarded,
 }

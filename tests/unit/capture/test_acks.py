@@ -44,6 +44,18 @@ def test_dropped_once_clients_are_seen_to_be_near_and_to_speak_first() -> None:
     assert [ring.program for ring in rings] == [WITHOUT, WITHOUT]
 
 
+def test_let_in_at_once_and_kept_while_they_are_wanted() -> None:
+    ring = FakeRing()
+    acks = made(ring)
+    acks.look(1, Evidence())
+    assert not acks.look(2 + OPEN_NS, NEAR)
+    assert acks.look(3 + OPEN_NS, NEAR, wanted=True)
+    assert ring.program == WITH
+    later = Evidence(client_first=900)
+    assert acks.look(90 * SECOND, later, wanted=True)
+    assert not acks.look(91 * SECOND, later)
+
+
 def test_not_on_the_first_look() -> None:
     assert made(FakeRing()).look(5, NEAR)
 

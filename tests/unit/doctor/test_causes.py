@@ -38,6 +38,9 @@ REPORT = Report(version="1", filter="tcp and src port 8080", forwards_v4=False, 
 UP = RelayFacts(f"{ASSISTANT}:36524", ASSISTANT, is_up=True, is_native=True, report=REPORT)
 
 
+OPEN = replace(UP, is_open=True, report=Report(is_open=True, forwards_v4=False))
+
+
 def seen(kind: str, to: str = MAPPED, *, leaves: bool = False, device: str = "eth0") -> Seen:
     return Seen(kind, TARGET, to, device, leaves)
 
@@ -166,6 +169,24 @@ FAULTS: dict[str, tuple[ProbeFacts, str, str, str]] = {
         "target",
         "says nothing of what it sees",
         ROUTE,
+    ),
+    "open, nothing told": (
+        facts(relays=(OPEN,)),
+        "target",
+        "or intercept's -F or -i leaves the answers out",
+        "give both programs --secret-file FILE",
+    ),
+    "open, and the target looks for the mapped address": (
+        facts(relays=(OPEN,), asked_for=(MAPPED,)),
+        "target",
+        "no route via the assistant",
+        ROUTE,
+    ),
+    "open, and a real host": (
+        facts(relays=(OPEN,), real_host=True),
+        "network",
+        "a real host has the address",
+        "-c",
     ),
     "forwards, and reset": (
         facts(
@@ -345,3 +366,37 @@ def test_icmp_is_told_by_family() -> None:
     assert icmp_text(0x0301, "10.0.0.2") == "host unreachable"
     assert icmp_text(0x0104, "fd00::2") == "port unreachable"
     assert icmp_text(0x0305, "10.0.0.2") == "ICMP type 3, code 5"
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(
+    ("left", "was_reset", "clients", "harms"),
+    [
+        (True, True, (), True),
+        (True, False, (), True),
+        (False, True, (), True),
+        (False, False, (), False),
+        (True, True, ("62.135.200.x",), False),
+    ],
+)
+def test_when_real_clients_are_harmed(
+    is_open: bool, left: bool, was_reset: bool, clients: tuple[str, ...], harms: bool
+) -> None:
+    """An answer went on, or came back as a reset, and the client is a real one."""
+    packets = (seen(SYN_ACK, leaves=True),) if left else ()
+    theirs = relay(*packets, forwards_v4=True, is_open=is_open)
+    observed = facts(ANSWERED, Attempt(), (theirs,), reset_between=was_reset)
+    found = diagnose(observed, replace(SETUP, client_addresses=clients))
+    [said] = [finding for finding in found if "forwards" in finding.text]
+    assert said.harms_clients is harms
+    assert (said.level is Level.FAULT) == (left or was_reset)
+
+
+def test_an_open_intercept_is_a_note() -> None:
+    """Nothing that keeps replay from working; where it knows who asks there is none."""
+    for relays, expected in (((OPEN,), 1), ((UP,), 0)):
+        found = diagnose(facts(ANSWERED, Attempt(), relays), SETUP)
+        notes = [finding for finding in found if "is open" in finding.text]
+        assert len(notes) == expected
+        assert worst(found) < Level.WARNING
+        assert all("--secret-file" in note.remedy[0] for note in notes)

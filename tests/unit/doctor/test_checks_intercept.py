@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tcpcopy.capture.rtnetlink import InterfaceAddress
-from tcpcopy.doctor.checks_intercept import check_forwarding, check_listening, check_target_here
+from tcpcopy.doctor.checks_intercept import (
+    check_forwarding,
+    check_listening,
+    check_open,
+    check_target_here,
+)
 from tcpcopy.doctor.finding import Finding, Level
 from tcpcopy.doctor.host_facts import NetworkFacts
 from tcpcopy.doctor.iptables import read_save
@@ -102,3 +107,11 @@ def test_one_device_cannot_be_the_wrong_one() -> None:
     facts = network(listening=frozenset({8080}), sysctls={"net/ipv4/conf/eth0/rp_filter": "1"})
     found = check_target_here(InterceptPlan(filter_text="src port 8080"), facts)
     assert levels(found)["rp_filter"] is Level.OK
+
+
+def test_an_open_relay_is_a_warning() -> None:
+    """With both ways to close it; a closed one is well."""
+    assert levels(check_open(InterceptPlan())) == {"open_relay": Level.OK}
+    (found,) = check_open(InterceptPlan(is_open=True, host="10.0.0.3", port=9))
+    assert found.level is Level.WARNING and "port 9 of 10.0.0.3" in found.text
+    assert "--secret-file" in found.remedy[0] and "--allow" in found.remedy[1]

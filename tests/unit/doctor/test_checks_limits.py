@@ -8,6 +8,7 @@ from tcpcopy.doctor.checks_limits import (
     check_intercept_files,
     check_memory,
     check_open_files,
+    check_port_rate,
     check_ports,
 )
 from tcpcopy.doctor.finding import Level
@@ -38,6 +39,28 @@ def test_ports() -> None:
     many = check_ports(plan(SOCKET, "10.0.0.1,10.0.0.4/30,10.0.0.9/32,10.0.0.16/28"), few)
     assert levels(many) == {"ports": Level.OK}, "each address has its own"
     assert check_ports(plan(CLASSIC), few) == []
+
+
+def test_new_connections_against_the_ports_that_rest() -> None:
+    usual = {"net/ipv4/ip_local_port_range": "32768\t60999"}
+    assert check_port_rate(plan(SOCKET), network(), -1) == [], "not measured"
+    assert check_port_rate(plan(CLASSIC), network(), 9000) == []
+    (found,) = check_port_rate(plan(SOCKET, ""), network(sysctls=usual), 470)
+    assert found.level is Level.OK and "470 new connections/s" in found.text
+    assert "enough for 470/s" in found.text
+    (found,) = check_port_rate(plan(SOCKET, ""), network(sysctls=usual), 471)
+    assert found.level is Level.NOTE and "used again" in found.text
+    assert "tcp_tw_reuse=1" in said([found]) and "-c" in said([found])
+    stale = network(sysctls={**usual, "net/ipv4/tcp_timestamps": "0"})
+    (found,) = check_port_rate(plan(SOCKET, ""), stale, 471)
+    assert found.level is Level.WARNING and "will wait" in found.text
+    reused = network(sysctls={**usual, "net/ipv4/tcp_tw_reuse": "1"})
+    (found,) = check_port_rate(plan(SOCKET, ""), reused, 28_232)
+    assert found.level is Level.OK and "rests for 1 s" in found.text
+    (found,) = check_port_rate(plan(SOCKET, "10.0.0.0/28"), network(sysctls=usual), 471)
+    assert found.level is Level.OK
+    kept = network(sysctls={**usual, "net/ipv4/ip_local_reserved_ports": "40000-49999"})
+    assert "18,232 connections" in said(check_ports(plan(SOCKET, ""), kept))
 
 
 def test_memory() -> None:

@@ -29,16 +29,13 @@ class Replay:
     """A replay with sessions that are set by hand."""
 
     def __init__(self) -> None:
-        self.live: list[tuple[bytes, int, bytes, int]] = []
+        self.clients: dict[bytes, bytes] = {}
         self.failed = self.established = 0
         self.progress = (0, 0, 0)
 
     def sessions(self) -> Sessions:
-        def live() -> Iterator[tuple[bytes, int, bytes, int]]:
-            return iter(self.live)
-
         return Sessions(
-            live,
+            lambda: self.clients,
             lambda: self.failed,
             lambda: self.established,
             progress=lambda: self.progress,
@@ -105,20 +102,20 @@ def test_without_c_the_first_session_is_waited_for() -> None:
     runs, replay = Runs(WELL), Replay()
     probe = StartProbe([Candidate(config())], allocator, replay.sessions(), run=runs)
     probe.look(SECOND)
-    replay.live = [(CLIENT, 50000, b"\x0a\0\0\3", 8080), (bytes(16), 1, bytes(16), 8080)]
+    replay.clients = {b"\x0a\0\0\3": CLIENT, bytes(16): bytes(16)}
     probe.look(2 * SECOND)
     assert not runs.asked
     taken = allocator.acquire(
-        client_address=CLIENT, client_port=50000, target_address=TARGET, target_port=8080, copy=0,
+        client_address=CLIENT, client_port=40000, target_address=TARGET, target_port=8080, copy=0,
         now_ns=0,
     )  # fmt: skip
-    assert taken == (CLIENT, 50000)
-    replay.live.append((CLIENT, 50000, TARGET, 8080))
+    assert taken == (CLIENT, 40000)
+    replay.clients[TARGET] = CLIENT
     probe.look(3 * SECOND)
     runs.end(probe)
     (asked,) = runs.asked
     assert asked.flow.mapped == CLIENT
-    assert asked.flow.mapped_port != 50000
+    assert asked.flow.mapped_port != 40000
 
 
 def test_socket_mode_needs_nobody() -> None:
@@ -191,14 +188,14 @@ def test_each_target_in_turn() -> None:
     runs, replay = Runs(WELL), Replay()
     second, third = b"\x0a\0\0\3", b"\x0a\0\0\4"
     probe = StartProbe(to_targets(TARGET, second, third), Allocator(), replay.sessions(), run=runs)
-    replay.live = [(CLIENT, 1, third, 8080), (CLIENT, 2, second, 8080)]
+    replay.clients = {third: CLIENT, second: CLIENT}
     runs.may_end.set()
     for number in range(1, 6):
         probe.look(number * SECOND)
         if probe._thread is not None:
             runs.end(probe)
     assert [asked.flow.target for asked in runs.asked] == [second, third]
-    replay.live.append((CLIENT, 3, TARGET, 8080))
+    replay.clients[TARGET] = CLIENT
     probe.look(6 * SECOND)
     runs.end(probe)
     probe.look(7 * SECOND)
@@ -267,3 +264,95 @@ def test_no_address_of_the_family() -> None:
     probe.look(SECOND)
     probe.look(2 * SECOND)
     assert not runs.asked
+
+
+# --- the assistant passes answers on --------------------------------------------------------------
+
+HARM = Finding("probe", Level.FAULT, "it forwards", ("sysctl",), "assistant", harms_clients=True)
+
+
+class Stops:
+    """What sessions were told, and what asking brings."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+        self.asked: list[ProbeConfig] = []
+        self.forwards: bool | None = True
+
+    def ask(self, config: ProbeConfig) -> bool | None:
+        self.asked.append(config)
+        return self.forwards
+
+
+def stopped(found: list[Finding]) -> tuple[StartProbe, Runs, Stops]:
+    """A probe that has found that, at two seconds."""
+    runs, replay, stops = Runs(found), Replay(), Stops()
+    replay.clients = {TARGET: CLIENT}
+    probe = StartProbe(
+        [Candidate(config())],
+        Allocator(),
+        replay.sessions(),
+        run=runs,
+        ask=stops.ask,
+        stop=stops.told.append,
+    )
+    probe.look(SECOND)
+    runs.end(probe)
+    probe.look(2 * SECOND)
+    return probe, runs, stops
+
+
+def finish(probe: StartProbe, now_ns: int) -> None:
+    thread = probe._thread
+    assert thread is not None
+    thread.join(10)
+    probe.look(now_ns)
+
+
+def test_sessions_are_stopped_and_asked_for_until_it_is_mended(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    """Every ten seconds, with the same flow and without a probe; then all begins anew."""
+    probe, runs, stops = stopped([HARM])
+    assert stops.told == [True]
+    assert "no session is opened any more" in told.text and "it forwards" in told.text
+    for forwards in (True, None):
+        stops.forwards = forwards
+        began = len(stops.asked)
+        probe.look((11 + 10 * began) * SECOND)
+        assert len(stops.asked) == began
+        probe.look((12 + 10 * began) * SECOND)
+        finish(probe, (12 + 10 * began) * SECOND + 1)
+        assert len(stops.asked) == began + 1
+        assert stops.told == [True]
+    stops.forwards = False
+    probe.look(40 * SECOND)
+    finish(probe, 41 * SECOND)
+    assert stops.told == [True, False]
+    assert "sessions are opened again" in told.text
+    assert len(runs.asked) == 1
+    probe.look(42 * SECOND)
+    finish(probe, 43 * SECOND)
+    assert len(runs.asked) == 2  # whether it is well now
+    assert {asked.flow for asked in stops.asked} == {runs.asked[0].flow}
+
+
+def test_a_fault_that_harms_no_client_stops_nothing() -> None:
+    for found in (BAD, WELL, [replace(HARM, harms_clients=False)]):
+        _, _, stops = stopped(found)
+        assert stops.told == []
+
+
+def test_half_as_many_failures_as_connections_are_worth_a_probe() -> None:
+    """Established, and reset at once: counted as both."""
+    runs, replay = Runs(WELL), Replay()
+    probe = StartProbe([Candidate(config(SOCKET))], None, replay.sessions(), run=runs)
+    probe.look(SECOND)
+    runs.end(probe)
+    probe.look(2 * SECOND)
+    replay.failed, replay.established = 30, 61
+    probe.look(70 * SECOND)
+    assert len(runs.asked) == 1
+    replay.failed, replay.established = 60, 100
+    probe.look(72 * SECOND)
+    assert len(runs.asked) == 2

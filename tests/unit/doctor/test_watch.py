@@ -119,6 +119,17 @@ def test_the_target_stops_answering() -> None:
     assert watch.look(counts(live=99, answers=901), LATER + LATER) is None, "it answers again"
 
 
+def test_sessions_that_wait_on_this_host_are_no_silence_of_the_target() -> None:
+    watch = FailureWatch()
+    waiting = counts(live=300)
+    waiting.ports.waiting = 290
+    assert watch.look(waiting, 0) is None
+    assert watch.look(waiting, 2 * SILENCE_NS) is None
+    waiting.ports.waiting = 0
+    assert watch.look(waiting, 3 * SILENCE_NS) is None
+    assert watch.look(waiting, 5 * SILENCE_NS) is not None
+
+
 def test_silence_must_last() -> None:
     watch = FailureWatch()
     assert watch.look(counts(live=20), 0) is None

@@ -7,15 +7,18 @@ from dataclasses import replace
 import pytest
 
 from tcpcopy.engine import replayed
+from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.engine.outcome import Drop
 from tcpcopy.engine.states import State
+from tcpcopy.engine.syn import initial_number
 from tests.sim.model import wire
 from tests.unit.engine.rig import (
     CLIENT,
     MS,
     SECOND,
     START,
+    TARGET,
     TARGET_ISS,
     Bench,
     established,
@@ -48,6 +51,16 @@ def test_syn_carries_the_usual_options() -> None:
     assert (syn.mss, syn.window_scale, syn.sack_permitted) == (1460, 7, True)
     assert syn.timestamp is not None and syn.timestamp[1] == 0
     assert (syn.window, syn.ack, syn.flags) == (64240, 0, wire.SYN)
+
+
+@pytest.mark.parametrize("port", [1, 32767, 32768, 65535])
+def test_both_ports_count_for_the_initial_number(port: int) -> None:
+    """Ports with their highest bit set are numbers like any other, in both builds."""
+    bench = Bench()
+    client = TcpClient(bench.context, bench.queue, CLIENT, port, TARGET, 65535)
+    client.open(START)
+    seed = bench.context.seed
+    assert client.iss == initial_number(CLIENT, TARGET, port << 16 | 65535, seed, START)
 
 
 @pytest.mark.parametrize("sack", [False, True])

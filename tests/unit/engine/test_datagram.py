@@ -247,6 +247,19 @@ def test_a_limit_of_the_system_ends_the_quietest() -> None:
     assert world.outcomes() == {"REPLAYED": 2, "SEND_FAILED": 1}
 
 
+def test_shut_and_opened_again() -> None:
+    """All flows end, and what follows of them is left out, until it is let in again."""
+    world = World()
+    world.send(port=1)
+    for shut in (int(FlowOutcome.SHED_FORWARDED), 0):
+        world.engine.shut = shut
+        world.engine.close_all()
+        for port in (1, 2, 2):
+            world.send(port=port)
+        assert len(world.output.sent) == (1 if shut else 4)
+    assert world.outcomes() == {"REPLAYED": 3, "SHED_FORWARDED": 2}
+
+
 def test_memory_is_short() -> None:
     """New flows are left out, and the table does not grow; flows that are there go on."""
     world = World()

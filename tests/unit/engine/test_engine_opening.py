@@ -6,7 +6,7 @@ import pytest
 
 from tcpcopy.engine.chunk import CHUNK_COST
 from tcpcopy.engine.context import EngineConfig
-from tcpcopy.engine.outcome import Drop
+from tcpcopy.engine.outcome import Drop, Outcome
 from tests.unit.engine.rig import MS, SECOND
 from tests.unit.engine.world import (
     CLIENT,
@@ -302,7 +302,9 @@ def test_new_sessions_are_shed_while_memory_is_short() -> None:
     first.connect()
     world.opener.memory_is_short = True
     second = Caller(world, 40002)
-    assert second.syn() is Drop.SHED_SESSION
+    assert second.syn() == 0, "nobody knows yet whether that is a client"
+    assert world.outcomes() == {}
+    assert second.give("A") is Drop.SHED_SESSION
     assert second.say("x") is Drop.SHED_SESSION
     assert first.say("goes on") == 0
     assert world.outcomes() == {"SHED_MEMORY": 1}
@@ -311,13 +313,41 @@ def test_new_sessions_are_shed_while_memory_is_short() -> None:
     world.check()
 
 
+def test_sessions_are_ended_and_none_opened_while_it_is_shut() -> None:
+    """Each in that outcome, those that were open included; a reset tells the target."""
+    world = World()
+    target = Answerer(world)
+    first = Caller(world)
+    first.connect()
+    target.settle()
+    shut = int(Outcome.SHED_FORWARDED)
+    world.opener.shut = shut
+    world.engine.close_all(shut)
+    second = Caller(world, 40002)
+    assert second.syn() == 0, "it waits until its handshake is complete"
+    assert second.say("x") is Drop.SHED_SESSION
+    assert first.say("x") is Drop.CLOSED_SESSION
+    assert world.outcomes() == {"SHED_FORWARDED": 2}
+    world.opener.shut = 0
+    assert Caller(world, 40003).syn() == 0
+    world.check()
+
+
+def test_the_last_client_of_each_target_is_known() -> None:
+    world = World()
+    Caller(world, 40002).syn()
+    [(target, client)] = world.opener.last_clients.items()
+    assert (len(target), len(client)) == (4, 4)
+
+
 def test_session_limit() -> None:
     world = World(EngineConfig(max_sessions=2))
     target = Answerer(world)
     first, second, third = (Caller(world, port) for port in (40001, 40002, 40003))
     first.connect()
     second.connect()
-    assert third.syn() is Drop.SHED_SESSION
+    assert third.syn() == 0
+    assert third.say("x") is Drop.SHED_SESSION
     assert world.outcomes() == {"SHED_SESSIONS": 1}
     assert world.counts.peak == 2
     first.fin()

@@ -352,7 +352,7 @@ def test_same_syn_is_a_new_session_when_the_capture_begins_anew() -> None:
     """A file that is read again."""
     world, target, caller = replayed_once()
     assert caller.syn() is Drop.CLOSED_SESSION
-    world.engine.forget_ended()
+    world.engine.ended.forget_all()
     again = Caller(world)
     again.connect()
     talk(world, target, again, "one")

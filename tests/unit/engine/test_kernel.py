@@ -12,8 +12,7 @@ from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.kernel import (
     POLL_MAX_NS,
     POLL_NS,
-    RETRY_ERRORS,
-    RETRY_NS,
+    SILENT_ERRORS,
     WOULD_BLOCK,
     KernelClient,
     Transport,
@@ -35,14 +34,23 @@ class FakeTransport(Transport):
         self.sent = b""
         self.unacked = 0
         self.handles = 0
+        self.until_ns = 0  # what it waits for lasts so long
 
     def connect(self, client: KernelClient) -> int:
         result = self.results.pop(0) if self.results else 0
         self.calls.append("connect")
-        if result == 0:
+        if result == 0 and not self.until_ns:
             client.handle = self.handles
             self.handles += 1
         return result
+
+    def waits_until_ns(self, client: KernelClient) -> int:
+        return self.until_ns
+
+    def leave(self, client: KernelClient) -> int:
+        assert client.handle < 0
+        self.calls.append("leave")
+        return 0
 
     def send(self, client: KernelClient, data: bytes, at: int) -> int:
         assert client.handle >= 0
@@ -166,34 +174,44 @@ def test_connect_that_fails(code: int, ended: int, when: str) -> None:
     assert kernel.client.ended == ended
     assert kernel.client.handle == -1
     assert kernel.client.deadline_ns() == 0
-    assert kernel.transport.calls == (["connect"] if when == "at once" else ["connect", "close"])
+    assert kernel.transport.calls == ["connect", "leave" if when == "at once" else "close"]
     assert kernel.counts.established == 0
 
 
-@pytest.mark.parametrize("code", RETRY_ERRORS)
-def test_connect_that_lacks_ports_or_descriptors_is_tried_again(code: int) -> None:
+def test_connect_that_waits_for_what_this_host_lacks_has_its_time_afterwards() -> None:
     kernel = Kernel()
-    kernel.transport.results = [-code, -code]
+    kernel.transport.until_ns = START + 600 * SECOND
     kernel.client.open(kernel.now)
-    assert kernel.client.deadline_ns() == START + RETRY_NS
-    kernel.run_to(RETRY_NS - 1)
-    assert kernel.transport.calls == ["connect"]
-    kernel.run_to(RETRY_NS)
-    assert kernel.transport.calls == ["connect"] * 2
-    kernel.run_to(2 * RETRY_NS)
-    assert kernel.transport.calls == ["connect"] * 3
-    kernel.client.on_connected(0, kernel.now)
-    assert kernel.client.established == 1
-
-
-def test_connect_that_lacks_ports_for_too_long_could_not_be_sent() -> None:
-    kernel = Kernel(EngineConfig(connect_timeout_ns=SECOND))
-    kernel.transport.results = [-errno.EADDRNOTAVAIL] * 100
-    kernel.client.open(kernel.now)
-    kernel.run_to(SECOND - 1)
+    assert kernel.client.deadline_ns() == START + 20 * SECOND
+    kernel.run_to(300 * SECOND)
     assert kernel.client.ended == replayed.RUNNING
-    kernel.run_to(SECOND)
+    assert kernel.client.deadline_ns() == START + 600 * SECOND
+    kernel.transport.until_ns = 0
+    kernel.client.handle = 0
+    kernel.client.on_connecting(kernel.now)
+    assert kernel.client.deadline_ns() == START + 320 * SECOND
+    kernel.client.on_connected(0, kernel.now)
+    assert kernel.client.established == 1 and kernel.client.deadline_ns() == 0
+
+
+def test_connect_that_waits_for_too_long_could_not_be_sent() -> None:
+    kernel = Kernel()
+    kernel.transport.until_ns = START + 60 * SECOND
+    kernel.client.open(kernel.now)
+    kernel.run_to(60 * SECOND - 1)
+    assert kernel.client.ended == replayed.RUNNING
+    kernel.run_to(60 * SECOND)
     assert kernel.client.ended == replayed.SEND_FAILED
+    assert kernel.transport.calls == ["connect", "leave"]
+
+
+def test_session_that_ends_while_its_connect_waits_leaves_the_line() -> None:
+    kernel = Kernel()
+    kernel.transport.until_ns = START + 60 * SECOND
+    kernel.client.open(kernel.now)
+    kernel.client.abort(kernel.now)
+    assert kernel.client.ended == replayed.RESET_SENT
+    assert "leave" in kernel.transport.calls
 
 
 def test_connect_that_nobody_answers() -> None:
@@ -281,7 +299,7 @@ def test_chunk_that_comes_when_all_before_it_is_gone() -> None:
     [
         (errno.EPIPE, replayed.RESET_BY_TARGET),
         (errno.ECONNRESET, replayed.RESET_BY_TARGET),
-        (errno.ETIMEDOUT, replayed.ANSWER_TIMEOUT),
+        *((code, replayed.ANSWER_TIMEOUT) for code in SILENT_ERRORS),
     ],
 )
 def test_send_that_fails(code: int, ended: int) -> None:
@@ -338,6 +356,7 @@ def test_client_first() -> None:
     assert kernel.client.ended == replayed.CLOSED
     assert kernel.transport.calls == ["connect", "shutdown", "close"]
     assert kernel.client.deadline_ns() == 0
+    assert kernel.client.closed_first
 
 
 def test_target_first() -> None:
@@ -350,6 +369,7 @@ def test_target_first() -> None:
     assert kernel.client.ended == replayed.CLOSED
     assert kernel.client.fin_acknowledged == 1
     assert kernel.transport.calls == ["connect", "shutdown", "close"]
+    assert not kernel.client.closed_first
 
 
 def test_target_that_closed_is_given_what_is_left_before_the_end_is_counted() -> None:

@@ -204,7 +204,7 @@ class World:
         assert sum(counts.capture_drop_counts()) == counts.packets_captured
         assert sum(counts.answer_drop_counts()) == counts.packets_answered
         assert counts.live == len(self.sessions())
-        assert sum(counts.outcome_counts()) + counts.live == counts.sessions
+        assert sum(counts.outcome_counts()) + counts.live + counts.waiting == counts.sessions
         held = sum(s.queued_bytes + s.early_bytes for s in self.sessions())
         assert counts.queued_bytes == held
 

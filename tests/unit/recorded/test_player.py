@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from tcpcopy.engine.context import EngineConfig
+from tcpcopy.engine.unread import Unread
 from tcpcopy.mapping.rate import DROP, PACE, QUEUE, RateConfig
 from tcpcopy.recorded.player import FAST_BUSY, open_feed
 from tests.unit.engine.rig import MS, SECOND
+from tests.unit.engine.world import Table
 from tests.unit.recorded.tape import Stage, Tape, talk
 
 TEXTS = ["one", "two", "three"]
@@ -376,3 +378,72 @@ def test_limits_of_live_sessions_make_reading_wait() -> None:
     stage.check()
     assert stage.world.outcomes() == {"REPLAYED": 300}
     assert stage.world.counts.peak <= 20
+
+
+# --- standing still, and the end of a pipe ----------------------------------------------------
+
+
+def test_a_file_goes_on_where_it_was_when_the_process_stood_still() -> None:
+    """No burst: what should have gone meanwhile goes as late, at the distances recorded."""
+    tape = Tape()
+    for number in range(20):
+        talk(tape, tape.caller(40001 + number), ["x"], 100 * MS)
+    stage = Stage(tape)
+    stage.run(lambda: stage.world.counts.sessions == 5)
+    stage.world.engine.now_ns += 20 * SECOND
+    stage.world.context.stand_still(stage.world.engine.now_ns, 20 * SECOND)
+    stage.player.stand_still(20 * SECOND)
+    stage.run()
+    stage.check()
+    assert stage.world.outcomes() == {"REPLAYED": 20}
+    gaps = [b - a for (a, _), (b, _) in pairwise(stage.target.times)]
+    assert sum(gap > 1 * SECOND for gap in gaps) == 1
+    assert min(gaps) >= 190 * MS
+
+
+def late_stage(paths: tuple[str, ...], late_ns: int = 60 * SECOND) -> tuple[Stage, Unread]:
+    """Ten connections, of which some are played; the rest is there, and that late by then."""
+    tape = Tape()
+    for number in range(10):
+        talk(tape, tape.caller(40001 + number), ["x"], 100 * MS)
+    stage = Stage(tape)
+    stage.player.config = replace(stage.recorded, paths=paths)
+    stage.run(lambda: stage.world.counts.sessions == 4)
+    stage.world.engine.now_ns += late_ns
+    return stage, Unread(Table(), 1, engine=stage.world.engine)
+
+
+def test_what_a_pipe_has_brought_is_counted_when_there_is_no_time_for_it() -> None:
+    stage, unread = late_stage(("-",))
+    engine, player = stage.world.engine, stage.player
+    assert player.is_behind(engine.now_ns)
+    player.count_left(unread, engine.now_ns + SECOND, lambda: engine.now_ns)
+    assert unread.sessions == 6 and unread.udp_packets == 0
+    assert not player.is_behind(engine.now_ns)
+    counts = stage.world.counts
+    assert player.feed.taken == counts.packets_captured + unread.packets
+    assert player.feed.taken + player.feed.left_out == len(stage.tape.packets)
+
+
+def test_no_longer_than_there_is_time() -> None:
+    stage, unread = late_stage(("-",))
+    clock = stage.world.engine.now_ns
+    stage.player.count_left(unread, clock, lambda: clock)
+    assert unread.total == 0
+
+
+def test_what_a_pipe_will_bring_later_is_not_behind() -> None:
+    """Recorded traffic through a pipe: what is due later was not left unread."""
+    stage, unread = late_stage(("-",), 0)
+    now_ns = stage.world.engine.now_ns
+    stage.player.count_left(unread, now_ns + SECOND, lambda: now_ns)
+    assert unread.total == 0
+
+
+def test_a_file_is_never_behind() -> None:
+    """It is there to be replayed again: `files.bytes_read` tells how far it was."""
+    stage, unread = late_stage(("tape",))
+    now_ns = stage.world.engine.now_ns
+    assert not stage.player.is_behind(now_ns)
+    stage.player.count_left(unread, now_ns + SECOND, lambda: now_ns)
+    assert unread.total == 0

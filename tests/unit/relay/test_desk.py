@@ -15,9 +15,18 @@ from tcpcopy.doctor.line import RelayLine
 from tcpcopy.packet.batch import PacketBatch, PacketSink
 from tcpcopy.packet.flags import ACK, RST, SYN
 from tcpcopy.relay.classic import RelayFault
-from tcpcopy.relay.desk import ProbeDesk, as_list, summed_up
+from tcpcopy.relay.desk import ProbeDesk, as_list, summed_up, without_details
 from tcpcopy.relay.native import RelayMode, RelayTerms
-from tcpcopy.relay.probing import RESET, SYN_ACK, Flow, Report, Seen, encode_probe, read_report
+from tcpcopy.relay.probing import (
+    RESET,
+    SYN_ACK,
+    Flow,
+    Report,
+    Seen,
+    encode_probe,
+    encode_report,
+    read_report,
+)
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.relay.server import RelayServer
 
@@ -238,3 +247,57 @@ def test_nobody_listens(serve: Callable[..., RelayServer]) -> None:
     drive(server, line, lambda: line.is_decided)
     assert (line.is_up, line.was_reached) == (False, False)
     assert "refused" in line.problem
+
+
+# --- for those whom nobody knows ------------------------------------------------------------------
+
+
+def test_what_may_be_told_of_ones_own_flow() -> None:
+    """Whether its answers travel on: no filter, no device, no other address, no other family."""
+    report = Report(
+        version="9",
+        filter="tcp",
+        devices=("eth0",),
+        received=7,
+        dropped=1,
+        forwards_v4=True,
+        forwards_v6=False,
+        seen=(
+            Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth0", True, 2),
+            Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth1", True, 1),
+            Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth0", False, 5),
+            Seen(SYN_ACK, "10.0.0.2", "10.9.9.9", "eth0", True, 4),
+            Seen(RESET, "10.0.0.2", "62.135.200.1", "eth0", True, 4),
+        ),
+        passed=(Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "eth0", False, 5),),
+        problem="bogus filter",
+    )
+    told = Report(
+        is_open=True,
+        forwards_v4=True,
+        seen=(Seen(SYN_ACK, "10.0.0.2", "62.135.200.1", "", True, 3),),
+    )
+    assert without_details(report, FLOW) == told
+    assert read_report(encode_report(told)) == told
+    for word in (b"eth", b"tcp", b"10.9.9.9", b"filter", b"version", b"v6"):
+        assert word not in encode_report(told)
+    assert encode_report(Report(is_open=True)) == b'{"open": true}'
+
+
+@needs_root
+def test_an_open_desk_looks_at_flows_of_the_one_who_asks() -> None:
+    """Nothing is told, and nothing looked at, of a flow that its host has not announced."""
+    before = len(os.listdir("/proc/self/fd"))
+    clerk = ProbeDesk("tcp", (), lambda: Report(filter="tcp", forwards_v4=True), is_open=True)
+    question = encode_probe(NONE, watch=True)
+    for asks in (clerk.answer(1, question, 0), clerk.answer(1, question, 0, lambda _: False)):
+        assert asks == b'{"open": true}'
+    assert open_soon(before)
+    found = clerk.answer(1, question, 0, lambda flow: flow == NONE)
+    assert found is not None and read_report(found) == Report(is_open=True, forwards_v4=True)
+    assert clerk.answer(1, question, 0, lambda _: False) == b'{"open": true}'  # it was taken away
+    assert open_soon(before)
+    for _ in range(40):
+        found = clerk.answer(1, question, 0, lambda _: True)
+    assert found == b'{"open": true}'
+    clerk.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import replace
 
 import pytest
@@ -199,7 +200,33 @@ def test_later_versions_are_talked_to() -> None:
     joined = native.join(OURS, b"", opening + hello, payload_bytes=250, window=77)
     assert server.feed(joined + b"what follows")[0] == FrameType.WELCOME
     assert (server.kind, server.rest) == (Kind.NATIVE, b"what follows")
-    assert (server.payload_bytes, server.window) == (native.MAX_PAYLOAD_BYTES, 77)
+    assert (server.payload_bytes, server.window) == (0, 77)
+    assert server.payload_refused == native.MAX_PAYLOAD_BYTES
+
+
+@pytest.mark.parametrize("wanted", [0, 90, 250])
+def test_payload_is_for_tcpcopies_that_are_known(wanted: int) -> None:
+    """By the secret, or by certificates that intercept asks for; else there is none."""
+    asks = server_context()
+    asks.verify_mode = ssl.CERT_REQUIRED
+    given = min(wanted, native.MAX_PAYLOAD_BYTES)
+    for terms, known in (
+        (PLAIN, False),
+        (SECRET, True),
+        (replace(PLAIN, tls=server_context()), False),
+        (replace(PLAIN, tls=asks), True),
+    ):
+        server = ServerHandshake(terms, THEIRS)
+        hello = server.feed(native.OPENING)
+        said = native.OPENING + hello
+        words = native.join(OURS, terms.secret, said, payload_bytes=wanted, window=7)
+        assert server.feed(words)[0] == FrameType.WELCOME
+        assert server.payload_bytes == (given if known else 0)
+        assert server.payload_refused == (0 if known else given)
+
+
+def server_context() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
 
 def test_terms() -> None:

@@ -227,19 +227,74 @@ def test_half_dead_peers_are_noticed(start: Start) -> None:
             time.sleep(0.002)
         pair.server.run_timers(pair.now())
     assert client.counts()[pair.name].connected == 2 and not any(pair.server.faults)
-    pair.ahead_ns += 11 * SECOND
-    pair.server.run_timers(pair.now())
+    for _ in range(8):
+        pair.ahead_ns += SECOND
+        pair.server.run_timers(pair.now())
+    assert not any(pair.server.faults)
+    for _ in range(3):
+        pair.ahead_ns += SECOND
+        pair.server.run_timers(pair.now())
     assert pair.server.faults[RelayFault.SILENT] == 2 and pair.server.connections == 0
 
 
-def test_silent_intercept_is_given_up() -> None:
-    pair = Pair()
+def test_silent_intercept_is_given_up(start: Start) -> None:
+    pair = start()
     client = pair.client()
     pair.up(client)
-    pair.ahead_ns += 11 * SECOND
-    client.run_timers(pair.now())
+    for _ in range(8):
+        pair.ahead_ns += SECOND
+        client.run_timers(pair.now())
+    assert client.servers_up == 1
+    for _ in range(3):
+        pair.ahead_ns += SECOND
+        client.run_timers(pair.now())
     assert client.servers_up == 0 and client.faults[RelayFault.SILENT] == 2
-    pair.close()
+
+
+def test_a_standstill_of_ones_own_is_nobodys_silence(start: Start) -> None:
+    """Either end is stopped for 20 s, and then reads: nothing is lost, the connections stay."""
+    pair = start()
+    client = pair.client()
+    pair.up(client)
+    client.announce(*session(1))
+    pair.until(lambda: pair.router.announced == 1)
+    for _ in range(3):
+        pair.answer(answer(client_port=1, payload=b"x"))
+    pair.server.flush()
+    pair.server.run_timers(pair.now())
+    pair.ahead_ns += 20 * SECOND
+    # Whichever comes first, the look at the clock or what has come meanwhile.
+    client.run_timers(pair.now())
+    pair.server.run_timers(pair.now())
+    assert not any(pair.server.faults) and not any(client.faults)
+    pair.until(lambda: len(pair.collector.packets) == 3)
+    counts = client.counts()[pair.name]
+    assert (counts.connected, counts.connects, counts.lost) == (2, 2, 0)
+    # From there on silence counts again.
+    for _ in range(11):
+        pair.ahead_ns += SECOND
+        client.run_timers(pair.now())
+    assert client.faults[RelayFault.SILENT] == 2
+
+
+def test_a_handshake_that_a_standstill_interrupts_goes_on(start: Start) -> None:
+    """Neither end gives the other up for it, and no native intercept is taken for a classic one."""
+    pair = start()
+    client = pair.client()
+    until = time.monotonic() + 5
+    while not all(connection.handshake for _, connection in client._all()):
+        assert time.monotonic() < until
+        client.service(pair.now(), 99)  # connected, and it has said what it speaks
+    while len(pair.server._in_handshake) < 2:
+        assert time.monotonic() < until
+        pair.server._accept(pair.now())
+    pair.server.run_timers(pair.now())
+    pair.ahead_ns += 20 * SECOND
+    pair.server.run_timers(pair.now())
+    client.run_timers(pair.now())
+    assert not any(pair.server.faults)
+    pair.until(lambda: client.counts()[pair.name].connected == 2)
+    assert client.counts()[pair.name].connects == 2 == client.counts()[pair.name].native
 
 
 @pytest.mark.parametrize(
@@ -456,6 +511,7 @@ def test_log_of_refusals_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         (b"x" * 5000, 0o600, "is too long"),
         (b"0123456789abcdef\n", 0o640, "others than its owner may read"),
         (b"0123456789abcdef\n", 0o604, "others than its owner may read"),
+        (b"0123456789abcdef\n", 0o420, "others than its owner may read"),
     ],
 )
 def test_secret_files(tmp_path: Path, text: bytes, mode: int, problem: str) -> None:

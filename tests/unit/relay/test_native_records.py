@@ -7,6 +7,7 @@ import struct
 import pytest
 
 from tcpcopy.relay.classic import RelayFault
+from tcpcopy.relay.native import FrameType
 from tcpcopy.relay.native_records import NativeDecoder, NativeWriter
 from tests.unit.relay.packets import ACK, CLIENT, SYN, Collector, answer, answer_v6
 
@@ -156,6 +157,65 @@ def test_pings_stand_between_frames() -> None:
     for _ in range(100):
         full.ping(1)
     assert full.pending_bytes <= 300 + 12 and full.pending_bytes - before < 40
+
+
+def number_frame(kind: int, number: int) -> bytes:
+    return struct.pack("!BxHQ", kind, 8, number)
+
+
+@pytest.mark.parametrize(
+    ("number", "lost", "credit"),
+    [
+        (0, 0, 0),
+        ((1 << 48) - 1, (1 << 48) - 1, (1 << 48) - 1),
+        (1 << 48, (1 << 48) - 1, 1 << 48),
+        ((1 << 62) + 1, (1 << 48) - 1, 1 << 62),
+        ((1 << 63) - 1, (1 << 48) - 1, 1 << 62),
+        (1 << 63, (1 << 48) - 1, 1 << 62),
+        ((1 << 64) - 1, (1 << 48) - 1, 1 << 62),
+    ],
+)
+def test_numbers_beyond_a_counter_are_taken_as_the_most_that_it_holds(
+    number: int, lost: int, credit: int
+) -> None:
+    """The same in both builds, where 64 bits of the wire meet 63 of a counter."""
+    frames = number_frame(FrameType.PING, number) + number_frame(FrameType.CREDIT, number)
+    decoder, _ = unpack(frames)
+    assert (decoder.fault, decoder.told_lost, decoder.packet_credit) == (0, lost, credit)
+
+
+@pytest.mark.parametrize("reason", [0, 9, 0x7FFF, 0x8000, 0xFFFF])
+@pytest.mark.parametrize("packets", [0, 1, (1 << 31) + 5, (1 << 48) - 1])
+def test_what_was_dropped_and_why(reason: int, packets: int) -> None:
+    """An upper half with its highest bit set is a reason like any other, not a sign."""
+    decoder, _ = unpack(number_frame(FrameType.DROPPED, reason << 48 | packets))
+    assert (decoder.fault, decoder.told_reason, decoder.told_dropped) == (0, reason, packets)
+
+
+@pytest.mark.parametrize("packets", [0, 7, (1 << 48) - 1, 1 << 48, 1 << 60])
+def test_dropped_packets_are_told_as_far_as_there_is_room(packets: int) -> None:
+    writer = NativeWriter(window=WINDOW)
+    assert writer.dropped(9, packets)
+    decoder, _ = unpack(taken(writer))
+    told = min(packets, (1 << 48) - 1)
+    assert (decoder.fault, decoder.told_reason, decoder.told_dropped) == (0, 9, told)
+
+
+@pytest.mark.parametrize("base", [0, (1 << 32) - 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("later", [0, (1 << 32) - 1])
+def test_times_beyond_a_counter(base: int, later: int) -> None:
+    """The frame's time and the record's on top of it stay within 63 bits."""
+    stream = pack(answer())
+    stream = (
+        stream[:4]
+        + struct.pack("!Q", base)
+        + stream[12:20]
+        + struct.pack("!I", later)
+        + stream[24:]
+    )
+    decoder, collector = unpack(stream)
+    assert (decoder.fault, len(collector.packets)) == (0, 1)
+    assert decoder.captured_ns == min(base, 1 << 62) + later
 
 
 def test_closed_writer_takes_nothing() -> None:

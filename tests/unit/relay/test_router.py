@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tcpcopy.relay.classic import Layout, MessageType, encode_message
-from tcpcopy.relay.records import RecordWriter
+from tcpcopy.relay.native import MESSAGE_V6
+from tcpcopy.relay.own import OwnAddresses
+from tcpcopy.relay.records import Peer, RecordWriter
 from tcpcopy.relay.router import AnswerRouter
 from tcpcopy.report.outcome import Drop
 from tests.unit.relay.packets import ACK, CLIENT, FIN, RST, SYN, TARGET, answer, batch, record
@@ -53,9 +55,16 @@ def test_answers_go_to_the_connection_that_announced() -> None:
     check_sums(router)
 
 
+def connections(count: int, address: str = "10.0.0.1") -> list[RecordWriter]:
+    """Of one host."""
+    peer = Peer(address)
+    return [RecordWriter(number, peer=peer) for number in range(1, count + 1)]
+
+
 def test_the_last_announcement_wins() -> None:
+    """Of one host: after a reconnect it announces again."""
     router = AnswerRouter()
-    one, two = RecordWriter(1), RecordWriter(2)
+    one, two = connections(2)
     router.messages(one, add())
     router.messages(two, add())
     feed(router, answer())
@@ -201,7 +210,7 @@ def test_removed_session_gets_nothing_more_until_it_is_announced_again() -> None
 def test_only_the_connection_that_announced_can_remove() -> None:
     """A removal that was overtaken by a new announcement on another connection is stale."""
     router = AnswerRouter()
-    one, two = RecordWriter(1), RecordWriter(2)
+    one, two = connections(2)
     router.messages(one, add())
     router.messages(two, add())
     router.messages(one, remove())
@@ -265,7 +274,7 @@ def test_full_table_lets_ended_sessions_go_first_then_the_oldest() -> None:
 
 def test_closed_connection_takes_its_sessions_along() -> None:
     router = AnswerRouter()
-    one, two = RecordWriter(1), RecordWriter(2)
+    one, two = connections(2)
     for port in range(1, 1001):
         router.messages(one if port % 2 else two, add(port))
     router.messages(two, add(1))  # moved in time
@@ -379,3 +388,153 @@ def test_clear_forgets_everything() -> None:
     assert (router.sessions, router.early_sessions) == (0, 0)
     assert feed(router, answer(client_port=1)) == Drop.FOREIGN
     check_sums(router)
+
+
+# --- who may not have a session ------------------------------------------------------------------
+
+V6_TARGET, V6_CLIENT = bytes.fromhex("fd66" + "00" * 13 + "03"), bytes.fromhex("fd99" + "00" * 14)
+
+
+def add_v6(client: bytes = V6_CLIENT) -> bytes:
+    return MESSAGE_V6.pack(V6_TARGET, client, 8080, 40001, MessageType.ADD)
+
+
+def answer_v6(client: bytes = V6_CLIENT, flags: int = ACK) -> bytes:
+    network = bytes([0x60, 0, 0, 0, 0, 20, 6, 64]) + V6_TARGET + client
+    ports = (8080).to_bytes(2, "big") + (40001).to_bytes(2, "big")
+    return network + ports + bytes(8) + bytes([0x50, flags]) + bytes(6)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_live_session_is_not_another_hosts(family: int) -> None:
+    """It is refused and counted; the answers go where they went."""
+    router = AnswerRouter()
+    one, again = connections(2)
+    (other,) = connections(1, "10.0.0.9")
+
+    def announce(writer: RecordWriter) -> None:
+        if family == 4:
+            router.messages(writer, add())
+        else:
+            router.messages_v6(writer, add_v6())
+
+    for writer in (one, other, other):
+        announce(writer)
+    feed(router, answer() if family == 4 else answer_v6())
+    assert (one.records, other.records) == (1, 0)
+    assert (router.refused_taken, other.peer.taken, one.peer.sessions) == (2, 2, 1)
+    announce(again)
+    feed(router, answer() if family == 4 else answer_v6())
+    assert (one.records, again.records, other.records) == (1, 1, 0)
+    assert router.refused_taken == 2
+    check_sums(router)
+
+
+def test_what_has_ended_may_be_taken_over_a_little_later() -> None:
+    """Ten seconds after the last answer; at once when its host has removed it, or has gone."""
+    for how in ("target's FIN", "target's RST", "removed", "closed"):
+        router = AnswerRouter()
+        (one,) = connections(1)
+        (other,) = connections(1, "10.0.0.9")
+        router.now_ns = SECOND
+        router.messages(one, add())
+        if how == "removed":
+            router.messages(one, remove())
+        elif how == "closed":
+            one.close()
+        else:
+            feed(router, answer(flags=RST if "RST" in how else FIN | ACK))
+        router.messages(other, add())
+        at_once = how in ("removed", "closed")
+        assert router.refused_taken == (not at_once), how
+        router.now_ns = 11 * SECOND - 1
+        router.messages(other, add())
+        assert other.peer.sessions == at_once, how
+        router.now_ns = 11 * SECOND
+        router.messages(other, add())
+        assert other.peer.sessions == 1, how
+
+
+def test_an_idle_session_stays_its_hosts_until_it_leaves_the_table() -> None:
+    router = AnswerRouter(idle_ns=1200 * SECOND)
+    (one,) = connections(1)
+    (other,) = connections(1, "10.0.0.9")
+    router.messages(one, add())
+    router.now_ns = 1199 * SECOND
+    router.messages(other, add())
+    assert router.refused_taken == 1
+    router.sweep(1200 * SECOND)
+    router.messages(other, add())
+    assert other.peer.sessions == 1
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_nothing_for_this_host_itself_is_relayed(family: int) -> None:
+    """Neither announced nor kept early; counted as what it is."""
+    router = AnswerRouter()
+    client = CLIENT if family == 4 else V6_CLIENT
+    router.set_own(OwnAddresses([client]))
+    (writer,) = connections(1)
+    if family == 4:
+        router.messages(writer, add())
+    else:
+        router.messages_v6(writer, add_v6())
+    packets = [answer(flags=flags) if family == 4 else answer_v6(flags=flags)
+               for flags in (ACK, SYN | ACK, RST)]  # fmt: skip
+    assert [feed(router, packet) for packet in packets] == [Drop.OWN_ADDRESS] * 3
+    assert (writer.records, router.kept, router.sessions) == (0, 0, 0)
+    assert (router.refused_own, writer.peer.own) == (1, 1)
+    check_sums(router)
+
+
+@pytest.mark.parametrize("ignore_target", [False, True])
+def test_sessions_leave_when_their_client_becomes_this_host(ignore_target: bool) -> None:
+    router = AnswerRouter(ignore_target=ignore_target)
+    (writer,) = connections(1)
+    router.messages(writer, add() + add(40002, bytes([10, 0, 0, 77])))
+    router.messages_v6(writer, add_v6() + add_v6(V6_TARGET))
+    assert router.sessions == 4
+    assert router.set_own(OwnAddresses([V6_CLIENT])) == 1
+    assert router.set_own(OwnAddresses([], [(CLIENT[:2] + bytes(2), 16)])) == 2
+    assert (router.sessions, router.refused_own) == (1, 3)
+    assert feed(router, answer()) == Drop.OWN_ADDRESS
+    assert writer.peer.sessions == 1
+
+
+def test_what_a_host_holds() -> None:
+    router = AnswerRouter()
+    (one,) = connections(1)
+    (other,) = connections(1, "10.0.0.9")
+    router.messages(one, add())
+    router.messages_v6(one, add_v6())
+    flows = [(CLIENT, 40001, TARGET, 8080), (V6_CLIENT, 40001, V6_TARGET, 8080)]
+    for flow in flows:
+        assert router.holds(one.peer, *flow)
+        assert not router.holds(other.peer, *flow)
+        assert not router.holds(one.peer, flow[0], 40002, *flow[2:])
+    router.messages(one, remove())
+    assert not router.holds(one.peer, *flows[0])
+    one.close()
+    assert not router.holds(one.peer, *flows[1])
+
+
+def test_own_addresses() -> None:
+    """Loopback always; networks by their prefix, of each family for itself."""
+    own = OwnAddresses([bytes([10, 0, 0, 4]), bytes(15) + b"\2"], [(bytes([10, 9, 0, 0]), 16)])
+    assert own.has_v4(0x7F000001) and own.has_v4(0x7FFFFFFF) and own.has_v6(bytes(15) + b"\1")
+    assert own.has_v4(0x0A000004) and own.has_v6(bytes(15) + b"\2") and own.has_v4(0x0A0900FF)
+    assert not own.has_v4(0x0A0A0000) and not own.has_v6(bytes(12) + bytes([10, 9, 0, 0]))
+    everything = OwnAddresses([], [(bytes(16), 0)])
+    assert everything.has_v6(V6_TARGET) and not everything.has_v4(1)
+
+
+def test_sweep_that_ends_in_mid_list_says_how_much_is_left() -> None:
+    """One more session than its budget is due; nothing is to be purged."""
+    router = AnswerRouter(idle_ns=100 * SECOND)
+    writer = RecordWriter()
+    for port in (1, 2, 3):
+        router.messages(writer, add(port))
+    for left in (2, 1, 0):
+        router.sweep(200 * SECOND, budget=1)
+        assert router.sessions == left
+    assert router.expired == 3

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tcpcopy.report.counters import RelayCounts, RingCounts, Snapshot, drops_of, merged
-from tcpcopy.report.outcome import Drop, Outcome
+from tcpcopy.report.outcome import DROP_SLOTS, OUTCOME_SLOTS, Drop, Outcome
 from tests.unit.report.samples import SECOND, clean, relay_up, with_outcome
 
 
@@ -67,8 +67,11 @@ def _relay(counts: RelayCounts) -> Callable[[Snapshot], None]:
     ("change", "expected"),
     [
         (_set(sessions_captured=101),
-         "sessions captured 101 differs from sessions ended and live 100"),
-        (_set(sessions_live=1), "sessions captured 100 differs from sessions ended and live 101"),
+         "sessions captured 101 differs from sessions ended, live and waiting 100"),
+        (_set(sessions_live=1),
+         "sessions captured 100 differs from sessions ended, live and waiting 101"),
+        (_set(sessions_waiting=1),
+         "sessions captured 100 differs from sessions ended, live and waiting 101"),
         (_set(packets_captured=1_001),
          "packets captured 1001 differs from packets used and dropped 1000"),
         (_slot("packet_drops", Drop.CUT, 1),
@@ -93,14 +96,18 @@ def _relay(counts: RelayCounts) -> Callable[[Snapshot], None]:
         (_set(answer_bytes=-1), "answer bytes is negative: -1"),
         (_slot("answer_drops", Drop.FOREIGN, -1), "answer drops 17 is negative: -1"),
         (_ring(5, 6), "ring eth0: dropped 6 is more than received 5"),
+        (lambda s: s.rings.update(eth0=RingCounts(5, 0, 6)),
+         "ring eth0: skipped 6 is more than received 5"),
         (_ring(5, -1), "rings eth0 dropped is negative: -1"),
         (_relay(RelayCounts(records=1, malformed=2)),
          "relay peer: malformed 2 is more than records 1"),
         (_relay(RelayCounts(connected=2, connects=1)),
          "relay peer: connected 2 is more than connects 1"),
         (_relay(RelayCounts(reconnects=1)), "relay peer: reconnects 1 is more than connects 0"),
-        (lambda s: s.outcomes.append(0), "outcomes has 23 slots instead of 22"),
-        (lambda s: s.packet_drops.pop(), "packet drops has 20 slots instead of 21"),
+        (lambda s: s.outcomes.append(0),
+         f"outcomes has {OUTCOME_SLOTS + 1} slots instead of {OUTCOME_SLOTS}"),
+        (lambda s: s.packet_drops.pop(),
+         f"packet drops has {DROP_SLOTS - 1} slots instead of {DROP_SLOTS}"),
         (lambda s: s.send_errors.update({1: -4}), "send errors 1 is negative: -4"),
     ],
 )  # fmt: skip
@@ -109,6 +116,46 @@ def test_each_broken_identity_is_named(change: Callable[[Snapshot], None], expec
     snapshot = clean()
     change(snapshot)
     assert expected in snapshot.check()
+
+
+def over() -> Snapshot:
+    """A run that has ended: 1,700 packets came, and 1,000 of them were worked on."""
+    snapshot = clean()
+    snapshot.is_over = True
+    snapshot.packets_unread, snapshot.sessions_unread, snapshot.udp_packets_unread = 500, 40, 60
+    snapshot.rings = {"eth0": RingCounts(1_500, 90, 0), "lo": RingCounts(200, 0, 50)}
+    return snapshot
+
+
+def test_at_the_end_all_that_the_kernel_received_is_accounted_for() -> None:
+    snapshot = over()
+    assert snapshot.check() == []
+    snapshot.rings["lo"].received += 1
+    assert snapshot.check() == [
+        "packets received by the kernel 1701 differs from packets captured, dropped by it, unread"
+        " and not IP 1700"
+    ]
+
+
+@pytest.mark.parametrize("change", [_set(is_over=False), _set(workers_lost=1)])
+def test_what_is_on_its_way_or_died_with_a_worker_is_not_missed(
+    change: Callable[[Snapshot], None],
+) -> None:
+    """Packets stand in rings while it runs; a worker that died has not told what it had read."""
+    snapshot = over()
+    snapshot.rings["lo"].received += 10
+    change(snapshot)
+    assert snapshot.check() == []
+
+
+def test_joined_it_is_over_when_all_are() -> None:
+    """A snapshot of nothing (a worker that has not told any) does not matter."""
+    assert over().merge(over()).is_over
+    assert over().merge(Snapshot()).is_over and Snapshot().merge(over()).is_over
+    assert not over().merge(clean()).is_over and not clean().merge(over()).is_over
+    assert not Snapshot().merge(Snapshot()).is_over
+    assert Snapshot.from_dict(over().to_dict()) == over()
+    assert over().merge(over()).check() == []
 
 
 def test_live_may_not_exceed_the_peak() -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tcpcopy.report.context import LINK, LOCAL, MODES, TUNNEL, Context, TransferInfo
-from tcpcopy.report.counters import RelayCounts, RingCounts, Snapshot
+from tcpcopy.report.counters import PortCounts, RelayCounts, RingCounts, Snapshot
 from tcpcopy.report.diagnosis import BUG, LEVELS, LOSS, NOTE, WARNING, Finding, diagnose, is_loss
 from tcpcopy.report.outcome import Drop, Outcome
 from tcpcopy.report.verdict import exit_code
@@ -32,6 +32,31 @@ def only(snapshot: Snapshot, context: Context, key: str) -> Finding:
 
 def steps(finding: Finding) -> str:
     return "\n".join(finding.remedy)
+
+
+def test_local_ports_that_nearly_ran_out() -> None:
+    snapshot = clean()
+    snapshot.ports = PortCounts(available=1000, most_used=799)
+    assert diagnose(snapshot, SOCKET_CONTEXT) == []
+    snapshot.ports.most_used = 800
+    (found,) = diagnose(snapshot, SOCKET_CONTEXT)
+    assert (found.key, found.level, found.count) == ("ports", "warning", 800)
+    assert found.text == "800 of 1,000 local ports towards the target were in use (80 %)"
+    assert "tcp_tw_reuse=1" in steps(found) and "-c" in steps(found)
+
+
+def test_connects_that_waited() -> None:
+    snapshot = clean()
+    snapshot.send_errors = {errno.ENETUNREACH: 5}
+    snapshot.ports.waited = 400
+    found = only(snapshot, SOCKET_CONTEXT, "send_errors")
+    assert found.text.endswith("5 times; 400 connects waited for it")
+    lost = with_outcome(Outcome.OPEN_AT_EXIT)
+    lost.send_errors = {errno.EADDRNOTAVAIL: 3}
+    lost.ports.waiting = 6
+    found = only(lost, SOCKET_CONTEXT, "open_at_exit")
+    assert "6 waited to be sent from this host: EADDRNOTAVAIL" in found.text
+    assert "tcp_tw_reuse=1" in steps(found)
 
 
 def test_clean_run_has_nothing_to_tell() -> None:
@@ -63,6 +88,20 @@ def test_each_loss_is_explained_without_any_context(outcome: Outcome) -> None:
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if not outcome.is_loss])
 def test_no_other_outcome_is_a_finding(outcome: Outcome) -> None:
     assert diagnose(with_outcome(outcome, 7), SOCKET_CONTEXT) == []
+
+
+def test_a_flood_is_a_warning_and_no_loss() -> None:
+    snapshot = with_outcome(Outcome.HANDSHAKE_INCOMPLETE, 20)
+    snapshot.syn_flood_attempts, snapshot.syn_flood_peak = 20, 15
+    found = only(snapshot, SOCKET_CONTEXT, "syn_flood")
+    assert (found.level, found.count, is_loss(found)) == (WARNING, 20, False)
+    assert "SYN flood: 20 connection attempts at up to 15/s" in found.text
+
+
+def test_attempts_alone_are_no_success() -> None:
+    found = only(unreachable(Outcome.HANDSHAKE_INCOMPLETE), SOCKET_CONTEXT, "nothing_replayed")
+    assert found.level == LOSS
+    assert "none of which completed its handshake" in found.text
 
 
 def test_most_serious_first_then_by_count() -> None:
@@ -439,7 +478,7 @@ def test_counts_that_do_not_add_up_are_our_bug_and_fail_the_run() -> None:
 
 def test_encapsulations_that_were_not_read() -> None:
     """Named with their counts, and the reason where nothing was captured besides."""
-    snapshot = Snapshot(unread={"ESP (encrypted)": 3, "GENEVE": 12_030})
+    snapshot = Snapshot(not_read={"ESP (encrypted)": 3, "GENEVE": 12_030})
     named = "12,030 packets of GENEVE, 3 packets of ESP (encrypted)"
     keys = {finding.key: finding for finding in diagnose(snapshot, Context())}
     assert keys["encapsulations_unread"].text.startswith(f"{named} not read")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,13 +130,34 @@ def test_reopen_makes_the_new_file_at_once(tmp_path: Path) -> None:
     assert path.exists()
 
 
-def test_lost_directory_costs_lines_but_never_raises(tmp_path: Path) -> None:
-    """What could not be written is told once it can be again."""
+def test_directory_that_moves_takes_the_log_along(tmp_path: Path) -> None:
+    """The new one cannot be opened: lines go on where somebody can read them."""
     folder = tmp_path / "logs"
     folder.mkdir()
     logger = log.set_up(str(folder / "log"))
     logger.info("one")
     folder.rename(tmp_path / "gone")
+    logger.info("two")
+    log.reopen()
+    logger.info("three")
+    folder.mkdir()
+    logger.info("four")
+    assert lines_of(tmp_path / "gone" / "log") == [
+        "INFO one",
+        f"WARNING the new log {folder / 'log'}: No such file or directory; going on in the old one",
+        "INFO two",
+        "INFO three",
+    ]
+    assert lines_of(folder / "log") == ["INFO four"]
+
+
+def test_deleted_directory_costs_lines_but_never_raises(tmp_path: Path) -> None:
+    """What could not be written is told once it can be again."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    logger = log.set_up(str(folder / "log"))
+    logger.info("one")
+    shutil.rmtree(folder)
     logger.info("two")
     log.reopen()
     logger.info("three")
@@ -146,6 +169,41 @@ def test_lost_directory_costs_lines_but_never_raises(tmp_path: Path) -> None:
         "WARNING 2 log lines before this one could not be written",
         "INFO five",
     ]
+
+
+def test_link_put_in_place_of_a_rotated_log_is_not_followed(tmp_path: Path) -> None:
+    path, rotated, victim = tmp_path / "log", tmp_path / "log.1", tmp_path / "victim"
+    victim.write_text("precious")
+    logger = log.set_up(str(path))
+    logger.info("one")
+    path.rename(rotated)
+    path.symlink_to(victim)
+    logger.info("two")
+    assert victim.read_text() == "precious"
+    assert lines_of(rotated) == [
+        "INFO one",
+        f"WARNING the new log {path}: is a symbolic link; going on in the old one",
+        "INFO two",
+    ]
+    path.unlink()
+    logger.info("three")
+    assert lines_of(path) == ["INFO three"]
+
+
+def test_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("victim")
+    with pytest.raises(UsageError, match=r"^-l .*link: is a symbolic link; name the file that"):
+        log.set_up(str(tmp_path / "link"))
+    assert not (tmp_path / "victim").exists()
+
+
+def test_new_log_is_not_writable_for_all(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        log.set_up(str(tmp_path / "log"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

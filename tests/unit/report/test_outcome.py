@@ -16,6 +16,7 @@ NO_LOSS = {
     Outcome.SKIPPED_SAMPLING,
     Outcome.SKIPPED_PARTIAL,
     Outcome.SKIPPED_RATE,
+    Outcome.HANDSHAKE_INCOMPLETE,
 }
 
 
@@ -55,6 +56,11 @@ def test_which_outcomes_are_losses() -> None:
 def test_skips_are_what_the_user_asked_for() -> None:
     skips = {outcome for outcome in Outcome if outcome.is_skip}
     assert skips == {Outcome.SKIPPED_SAMPLING, Outcome.SKIPPED_PARTIAL, Outcome.SKIPPED_RATE}
+
+
+def test_what_never_became_a_connection() -> None:
+    attempts = {outcome for outcome in Outcome if outcome.is_attempt}
+    assert attempts == {Outcome.HANDSHAKE_INCOMPLETE}
 
 
 def test_each_has_one_line_of_its_own() -> None:

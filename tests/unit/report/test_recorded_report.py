@@ -40,7 +40,7 @@ def test_counts_of_a_file_add_up() -> None:
     assert found.check() == []
     found.file.left_out += 1
     assert found.check() == [
-        "packets read from files 70 differs from packets captured and left out 71"
+        "packets read from files 70 differs from packets captured, unread and left out 71"
     ]
 
 

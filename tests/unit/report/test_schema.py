@@ -32,7 +32,7 @@ def eventful() -> Snapshot:
     """A run in which every list and map of the report has an element."""
     snapshot = with_outcome(Outcome.REFUSED)
     snapshot.send_errors = {errno.EPERM: 3}
-    snapshot.unread = {"GENEVE": 12_030}
+    snapshot.not_read = {"GENEVE": 12_030}
     snapshot.udp_errors = {errno.EPERM: 1}
     snapshot.relays["10.0.0.4:36524"] = RelayCounts(1, 2, 1, 50, 1, 1)
     snapshot.packets_captured += 1  # a violation
@@ -75,7 +75,9 @@ def test_figures_are_those_of_the_snapshot() -> None:
     assert sum(report["sessions"]["outcomes"].values()) == report["sessions"]["captured"]
     assert report["packets"]["dropped"][Drop.DUPLICATE.name.lower()] == 10
     assert report["send_errors"] == {"EPERM": 3}
-    assert report["kernel"]["rings"] == [{"device": "eth0", "received": 1_000, "dropped": 0}]
+    assert report["kernel"]["rings"] == [
+        {"device": "eth0", "received": 1_000, "dropped": 0, "skipped": 0}
+    ]
     assert report["relay"]["intercepts"][0] == {
         "peer": "10.0.0.4:36524", "connected": 1, "connects": 2, "records": 50, "malformed": 1,
         "lost": 1, "reconnects": 1, "dropped": 0, "kind": "classic", "tls": False,

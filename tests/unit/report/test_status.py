@@ -34,6 +34,13 @@ def test_skipped_shows_when_there_are_any() -> None:
     assert "skipped" not in shown(clean())
 
 
+def test_a_flood_shows_while_there_is_one() -> None:
+    snapshot = clean()
+    assert "flood" not in shown(snapshot)
+    snapshot.syn_flood_rate = 4_993
+    assert "  SYN flood 4,993/s  lost 0" in shown(snapshot)
+
+
 def test_no_time_passed_means_no_rate() -> None:
     now = sample(clean(), 0)
     assert "  0 new/s" in render(clean(), now, now)

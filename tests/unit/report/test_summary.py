@@ -10,7 +10,7 @@ from tcpcopy.report.context import Context, TransferInfo, endpoint, prefix_of, s
 from tcpcopy.report.counters import RingCounts, Snapshot
 from tcpcopy.report.diagnosis import diagnose
 from tcpcopy.report.outcome import Drop, Outcome
-from tcpcopy.report.summary import exit_code, headline, render
+from tcpcopy.report.summary import exit_code, headline, render, to_json
 from tests.unit.report.samples import (
     CLASSIC_CONTEXT,
     SOCKET_CONTEXT,
@@ -83,6 +83,10 @@ def test_percentages_are_of_all_captured_but_lost_of_those_wanted() -> None:
         (unreachable(Outcome.OPEN_COMPLETE), "all 7 sessions replayed exactly", 0),
         (with_outcome(Outcome.SKIPPED_SAMPLING, 20),
          "all 80 sessions replayed exactly (20 more left out as asked)", 0),
+        (with_outcome(Outcome.HANDSHAKE_INCOMPLETE, 20),
+         "all 80 sessions replayed exactly (20 handshakes never completed)", 0),
+        (unreachable(Outcome.HANDSHAKE_INCOMPLETE),
+         "NOTHING REPLAYED: 7 handshakes never completed", 1),
         (with_outcome(Outcome.OPEN_AT_EXIT, 1), "1 of 100 sessions LOST (1.00 %)", 1),
     ],
 )  # fmt: skip
@@ -97,6 +101,64 @@ def test_kernel_drops_are_never_exact() -> None:
     expected = "all 100 sessions seen replayed, but the kernel DROPPED 2 packets unseen"
     assert headline(snapshot) == expected
     assert exit_code(snapshot) == 1
+
+
+def unread(packets: int, sessions: int) -> Snapshot:
+    """100 sessions replayed, and more captured than there was time to look at."""
+    snapshot = clean()
+    snapshot.is_over = True
+    snapshot.packets_unread, snapshot.sessions_unread = packets, sessions
+    snapshot.rings = {"eth0": RingCounts(1_000 + packets)}
+    return snapshot
+
+
+def test_packets_left_unread_are_a_loss_that_is_told() -> None:
+    snapshot = unread(31_016, 7_754)
+    assert headline(snapshot) == (
+        "all 100 sessions looked at replayed, but 7,754 sessions in 31,016 captured packets left"
+        " UNREAD"
+    )
+    assert exit_code(snapshot) == 1
+    text = " ".join(render(snapshot, replace(SOCKET_CONTEXT, exit_wait_s=10)).split())
+    assert "unread 31,016 captured packets at exit, 7,754 sessions in them" in text
+    assert (
+        "LOSS 31,016 captured packets left unread 10 s after the stop, and with them 7,754"
+        " sessions of which nothing was replayed: tcpcopy was behind the traffic" in text
+    )
+    report = to_json(snapshot, SOCKET_CONTEXT)
+    assert report["packets"]["unread"] == 31_016 and report["sessions"]["unread"] == 7_754
+    assert report["violations"] == []
+    (found,) = report["findings"]
+    assert (found["key"], found["level"], found["count"]) == ("packets_unread", "loss", 31_016)
+    assert "stop it once only" in found["remedy"][0]
+
+
+def test_without_sessions_in_them_packets_left_unread_are_a_loss_as_well() -> None:
+    snapshot = unread(3, 0)
+    assert headline(snapshot) == (
+        "all 100 sessions looked at replayed, but 3 captured packets left UNREAD"
+    )
+    assert exit_code(snapshot) == 1
+    snapshot = clean()
+    snapshot.udp_packets_unread = 1
+    assert exit_code(snapshot) == 1
+    assert "1 captured packet left UNREAD" in headline(snapshot)
+
+
+def test_losses_do_not_hide_what_was_left_unread() -> None:
+    snapshot = with_outcome(Outcome.REFUSED, 2)
+    snapshot.packets_unread = snapshot.sessions_unread = 9
+    assert headline(snapshot) == (
+        "2 of 100 sessions LOST (2.00 %), and 9 sessions in 9 captured packets left UNREAD"
+    )
+
+
+def test_a_run_that_only_left_packets_unread_has_captured_something() -> None:
+    snapshot = Snapshot(packets_unread=9, sessions_unread=9)
+    assert headline(snapshot) == "NOTHING REPLAYED: 9 sessions in 9 captured packets left UNREAD"
+    assert exit_code(snapshot) == 1
+    found = to_json(snapshot, SOCKET_CONTEXT)["findings"]
+    assert [finding["key"] for finding in found] == ["packets_unread"]
 
 
 def test_broken_counts_are_never_exact() -> None:

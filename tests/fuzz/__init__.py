@@ -1,0 +1,1 @@
+"""Fuzzing of all that reads bytes which somebody else wrote: `python -m tests.fuzz --help`."""
