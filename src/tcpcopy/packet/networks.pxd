@@ -40,6 +40,7 @@ cdef class Strand:
 cdef class NetworkTable:
     cdef dict _before
     cdef dict _now
+    cdef Py_ssize_t _strands
     cdef public long long told_apart
 
     @cython.locals(first=Strand, strand=Strand)

@@ -21,7 +21,7 @@ _FIN = flags.FIN
 _SYN = flags.SYN
 _ACK = flags.ACK
 _UNKNOWN = -1
-_MOST_CONNECTIONS = 1 << 16  # of each of two generations
+_MOST_CONNECTIONS = 1 << 16  # strands of each of two generations
 _MOST_STRANDS = 64  # connections told apart that have the same addresses and ports
 _MOST_NETWORKS = 8  # in which one connection is seen
 _NEAR = 1 << 24  # sequence numbers of one connection are no further apart, mostly
@@ -117,15 +117,24 @@ class Strand:
 class NetworkTable:
     """The connections of packets with a network, and of those that have their addresses."""
 
-    __slots__ = ("_before", "_now", "told_apart")
+    __slots__ = ("_before", "_now", "_strands", "told_apart")
 
     def __init__(self) -> None:
         self._now: dict[bytes, Strand] = {}
         self._before: dict[bytes, Strand] = {}
+        self._strands = 0  # in `_now`
         self.told_apart = 0  # connections that only their network tells from others
 
     def __len__(self) -> int:
-        return len(self._now) + len(self._before)
+        """Connections remembered."""
+        count = 0
+        for table in (self._before, self._now):
+            for strand in table.values():
+                following: Strand | None = strand
+                while following is not None:
+                    count += 1
+                    following = following.following
+        return count
 
     def realm(
         self, key: bytes, from_low: bool, segment: Segment, network: int, known_seq: int
@@ -160,14 +169,19 @@ class NetworkTable:
         if found is None:
             found = self._before.get(key)
             if found is not None:
+                del self._before[key]
                 self._put(key, found)
         return found
 
     def _put(self, key: bytes, strand: Strand) -> None:
-        if len(self._now) >= _MOST_CONNECTIONS:
+        if self._strands >= _MOST_CONNECTIONS:
             self._before = self._now
             self._now = {}
+            self._strands = 0
         self._now[key] = strand
+        while strand is not None:
+            self._strands += 1
+            strand = strand.following  # type: ignore[assignment]
 
     def _find(self, first: Strand, segment: Segment, from_low: bool, network: int) -> Strand:
         """The connection of the packet among those with its addresses, or a new one."""
@@ -198,6 +212,7 @@ class NetworkTable:
             return last
         made = Strand(network, last.realm + 1)
         last.following = made
+        self._strands += 1
         self.told_apart += 1
         return made
 

@@ -15,6 +15,8 @@ from typing import Any
 TIMEOUT_NS = 30_000_000_000  # as on Linux (ipfrag_time)
 MAX_BYTES = 4 << 20  # held, as on Linux (ipfrag_high_thresh)
 MAX_DATAGRAMS = 4096  # held
+MAX_PIECES = 256  # of a datagram: nobody cuts 64 KiB smaller, and each is compared with all others
+_PIECE_COST = 128  # memory of a piece besides its bytes
 _LONGEST = 65535
 _FRAGMENT = 44
 _OPTIONS = (0, 43, 60)  # hop-by-hop, routing and destination options share one shape
@@ -45,7 +47,7 @@ class Reassembler:
         """`protocols`: IP protocols whose fragments are kept; those of others count as alone."""
         self._protocols = protocols
         self._held: dict[tuple[bytes, int], _Parts] = {}  # oldest first
-        self.held_bytes = 0
+        self.held_bytes = 0  # of memory
         # Fragments given up since the caller looked last, which it does after each `add`:
         self.incomplete = 0  # of datagrams whose first fragment had come
         self.alone = 0  # of others
@@ -85,8 +87,7 @@ class Reassembler:
             return None
         if parts.total != parts.held_bytes or not parts.header:
             return None
-        del self._held[key]
-        self.held_bytes -= parts.held_bytes
+        self._drop(key, parts)
         whole = b"".join(parts.pieces[at] for at in sorted(parts.pieces))
         self.joined = parts.count
         return _packet(parts.header, whole)
@@ -98,6 +99,8 @@ class Reassembler:
             return False
         if parts.pieces.get(offset) == payload:
             return True  # doubled on the way
+        if len(parts.pieces) >= MAX_PIECES:
+            return False
         for at, piece in parts.pieces.items():
             if at < end and offset < at + len(piece):
                 return False  # RFC 5722: all of it is to be thrown away
@@ -111,7 +114,7 @@ class Reassembler:
             parts.header = header
         parts.pieces[offset] = payload
         parts.held_bytes += len(payload)
-        self.held_bytes += len(payload)
+        self.held_bytes += len(payload) + _PIECE_COST
         return True
 
     def expire(self, now_ns: int) -> None:
@@ -131,9 +134,12 @@ class Reassembler:
         while self._held and (self.held_bytes > MAX_BYTES or len(self._held) >= MAX_DATAGRAMS):
             self._give_up(*next(iter(self._held.items())))
 
-    def _give_up(self, key: tuple[bytes, int], parts: _Parts) -> None:
+    def _drop(self, key: tuple[bytes, int], parts: _Parts) -> None:
         del self._held[key]
-        self.held_bytes -= parts.held_bytes
+        self.held_bytes -= parts.held_bytes + _PIECE_COST * len(parts.pieces)
+
+    def _give_up(self, key: tuple[bytes, int], parts: _Parts) -> None:
+        self._drop(key, parts)
         if parts.header:
             self.incomplete += parts.count
         else:

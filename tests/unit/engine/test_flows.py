@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+import cython
+
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
 from tcpcopy.engine.session import Session
@@ -49,6 +51,28 @@ def test_key_of_a_packet_is_that_of_its_numbers() -> None:
         assert session_of(key).captured_client() == (source, 40001)
         in_packet = flow_key(segment, packet)
         assert key.name() == (in_packet if size == 16 else int.from_bytes(in_packet, "big"))
+
+
+def test_a_key_from_its_name() -> None:
+    """Of both families, and told apart by their networks."""
+    for size in (4, 16):
+        source, destination = bytes(range(200, 200 + size)), bytes(range(100, 100 + size))
+        packet = wire.encode(wire.Segment(source, 40001, destination, 80, seq=1, flags=2))
+        segment = Segment()
+        assert parse(segment, packet, 0, len(packet), len(packet)) == 0
+        key = key_of(source, 40001, destination, 80)
+        other = key_of(source, 40001, destination, 80)
+        if not cython.compiled:
+            other.in_realm(segment, packet, 3)
+            assert other.name() != key.name()
+        session = session_of(other)
+        table = FlowTable(0, False)
+        table.add(session)
+        found = FlowKey()
+        found.named(key.name())
+        assert parts(found) == parts(key)
+        found.named(other.name())
+        assert parts(found) == parts(other) and table.find(found) is session
 
 
 def test_nothing_is_found_but_what_is_there() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tcpcopy.engine.handshakes import PATIENCE_NS
 from tcpcopy.engine.outcome import Drop
 from tests.lab.encapsulations import authenticated, fragments
 from tests.unit.engine.rig import SECOND
@@ -131,6 +132,54 @@ def test_two_connections_with_the_same_addresses(make: type[Caller], other: int)
     # Late packets find what has ended, each its own.
     for caller, network in networks:
         assert give(world, network, caller.packet("PA", at=0, payload=b"o")) == Drop.CLOSED_SESSION
+
+
+@pytest.mark.parametrize("make", [Caller, six_caller], ids=["v4", "v6"])
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_handshakes_with_the_same_addresses(make: type[Caller], ahead: int) -> None:
+    """Opened ahead or waiting: each is proven, or not completed, by what is its own."""
+    world = world_of(make)
+    world.engine.note_acks(True, 0)
+    world.engine.ahead_most = ahead
+    answerer = Answerer(world, "ok")
+    one, two = make(world), make(world)
+    two.isn = 0x4000_0000
+    for network, caller in ((NET, one), (OTHER, two)):
+        assert give(world, network, caller.packet("S", at=-1)) == 0
+    assert world.counts.sessions == 2 and world.counts.live == ahead
+    assert give(world, OTHER, two.packet("PA", payload=b"two")) == 0
+    two.said += b"two"
+    answerer.settle()
+    # The first one's client is silent: what was opened for it is taken back, and waits as well.
+    if ahead:
+        world.run_to(PATIENCE_NS + 2 * SECOND)
+    answerer.settle()
+    assert (world.counts.live, world.counts.waiting) == (1, 1)
+    assert give(world, NET, one.packet("PA", payload=b"one")) == 0
+    one.said += b"one"
+    answerer.settle()
+    for network, caller in ((NET, one), (OTHER, two)):
+        assert give(world, network, caller.packet("FA", seen=2)) == 0
+    assert finished(world, answerer) == {"REPLAYED": 2}
+    assert b"one" in answerer.heard.values() and b"two" in answerer.heard.values()
+
+
+@pytest.mark.parametrize("make", [Caller, six_caller], ids=["v4", "v6"])
+def test_handshakes_with_the_same_addresses_that_nobody_completes(make: type[Caller]) -> None:
+    world = world_of(make)
+    world.engine.note_acks(True, 0)
+    answerer = Answerer(world, "ok")
+    one, two = make(world), make(world)
+    two.isn = 0x4000_0000
+    for network, caller in ((NET, one), (OTHER, two)):
+        assert give(world, network, caller.packet("S", at=-1)) == 0
+    answerer.settle()
+    assert world.counts.live == 2
+    assert give(world, OTHER, two.packet("R")) == 0  # its client is there, and does not want it
+    assert world.outcomes() == {"HANDSHAKE_INCOMPLETE": 1}
+    world.engine.close_all()
+    assert world.outcomes() == {"HANDSHAKE_INCOMPLETE": 2}
+    world.check_ended()
 
 
 def test_one_connection_seen_in_two_networks_is_one_session() -> None:

@@ -154,4 +154,14 @@ def test_bounds() -> None:
     for number in range(3 * most):
         assert table.realm(number.to_bytes(12, "big"), True, segment, 5, -1) == 0
     assert len(table) <= 2 * most
+    # Those told apart are counted, too: few addresses in many networks take no more.
+    table = NetworkTable()
+    segments = [Segment() for _ in range(8)]
+    for network, each in enumerate(segments):
+        made = make.tcp(CLIENT, SERVER, SYN, seq=network << 26)
+        assert parse(each, made, 0, len(made), len(made)) == 0
+    for number in range(3 * most // 8):
+        for network, each in enumerate(segments):
+            assert table.realm(number.to_bytes(12, "big"), True, each, network, -1) == network
+    assert most < len(table) <= 2 * most + 64
     assert realm_bytes(258) == b"\1\2"

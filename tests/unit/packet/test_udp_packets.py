@@ -9,8 +9,9 @@ import pytest
 
 from tcpcopy.packet import flags
 from tcpcopy.packet.batch import PacketBatch, PacketSink, datagram_packets
-from tcpcopy.packet.reassembly import MAX_BYTES, MAX_DATAGRAMS, TIMEOUT_NS, Reassembler
+from tcpcopy.packet.reassembly import MAX_BYTES, MAX_DATAGRAMS, MAX_PIECES, TIMEOUT_NS, Reassembler
 from tcpcopy.packet.segment import Segment, flow_key, parse, parse_udp, payload
+from tests.lab.capture_files import ip
 from tests.unit.packet.raw import DESTINATION, DESTINATION6, SOURCE, SOURCE6
 
 SIZES = (0, 1, 7, 8, 1471, 1472, 1473, 1452, 1453, 1480, 2952, 9000, 65507)
@@ -191,6 +192,19 @@ def test_memory_is_bounded() -> None:
         assert len(held) <= MAX_DATAGRAMS
         assert held.held_bytes <= MAX_BYTES + 65535
     assert held.incomplete + len(held) == 3 * MAX_DATAGRAMS
+
+
+def test_pieces_of_a_datagram_are_bounded() -> None:
+    """Tiny ones take time and memory in proportion to their number."""
+    held = Reassembler((17,))
+    for number in range(64):
+        for at in range(MAX_PIECES + 1):
+            part = ip("10.0.0.1", "10.0.0.2", 17, bytes(8), fragment=0x2000 | at)
+            part = part[:4] + number.to_bytes(2, "big") + part[6:]
+            held.add(part, 0, len(part), 0)
+            assert held.held_bytes <= MAX_BYTES + 65535
+        assert len(held) == 0 and held.held_bytes == 0
+    assert held.incomplete == 64 * (MAX_PIECES + 1)
 
 
 def test_no_fragment_of_udp() -> None:

@@ -302,6 +302,8 @@ def test_hole_is_put_down_to_what_the_counts_show() -> None:
     assert "-F 'tcp'" in steps(unexplained)
     snapshot.packet_drops[Drop.FRAGMENT] = 3
     assert "3 IP fragments" in only(snapshot, SOCKET_CONTEXT, "capture_hole").text
+    snapshot.fragments_lost = 2  # before the engine had them
+    assert "5 IP fragments" in only(snapshot, SOCKET_CONTEXT, "capture_hole").text
     snapshot.packet_drops[Drop.CUT] = 4
     cut = only(snapshot, replace(SOCKET_CONTEXT, snaplen=96), "capture_hole")
     assert "4 packets cut" in cut.text
