@@ -26,6 +26,7 @@ from tests.lab.encapsulations import ETHERNET, LINKS, TEREDO, TUNNELS, Maker
 from tests.lab.reader import Server, serving
 
 pytestmark = pytest.mark.netns
+FULL = pytest.mark.acceptance  # what is at its full size, or in unit tests as well
 
 _CLONE_NEWNET = 0x40000000
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -148,8 +149,14 @@ def live_kinds() -> list[tuple[str, bool, Maker]]:
 
 @pytest.mark.parametrize(
     "words",
-    [("-i", "mirror", "--promiscuous"), ("-i", "mirror", "--decapsulate", "--workers", "2")],
-    ids=["promiscuous", "decapsulate, workers"],
+    [
+        pytest.param(("-i", "mirror", "--promiscuous"), id="promiscuous"),
+        pytest.param(
+            ("-i", "mirror", "--decapsulate", "--workers", "2"),
+            id="decapsulate, workers",
+            marks=FULL,
+        ),
+    ],
 )
 def test_every_kind_live(port: Port, words: tuple[str, ...]) -> None:
     kinds = live_kinds()
@@ -179,6 +186,7 @@ def test_the_host_is_the_end_of_a_mirror_session(port: Port) -> None:
     assert streams == sorted(name.encode() for name, _, _ in kinds), report["said"]
 
 
+@FULL
 def test_tunnels_are_left_alone_unless_asked_for(port: Port) -> None:
     with port.tcpcopy("-i", "mirror") as report:
         port.send(*map(TUNNELS["vxlan"][1], connection(1, b"within")))
@@ -187,6 +195,7 @@ def test_tunnels_are_left_alone_unless_asked_for(port: Port) -> None:
     assert report["packets"]["captured"] <= 4 and report["tunnels"]["unwrapped"] == 0
 
 
+@FULL
 def test_what_is_not_named_stays_out(port: Port) -> None:
     """Other ports and the target's own traffic are not copied, out of tunnels as otherwise."""
     maker = TUNNELS["vxlan"][1]
@@ -217,7 +226,7 @@ def tagged(vlan: int) -> Maker:
     return lambda packet: make.MACS + struct.pack("!HHH", 0x8100, vlan, 0x0800) + packet
 
 
-@pytest.mark.parametrize("kind", ["VLANs", "VLAN and none", "VNIs"])
+@pytest.mark.parametrize("kind", ["VLANs", pytest.param("VLAN and none", marks=FULL), "VNIs"])
 def test_same_addresses_in_two_networks(port: Port, kind: str) -> None:
     """Two connections at the same time, and a third one that is seen in both networks."""
     first, second = {
@@ -244,7 +253,13 @@ def test_same_addresses_in_two_networks(port: Port, kind: str) -> None:
 LONG = b"".join(b"%07d\n" % number for number in range(400))
 
 
-@pytest.mark.parametrize("words", [(), ("--workers", "2")], ids=["one", "workers"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param((), id="one"),
+        pytest.param(("--workers", "2"), id="workers", marks=FULL),
+    ],
+)
 def test_fragments_of_tcp(port: Port, words: tuple[str, ...]) -> None:
     """Without any option; in order, backwards and doubled."""
     families = (False,) if words else (False, True)  # see docs/recorded-traffic.md
@@ -283,6 +298,7 @@ UNKNOWN_TO_WIRESHARK = {
 }  # fmt: skip
 
 
+@FULL
 def test_frames_are_what_the_specifications_say(tmp_path: Path) -> None:
     """The frames of these tests, as Wireshark reads them: the same payload behind the same port."""
     by_link: dict[int, list[tuple[str, bytes]]] = defaultdict(list)

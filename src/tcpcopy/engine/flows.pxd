@@ -27,14 +27,14 @@ cdef class FlowKey:
     cdef public bytes wide
 
     cdef void read(self, Segment segment, const unsigned char[::1] data) except *
-    cdef void in_realm(
+    cpdef void in_realm(
         self, Segment segment, const unsigned char[::1] data, int realm
     ) except *
     cpdef void of(
         self, bytes source, long long source_port, bytes destination, long long port
     ) except *
     @cython.locals(size=cython.Py_ssize_t, both=object)
-    cdef void named(self, object name) except *
+    cpdef void named(self, object name) except *
     cpdef object name(self)
 
 cdef class _Part(Places):
