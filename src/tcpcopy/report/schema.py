@@ -182,13 +182,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "dropped": _drops(snapshot.answer_drops),
         },
         **_recorded(snapshot, context),
-        "tunnels": {
-            "unwrapped": snapshot.unwrapped,
-            "left_out": snapshot.unwrapped_left_out,
-            "kept": snapshot.fragments_kept,
-            "fragments_lost": snapshot.fragments_lost,
-            "not_read": dict(sorted(snapshot.not_read.items())),
-        },
+        "tunnels": _tunnels(snapshot),
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
         "ports": _ports(snapshot),
@@ -334,6 +328,16 @@ def _sessions(snapshot: Snapshot) -> dict[str, Any]:
 
 def _drops(counts: list[int]) -> dict[str, int]:
     return {reason.name.lower(): counts[reason] for reason in Drop}
+
+
+def _tunnels(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "unwrapped": snapshot.unwrapped,
+        "left_out": snapshot.unwrapped_left_out,
+        "kept": snapshot.fragments_kept,
+        "fragments_lost": snapshot.fragments_lost,
+        "not_read": dict(sorted(snapshot.not_read.items())),
+    }
 
 
 def _kernel(snapshot: Snapshot) -> dict[str, Any]:
