@@ -475,6 +475,7 @@ def report_context(options: Options, limit: int = 0, waited_s: int = 0) -> Conte
         memory_mib=options.memory_bytes >> 20,
         session_limit=limit,
         answer_timeout_s=options.session_timeout_ns // _NS,
+        waits_for_answers=options.wait_for_answers,
         keep_alive_s=options.keepalive_timeout_ns // _NS,
         exit_wait_s=waited_s,
         version=VERSION,

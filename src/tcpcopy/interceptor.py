@@ -1,8 +1,9 @@
 """Intercept's loop: answers of the target in from the capture rings, out to the tcpcopies.
 
 The target's route sends its answers to mapped clients to this host, which is not their end: they
-arrive here addressed to a foreign IP address and must not be forwarded. One thread, one epoll: what
-the tcpcopies announce is taken first, then packets, then records are sent.
+arrive here addressed to a foreign IP address and must not be forwarded. One thread does the work:
+it takes what the tcpcopies announce, then packets, then sends records. Only the rings that are no
+longer needed are closed by threads of their own, because closing one takes the kernel long.
 """
 
 from __future__ import annotations

@@ -339,8 +339,9 @@ class Scenario:
 
     def compare(self, *, copies: int = 1) -> Comparison:
         """Stop the servers and compare all that was recorded at online and at the target."""
-        if self.one_host:  # where the target may have read the last end before online has
-            seen = [-1, 0]
+        seen = [-1, sum(server.count() for server in self.online)]
+        # The target may have read the last end before online has.
+        if self.one_host or seen[-1] < sum(server.count() for server in self.target):
 
             def is_quiet() -> bool:
                 seen.append(sum(server.count() for server in self.online))

@@ -16,19 +16,44 @@ _LOG_LINES = 25
 _ALONE_FILES = frozenset(
     f"test_{name}.py"
     for name in (
-        "demo", "processes", "real_servers", "recorded", "recorded_memory", "replay_faults",
-        "terminal", "udp_servers",
+        "demo", "processes", "real_servers", "recorded_memory", "replay_faults", "terminal",
+        "udp_servers",
     )
 )  # fmt: skip
-_ALONE_TESTS = frozenset({"test_pacing_keeps_think_times", "test_think_times_are_kept"})
+_ALONE_TESTS = frozenset({
+    "test_pacing_keeps_think_times", "test_think_times_are_kept",
+    "test_waits_are_as_recorded_times_the_speed", "test_rate_of_live_sessions",
+    "test_rate_of_live_requests", "test_rate_of_sessions_of_a_file",
+    "test_short_connections_as_fast_as_answers_allow",
+})  # fmt: skip
+# Of tests for each mode, `make test` runs those of these two in these files; the others share
+# their engine, have files of tests of their own, and run whole with `make acceptance`.
+_MODES = frozenset({"socket", "classic", "packet"})
+_FEW_MODES_FILES = frozenset(
+    f"test_{name}.py"
+    for name in (
+        "real_servers", "recorded", "recorded_udp", "replay", "replay_faults", "replay_options",
+        "waits",
+    )
+)  # fmt: skip
+
+
+def _is_whole_only(item: pytest.Item) -> bool:
+    """Whether a test is left to `make acceptance`, as a variant of others."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or item.path.name not in _FEW_MODES_FILES:
+        return False
+    return callspec.params.get("mode", "socket") not in _MODES
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is not to run beside other tests; two of the rest may run at the same time."""
+    """Mark what is not to run beside other tests (two of the rest may), and variants."""
     for item in items:
         name = getattr(item, "originalname", item.name)
         if item.path.name in _ALONE_FILES or name in _ALONE_TESTS:
             item.add_marker(pytest.mark.alone)
+        if _is_whole_only(item):
+            item.add_marker(pytest.mark.acceptance)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -365,7 +365,8 @@ def test_sessions_that_fail_alike(scenario: Scenario, workers: int) -> None:
             scenario.load("--connections 30 --requests 1")
         told = "sessions failed alike: refused by the target"
         assert wait_until(lambda: told in replay.output, 10), replay.output
-        assert f"nothing listens on {lab.target.v4}:{PORT}" in replay.output
+        listens = f"nothing listens on {lab.target.v4}:{PORT}"
+        assert wait_until(lambda: listens in replay.output, 10), replay.output
         assert wait_until(lambda: "check: ports: local ports 60000" in replay.output, 10)
         scenario.load("--connections 30 --requests 1")
         wait_until(lambda: False, 5)

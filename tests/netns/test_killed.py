@@ -77,7 +77,12 @@ def left_in(scenario: Scenario) -> list[str]:
 
 def check_all_reset(scenario: Scenario, again: Replay, sessions: int = SESSIONS) -> None:
     assert wait_until(lambda: not open_at_target(scenario), 20), open_at_target(scenario)
-    assert wait_until(lambda: "left open by a kill" in again.output, 10), again.output
+    told = re.compile(r"sessions? left open by a kill: ([\d,]+) reset")  # a line for each worker
+
+    def reset() -> int:
+        return sum(int(count.replace(",", "")) for count in told.findall(again.output))
+
+    assert wait_until(lambda: reset() == sessions, 10), again.output
     assert re.search(
         r"WARNING runs: the last run \(process \d+, begun .*\) ended without a summary; "
         rf"{sessions:,} sessions were left open at the target: resetting",

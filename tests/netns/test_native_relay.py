@@ -45,7 +45,15 @@ def certificate(directory: Path, name: str, address: str, signed_by: str = "") -
     return path
 
 
-@pytest.mark.parametrize("name", ["keep-alive", "one request each", "uploads", "client resets"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keep-alive",
+        "one request each",
+        pytest.param("uploads", marks=pytest.mark.acceptance),
+        pytest.param("client resets", marks=pytest.mark.acceptance),
+    ],
+)
 @pytest.mark.parametrize(
     ("tcpcopy", "intercept", "spoken"),
     [

@@ -238,6 +238,8 @@ def test_worker_that_died_comes_back(scenario: Scenario, mode: str) -> None:
         os.kill(first, signal.SIGKILL)
         os.kill(second, signal.SIGKILL)
         assert wait_until(lambda: len(workers_of(replay)) == 4, 10), replay.output
+        told = [f": process {pid}\n" for pid in workers_of(replay)[2:]]
+        assert wait_until(lambda: all(line in replay.output for line in told), 10), replay.output
         for pid in workers_of(replay)[2:]:
             is_first = f"worker 1/2: process {pid}\n" in replay.output
             holds(pid, RAW if is_first else 0, uid, bounding=parent)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.lab.compare import Stream
 from tests.lab.real.nginx import Nginx, wrk_script
@@ -33,9 +34,25 @@ def record(scenario: Scenario, load: str, servers: str = "", timeout: float = 60
     return path
 
 
-@pytest.mark.parametrize("speed", ["-a 1", "-a 10", "--fast"])
+AT_SPEEDS = ("keep-alive", "think times")
+
+
+def each_load() -> list[ParameterSet]:
+    """Every load as fast as answers allow, two at other speeds; `make acceptance` has all."""
+    return [
+        pytest.param(
+            name,
+            speed,
+            id=f"{name}-{speed}",
+            marks=[pytest.mark.acceptance] if speed != "--fast" and name not in AT_SPEEDS else [],
+        )
+        for name in LOADS
+        for speed in ("-a 1", "-a 10", "--fast")
+    ]
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize(("name", "speed"), each_load())
 def test_every_stream_arrives(scenario: Scenario, mode: str, name: str, speed: str) -> None:
     """The scenarios of live replay, out of a file."""
     load, servers, streams = LOADS[name]

@@ -22,7 +22,12 @@ from tests.netns.test_udp import UdpServer, check_counts, load, reach
 pytestmark = pytest.mark.netns
 
 MODES = ["socket", "packet"]
-SPEEDS = ["-a 1", "-a 10", "--fast", "-T 2", "--fast -T 2"]
+SPEEDS = [
+    "-a 1",
+    "--fast",
+    "-T 2",
+    *(pytest.param(speed, marks=pytest.mark.acceptance) for speed in ("-a 10", "--fast -T 2")),
+]
 
 
 def record(scenario: Scenario, words: str, *, to: str = "", tcp: str = "") -> tuple[Path, Record]:
@@ -255,4 +260,4 @@ def test_dns_out_of_a_file(scenario: Scenario, real: RealServers, mode: str, spe
     udp = replay.report["udp"]
     assert udp["datagrams"]["sent"] == 3002
     if mode == "socket":
-        assert udp["answers"]["received"] == 3002
+        assert udp["answers"]["received"] == 3002 - overrun

@@ -32,7 +32,14 @@ def bridge(lab: Lab) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--workers", 2), ("-n", 2)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("load", [SHORT, LONG, UPLOADS], ids=["short", "long", "uploads"])
+@pytest.mark.parametrize(
+    "load",
+    [
+        pytest.param(SHORT, id="short"),
+        pytest.param(LONG, id="long", marks=pytest.mark.acceptance),
+        pytest.param(UPLOADS, id="uploads", marks=pytest.mark.acceptance),
+    ],
+)
 def test_packets_seen_twice(
     scenario: Scenario, load: str, mode: str, words: tuple[object, ...]
 ) -> None:

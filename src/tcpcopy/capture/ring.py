@@ -251,7 +251,8 @@ class Ring:
     def drain(self, handler: PacketHandler, limit: int) -> int:
         """Hand on packets that have arrived, `limit` at most, and return how many.
 
-        Less than `limit` means that the ring was empty. The buffer lent to the handler is the ring
+        Less than `limit` means that the ring was empty, or that one whole round of it has been
+        looked at, in which frames were skipped. The buffer lent to the handler is the ring
         itself; its frame goes back to the kernel after the call, also when the handler raises:
         then the exception is passed on and the next `drain` goes on with the next packet.
         """

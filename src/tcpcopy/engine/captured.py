@@ -67,7 +67,10 @@ class CapturedHalf(ChunkQueue):
         self.stuck_since_ns = 0
 
     def acknowledged_by_client(self, ack: int) -> int:
-        """Server offset for the client's acknowledgement number `ack`; never goes back."""
+        """Server offset for the acknowledgement number `ack`: lower again for an older segment.
+
+        `server_seen`, the highest offset acknowledged, never goes back.
+        """
         if self.server_base < 0:
             # The first acknowledgement seen covers the server's SYN only (or, picked up
             # mid-stream, everything that the replay need not wait for).

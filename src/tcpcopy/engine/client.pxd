@@ -23,6 +23,7 @@ cdef int _RUNNING
 cdef int _ENDED_CLOSED
 cdef int _ENDED_REFUSED
 cdef int _ENDED_RESET
+cdef int _ENDED_RESET_AT_END
 cdef int _ENDED_RESET_SENT
 cdef int _ENDED_CONNECT_TIMEOUT
 cdef int _ENDED_ANSWER_TIMEOUT
@@ -92,8 +93,9 @@ cdef class TcpClient(ReceiveHalf):
     cdef void _take_data(
         self, long long offset, long long length, bint is_fin, bint pushed, long long now_ns
     ) except *
-    @cython.locals(oldest=cython.longlong)
-    cdef int _take_rst(self, long long offset) except -1
+    @cython.locals(oldest=cython.longlong, una=cython.longlong, ack=cython.longlong)
+    cdef int _take_rst(self, Segment segment, long long offset, long long now_ns) except -1
+    cdef bint _data_is_taken(self) noexcept
     cdef void _challenge(self, long long now_ns) except *
     cdef int _take_when_closed(self, Segment segment, long long now_ns) except -1
     @cython.locals(queue=ChunkQueue)

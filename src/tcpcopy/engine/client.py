@@ -33,6 +33,7 @@ _RUNNING = replayed.RUNNING
 _ENDED_CLOSED = replayed.CLOSED
 _ENDED_REFUSED = replayed.REFUSED
 _ENDED_RESET = replayed.RESET_BY_TARGET
+_ENDED_RESET_AT_END = replayed.RESET_AT_END
 _ENDED_RESET_SENT = replayed.RESET_SENT
 _ENDED_CONNECT_TIMEOUT = replayed.CONNECT_TIMEOUT
 _ENDED_ANSWER_TIMEOUT = replayed.ANSWER_TIMEOUT
@@ -219,7 +220,7 @@ class TcpClient(ReceiveHalf):
         received = self.received
         offset = received + seqnum.difference(segment.seq, (self.irs + 1 + received) & _MASK)
         if segment_flags & _RST:
-            return self._take_rst(offset)
+            return self._take_rst(segment, offset, now_ns)
         if segment_flags & _SYN or not segment_flags & _ACK:
             self._challenge(now_ns)  # our ACK of its SYN was lost, or RFC 5961 (4)
             return _DUPLICATE if segment_flags & _SYN else _BAD_STATE
@@ -316,13 +317,23 @@ class TcpClient(ReceiveHalf):
                 return
         self.schedule_ack(now_ns)
 
-    def _take_rst(self, offset: int) -> int:
+    def _take_rst(self, segment: Segment, offset: int, now_ns: int) -> int:
         # What the target took our last segment's acknowledgement for, up to the window's end.
         oldest = self.received - self.ack_pending_bytes
         if offset < oldest - 1 or offset > self.received + (_WINDOW << self.rcv_wscale):
             return _OUT_OF_WINDOW
-        self._end(_ENDED_CLOSED if self.fin_acknowledged else _ENDED_RESET)
+        if segment.flags & _ACK:
+            una = self.snd_una
+            ack = una + seqnum.difference(segment.ack, (self.iss + 1 + una) & _MASK)
+            if una < ack <= self.snd_nxt:
+                self._take_acknowledgement(segment, ack, False, now_ns)
+        if self.ended == _RUNNING:
+            self._end(_ENDED_RESET_AT_END if self._data_is_taken() else _ENDED_RESET)
         return _USED
+
+    def _data_is_taken(self) -> bool:
+        """The FIN was sent, and the target has acknowledged everything before it."""
+        return 0 <= self.fin_offset <= self.snd_una
 
     def _challenge(self, now_ns: int) -> None:
         if now_ns - self.challenge_ns >= _CHALLENGE_GAP:
@@ -417,7 +428,7 @@ class TcpClient(ReceiveHalf):
         self.queue = None  # type: ignore[assignment]  # nothing more to send; ends the cycle
         self.sacked = None
         self.early = None
-        return 1 if self.ended in (_ENDED_REFUSED, _ENDED_RESET) else 0
+        return 1 if self.ended in (_ENDED_REFUSED, _ENDED_RESET, _ENDED_RESET_AT_END) else 0
 
     # --- time ------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from tcpcopy.packet.batch cimport PacketBatch
 
 cdef class Context:
     cdef public long long answer_timeout_ns
+    cdef public long long answer_usual_ns
     cdef public PacketBatch batch
     cdef public long long capture_ns
     cdef public long long close_timeout_ns
@@ -31,6 +32,7 @@ cdef class Context:
     cdef public long long wait_factor
     cdef public bint wait_for_answers
 
+    cpdef int note_answer_time(self, long long nanoseconds) except -1
     cpdef void stand_still(self, long long now_ns, long long duration_ns) noexcept
     @cython.locals(bound_ns=cython.longlong)
     cpdef long long connect_ends_ns(self, long long deadline_ns) noexcept

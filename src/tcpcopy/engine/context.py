@@ -54,6 +54,7 @@ class Context:
 
     __slots__ = (
         "answer_timeout_ns",
+        "answer_usual_ns",  # smoothed time from a turn to its answer, over all sessions, 0: none
         "batch",
         "capture_ns",  # recorded: set by the owner
         "close_timeout_ns",
@@ -84,6 +85,7 @@ class Context:
         self.batch = batch
         self.counts = Counts()
         self.answer_timeout_ns = config.answer_timeout_ns
+        self.answer_usual_ns = 0
         self.close_timeout_ns = config.close_timeout_ns
         self.connect_timeout_ns = config.connect_timeout_ns
         self.speed = config.speed
@@ -106,6 +108,14 @@ class Context:
         self.rtt_ns = config.rtt_ns
         self.seed = config.seed
         self.wait_for_answers = config.wait_for_answers
+
+    def note_answer_time(self, nanoseconds: int) -> int:
+        """A turn was answered after that time."""
+        self.counts.answer_time.record(nanoseconds)
+        if self.answer_usual_ns == 0:
+            self.answer_usual_ns = nanoseconds
+        self.answer_usual_ns += (nanoseconds - self.answer_usual_ns) // 16
+        return 0
 
     def stand_still(self, now_ns: int, duration_ns: int) -> None:
         """This process goes on at `now_ns` after so long."""

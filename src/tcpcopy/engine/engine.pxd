@@ -36,6 +36,7 @@ cdef int _FIN
 cdef int _SYN
 cdef int _RST
 cdef int _ACK
+cdef int _PSH
 
 cdef class AnswerFeed(PacketHandler):
     cdef Engine engine

@@ -1,8 +1,8 @@
-"""The engine: all sessions of one worker. Sans-I/O; five verbs.
+"""The engine: all sessions of one worker. Sans-I/O.
 
-Feed a captured packet (`packet`), feed an answer (`answers.packet`), `run_timers`, and ask for
-`next_deadline_ns`; what is to be sent leaves through the batch or the transport given at the start,
-which the owner flushes. `now_ns` is set by the owner before it feeds.
+The owner sets `now_ns`, then feeds captured packets (`packet`) and answers (`answers.packet`), and
+calls `run_timers` when `next_deadline_ns` has come. Packets to send leave through the batch or the
+transport given at the start, which the owner flushes.
 
 A packet that trips over our own bug ends its session, counted, and nothing else.
 """
@@ -54,6 +54,7 @@ _FIN = flags.FIN
 _SYN = flags.SYN
 _RST = flags.RST
 _ACK = flags.ACK
+_PSH = flags.PSH
 
 
 class AnswerFeed(PacketHandler):
@@ -164,6 +165,7 @@ class Engine(Handshakes):
             self.most_queued_bytes = counts.queued_bytes
         if session.tail is not tail:
             self._note_turns(session, tail)
+            session.note_segment_end(length, segment.flags & _PSH)
         outcome = self._hole_or_shed(session, reason)
         if outcome != 0:
             session.give_up(outcome, self.now_ns)

@@ -11,6 +11,7 @@ cdef int _RUNNING
 cdef int _CLOSED
 cdef int _REFUSED
 cdef int _RESET
+cdef int _RESET_AT_END
 cdef int _RESET_SENT
 cdef int _CONNECT_TIMEOUT
 cdef int _ANSWER_TIMEOUT

@@ -30,6 +30,7 @@ _RUNNING = replayed.RUNNING
 _CLOSED = replayed.CLOSED
 _REFUSED = replayed.REFUSED
 _RESET = replayed.RESET_BY_TARGET
+_RESET_AT_END = replayed.RESET_AT_END
 _RESET_SENT = replayed.RESET_SENT
 _CONNECT_TIMEOUT = replayed.CONNECT_TIMEOUT
 _ANSWER_TIMEOUT = replayed.ANSWER_TIMEOUT
@@ -186,10 +187,12 @@ class KernelClient(Replayed):
         """The connection has failed."""
         if not self.established:
             self._connect_failed(error)
-        elif self.fin_sent and self.transport.unacknowledged(self) == 0:
-            self._end(_CLOSED)
         elif error in SILENT_ERRORS:
-            self._end(_ANSWER_TIMEOUT)
+            done = self.fin_sent and self.transport.unacknowledged(self) == 0
+            self._end(_CLOSED if done else _ANSWER_TIMEOUT)
+        elif self.fin_sent and self.transport.unacknowledged(self) <= 1:
+            # Only the FIN is open: its acknowledgement may have come with the RST.
+            self._end(_RESET_AT_END)
         else:
             self._end(_RESET)
         return 0
@@ -226,12 +229,12 @@ class KernelClient(Replayed):
             return 0
         self.cursor = None  # an idle connection holds no data
         if queue.fin_released and not self.fin_sent:
-            self.fin_sent = 1
-            self.closed_first = not self.target_closed
             error = -self.transport.shutdown(self)
             if error:
                 self.on_error(error, now_ns)
                 return 0
+            self.fin_sent = 1
+            self.closed_first = not self.target_closed
             self.close_deadline_ns = now_ns + self.context.close_timeout_ns
             if self.target_closed:
                 self._close_when_acknowledged(now_ns)
@@ -278,7 +281,7 @@ class KernelClient(Replayed):
 
     def _end(self, how: int) -> None:
         self.ended = cython.cast(cython.uchar, how)
-        if how == _CLOSED:
+        if how in (_CLOSED, _RESET_AT_END):
             self.fin_acknowledged = 1
         else:
             self._settle_delivered()

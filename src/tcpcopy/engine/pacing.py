@@ -19,9 +19,17 @@ here, so that an answer is owed. A turn that went without its answer may leave t
 next one waits until the target has been quiet.
 
 Streams in which both sides send freely (HTTP/2, WebSocket, feeds) have no answers in that sense:
-they are recognised by their first bytes, or when online turns follow each other far faster than a
-round trip, which is impossible when each is a reaction; then the plain offset is all that counts,
-less what the target has shown to say less, and every wait is bounded.
+they are recognised by their first bytes, when online turns follow each other far faster than a
+round trip, which is impossible when each is a reaction, or when several waits in a row ran out and
+the target said nothing; then the plain offset is all that counts, less what the target has shown
+to say less.
+
+What the client sends in the middle of a write is no reaction to an answer that came meanwhile, and
+no new turn: a full segment without PSH shows that more was to follow (RFC 9293, 3.9.1.2).
+
+Every wait has a deadline, and those that run out are counted. Most are in proportion to what online
+took, a second at least. A target that has taken all that was sent and stays silent is waited for
+half as long each time. What it has not taken is waited for until -t, which the session watches.
 
 Source: DESIGN section 4, "Pacing".
 """
@@ -58,8 +66,20 @@ LEAD_TURNS = 2
 BEHIND_FACTOR = 2
 # "Generously: many times what the online answer took, at least a second."
 WAIT_MIN_NS = 1_000_000_000
-# The same for a target that is silent, and is known to answer less than online does.
-LESS_WAIT_NS = 10_000_000_000
+# The same for an answer that has begun and is shorter than online's until now.
+BEGUN_WAIT_NS = 10_000_000_000
+# For a target's greeting: who sends before it may be refused.
+GREETING_WAIT_NS = 10_000_000_000
+# For its first answer: it may have to start a process for the connection.
+FIRST_WAIT_NS = 3_000_000_000
+# A silent target is waited for so many times what its answers take.
+SILENT_FACTOR = 8
+# After so many waits in a row that ran out in silence, the session is a stream.
+STREAM_MISSES = 3
+# Each of them halves the next wait, so often.
+MOST_MISSES = 10
+# Whether the target has taken everything is looked at so often once it has been silent for long.
+TAKEN_LOOK_NS = 100_000_000
 # An answer much shorter than online's is waited for half as long each time, so often.
 MOST_TRUST = 8
 # One turn in 64 explores.
@@ -70,6 +90,8 @@ LONG_GAP_NS = 1_000_000_000
 # host that was taken for a distance.
 STREAM_FACTOR = 4
 STREAM_FLOOR_NS = 10_000_000
+# A segment of this size without PSH is full (RFC 9293, 3.7.1): its sender had more to send.
+WHOLE_SEGMENT = 536
 
 OPEN = 0  # the chunk may go
 ON_PROGRESS = -1  # nothing but progress of the target can open the gate
@@ -88,10 +110,17 @@ _WAIT_MIN = WAIT_MIN_NS
 _MOST_TRUST = MOST_TRUST
 _EXPLORED = EXPLORED
 _BRIEFLY, _AT_LENGTH = 1, 2  # how long the gate waited after a shorter answer
-_LESS_WAIT = LESS_WAIT_NS
+_BEGUN_WAIT = BEGUN_WAIT_NS
+_GREETING_WAIT = GREETING_WAIT_NS
+_FIRST_WAIT = FIRST_WAIT_NS
+_SILENT_FACTOR = SILENT_FACTOR
+_STREAM_MISSES = STREAM_MISSES
+_MOST_MISSES = MOST_MISSES
+_TAKEN_LOOK = TAKEN_LOOK_NS
 _LONG_GAP = LONG_GAP_NS
 _STREAM_FACTOR = STREAM_FACTOR
 _STREAM_FLOOR = STREAM_FLOOR_NS
+_WHOLE_SEGMENT = WHOLE_SEGMENT
 _OPEN = OPEN
 _P = ord("P")
 _G = ord("G")
@@ -115,11 +144,16 @@ class PacedHalf(MeasuredHalf):
         "growing",  # turns in a row with which the surplus grew, at most GROWING_TURNS
         "guessed",  # the gate last looked at opened though an answer may be under way
         "lead",  # turns for which a surplus is a lead, at most LEAD_TURNS
+        "level",  # surplus when the last answers were as long as online's
+        "missed",  # the gate last looked at opens because the target stays silent
+        "misses",  # waits in a row that ran out in silence, at most MOST_MISSES
         "owed",  # the last released turn went before that many bytes were received, 0: it did not
         "paused",  # the answer to the last turn went on after it had seemed complete
         "previous_turn_ns",  # when the newest captured turn began
         "previous_turn_offset",  # the server offset it was sent on
+        "reached_ns",  # when the chunk at the gate was first seen to be answered, 0: not yet
         "shorter",  # the gate last looked at waits after a shorter answer: briefly, at length
+        "steady",  # an answer was as long as online's, and none shorter since
         "streaming",  # both sides send freely
         "surplus_0",  # surplus when the last turns were released, a window of four
         "surplus_1",
@@ -129,8 +163,10 @@ class PacedHalf(MeasuredHalf):
         "turn_base",  # server bytes received when the last turn was released
         "turn_captured_ns",  # when the last released turn had been captured
         "turn_count",  # turns released
+        "turn_ends",  # the last released turn was the client's FIN or RST
         "turn_offset",  # server offset that the last released turn was sent on
         "turn_released_ns",  # when the last turn was released
+        "unfinished",  # the newest captured segment is not the end of what the client was writing
     )
 
     def __init__(self, context: Context) -> None:
@@ -150,23 +186,34 @@ class PacedHalf(MeasuredHalf):
         self.growing = 0
         self.guessed = 0
         self.lead = 0
+        self.level = 0
+        self.missed = 0
+        self.misses = 0
         self.owed = 0
         self.paused = 0
         self.previous_turn_ns = 0
         self.previous_turn_offset = 0
+        self.reached_ns = 0
         self.shorter = 0
+        self.steady = 0
         self.streaming = 0
         self.surplus_0 = self.surplus_1 = self.surplus_2 = self.surplus_3 = 0
         self.trust = 0
         self.turn_base = 0
         self.turn_captured_ns = 0
         self.turn_count = 0
+        self.turn_ends = 0
         self.turn_offset = 0
         self.turn_released_ns = 0
+        self.unfinished = 0
 
     def note_turn(self, chunk: Chunk) -> int:
         """Look at a chunk just captured: does it begin a turn, does it show a free stream?"""
         first = self.previous_turn_ns == 0
+        if self.unfinished and not first and chunk.kind < _FIN:
+            # Written before the client could have reacted to what it had received meanwhile.
+            chunk.server_offset = self.previous_turn_offset
+        self.unfinished = 0
         if not first and chunk.server_offset <= self.previous_turn_offset:
             return 0
         if not first and chunk.kind < _FIN:
@@ -177,6 +224,12 @@ class PacedHalf(MeasuredHalf):
         self.previous_turn_offset = chunk.server_offset
         if chunk.kind < _FIN:
             self.context.counts.turns_captured += 1
+        return 0
+
+    def note_segment_end(self, length: int, pushed: int) -> int:
+        """The newest segment had so much payload, and PSH or not."""
+        whole = length >= _WHOLE_SEGMENT and self.early is None
+        self.unfinished = cython.cast(cython.uchar, whole and not pushed)
         return 0
 
     def _note_pace(self, gap_ns: int) -> None:
@@ -205,10 +258,11 @@ class PacedHalf(MeasuredHalf):
             if self.shorter and gap > self._shortest_quiet():
                 self.paused = 1
         self.answer_last_ns = now_ns
+        self.misses >>= 1
         if self.answer_started_ns == 0:
             self.answer_started_ns = now_ns
-            if self.turn_count == 0:
-                return 0  # a greeting answers nothing
+            if self.turn_count == 0 or self.turn_ends:
+                return 0  # a greeting answers nothing, and what follows a FIN is the target's end
             if self.behind:
                 return 0  # it may well be the answer to the turn before
             sample = now_ns - self.turn_released_ns
@@ -217,7 +271,7 @@ class PacedHalf(MeasuredHalf):
             if self.answer_usual_ns == 0:
                 self.answer_usual_ns = sample
             self.answer_usual_ns += (sample - self.answer_usual_ns) // 8
-            self.context.counts.answer_time.record(sample)
+            self.context.note_answer_time(sample)
         return 0
 
     def gate_opens_ns(self, replayed: Replayed, now_ns: int) -> int:
@@ -225,6 +279,7 @@ class PacedHalf(MeasuredHalf):
         chunk = self.gate
         self.expired = 0
         self.guessed = 0
+        self.missed = 0
         self.shorter = 0
         if chunk is None or not replayed.established:
             return _ON_PROGRESS
@@ -259,7 +314,24 @@ class PacedHalf(MeasuredHalf):
             quiet = _UNPUSHED_QUIET
         if quiet < self.rtt_ns:
             quiet = self.rtt_ns
-        return self._open_at(replayed.last_receive_ns + quiet, now_ns)
+        opens = replayed.last_receive_ns + quiet
+        if opens > now_ns:
+            if self.reached_ns == 0:
+                self.reached_ns = now_ns
+            # A target that goes on and on: each byte of it would move the moment of silence.
+            bound = self.reached_ns + quiet + self._longest_quiet_wait()
+            if bound < opens:
+                opens = bound
+                self.expired = 1
+                self.missed = 1
+        return self._open_at(opens, now_ns)
+
+    def _longest_quiet_wait(self) -> int:
+        """How long a target that has said enough may go on before it counts as one that pushes."""
+        if self.steady:
+            return self._brief_wait()
+        bound = self._longest_wait()
+        return bound if self.streaming or bound > _BEGUN_WAIT else _BEGUN_WAIT
 
     def _end_quiet(self, replayed: Replayed, answered: int, expected: int) -> int:
         """How long the target must be quiet for what it pushed to be the end of its answer."""
@@ -289,8 +361,8 @@ class PacedHalf(MeasuredHalf):
         if replayed.pushed:
             self.shorter = _BRIEFLY if quiet < _SHORT_QUIET else _AT_LENGTH
         bound = self._longest_wait()
-        if bound < _LESS_WAIT and not self.streaming:
-            bound = _LESS_WAIT  # it does come, only slowly
+        if bound < _BEGUN_WAIT and not self.streaming:
+            bound = _BEGUN_WAIT  # it does come, only slowly
         bound += self.answer_started_ns
         if bound < opens:
             opens = bound
@@ -324,35 +396,59 @@ class PacedHalf(MeasuredHalf):
 
     def _when_silent(self, chunk: Chunk, replayed: Replayed, now_ns: int) -> int:
         """The target has said nothing since the last turn (or too little of a free stream)."""
-        received = replayed.received
+        self.missed = 1
+        if replayed.received >= chunk.server_offset:
+            # Enough had come before that turn went out. Its own answer may still be coming.
+            self.guessed = 1
+            return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
+        if replayed.acknowledged < self.released_end and not replayed.coarse:
+            return _ON_PROGRESS  # what the target has not got, it cannot answer
         since = self.turn_released_ns
         if since < chunk.captured_ns:
             since = chunk.captured_ns
         if since < replayed.acknowledged_ns:
-            since = replayed.acknowledged_ns  # what it has not got, it cannot answer
-        if received >= chunk.server_offset:
-            # Enough had come before that turn went out. Its own answer may still be coming.
-            self.guessed = 1
-            return self._open_at(self.turn_released_ns + self._surplus_wait(), now_ns)
-        if self.streaming:
-            opens = since + self._longest_wait()
-        elif chunk.kind >= _FIN and chunk.server_offset + self.drift - received == 1:
-            opens = since + _WAIT_MIN  # only the server's FIN is missing: it closes later here
-        elif self.drift < 0:
-            # The target says less than online did, so what is owed may be nothing at all.
-            opens = since + max(self._longest_wait(), _LESS_WAIT)
-        else:
-            return _ON_PROGRESS
+            since = replayed.acknowledged_ns
+        if since < self.context.resumed_ns:
+            since = self.context.resumed_ns  # nobody's silence: this process stood still
         self.expired = 1
+        self.guessed = cython.cast(cython.uchar, self.turn_count > 0)
+        opens = since + self._silent_wait(chunk, replayed.received)
+        if opens <= now_ns and not self.streaming and replayed.undelivered() > 0:
+            return now_ns + _TAKEN_LOOK  # it is still in the kernel's buffer
         return self._open_at(opens, now_ns)
+
+    def _silent_wait(self, chunk: Chunk, received: int) -> int:
+        """How long a target that has taken all that was sent may owe an answer."""
+        if self.streaming:
+            wait = self._longest_wait()
+        elif chunk.kind >= _FIN and chunk.server_offset + self.drift - received == 1:
+            return _WAIT_MIN  # only the server's FIN is missing: it closes later here
+        else:
+            wait = self._longest_wait()
+            least = _WAIT_MIN
+            if self.turn_count == 0:
+                least = _GREETING_WAIT
+            elif self.answer_usual_ns == 0:
+                least = _FIRST_WAIT
+            if wait < least:
+                wait = least
+            usual = max(self.answer_usual_ns, self.context.answer_usual_ns)
+            if wait < usual * _SILENT_FACTOR:
+                wait = usual * _SILENT_FACTOR
+        return max(wait >> self.misses, _QUIET, self.rtt_ns)
 
     def _open_at(self, opens: int, now_ns: int) -> int:
         return _OPEN if opens <= now_ns else opens
 
     def _surplus_wait(self) -> int:
-        if not self.lead:
-            self.expired = 1
-            return self._longest_wait() if self._data_waits() else _WAIT_MIN
+        if self.lead or self.steady:
+            return self._brief_wait()
+        self.expired = 1
+        wait = self._longest_wait() if self._data_waits() else _WAIT_MIN
+        return max(wait >> self.misses, _SURPLUS_MIN)
+
+    def _brief_wait(self) -> int:
+        """Some times what the target's answers take, and never long."""
         wait = self.answer_usual_ns * _SURPLUS_FACTOR
         if wait < _SURPLUS_MIN:
             return _SURPLUS_MIN
@@ -379,6 +475,9 @@ class PacedHalf(MeasuredHalf):
         if self.expired:
             self.context.counts.waits_expired += 1
             self.expired = 0
+        if self.missed:
+            self._note_miss()
+        self.reached_ns = 0
         self.behind = self.guessed
         self.guessed = 0
         if self.paused:
@@ -401,8 +500,17 @@ class PacedHalf(MeasuredHalf):
         self.turn_released_ns = now_ns
         self.turn_captured_ns = chunk.captured_ns
         self.answer_started_ns = 0
+        self.turn_ends = cython.cast(cython.uchar, chunk.kind >= _FIN)
         if chunk.kind < _FIN:
             self._count_turn(now_ns - chunk.captured_ns)
+
+    def _note_miss(self) -> None:
+        """The turn goes though the target said nothing for all the time that it was given."""
+        self.missed = 0
+        if self.misses < _MOST_MISSES:
+            self.misses += 1
+        if self.misses >= _STREAM_MISSES:
+            self.streaming = 1
 
     def _count_turn(self, lag_ns: int) -> None:
         counts = self.context.counts
@@ -416,6 +524,7 @@ class PacedHalf(MeasuredHalf):
     def _note_surplus(self, surplus: int) -> None:
         """The drift is the least of the last four surpluses, so that a lead is not a drift."""
         growth = surplus - self.surplus_0
+        self._note_steady(surplus, growth)
         if growth < 0 and self.surplus_0 > 0:
             self.lead = cython.cast(cython.uchar, _LEAD)
         elif self.lead > 0:
@@ -424,7 +533,8 @@ class PacedHalf(MeasuredHalf):
             self.growing = 0
         elif self.growing < _GROWING:
             self.growing += 1
-        self.excess = growth if growth > 0 else 0
+        # A greeting that is longer here tells nothing of answers: it often names versions and ids.
+        self.excess = growth if growth > 0 and self.turn_count > 0 else 0
         if self.turn_count <= 1:
             self.surplus_1 = self.surplus_2 = self.surplus_3 = surplus
         else:
@@ -440,3 +550,11 @@ class PacedHalf(MeasuredHalf):
         if self.surplus_3 < least:
             least = self.surplus_3
         self.drift = surplus if self.growing >= _GROWING else least
+
+    def _note_steady(self, surplus: int, growth: int) -> None:
+        """Are answers exactly as long as online's? What goes beyond may be pushed by the target."""
+        if growth == 0 and self.turn_count > 0:
+            self.level = surplus
+            self.steady = 1
+        elif surplus < self.level:
+            self.steady = 0

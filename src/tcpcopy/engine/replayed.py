@@ -11,6 +11,7 @@ RESET_SENT = 4  # the client's RST has been replayed
 CONNECT_TIMEOUT = 5
 ANSWER_TIMEOUT = 6  # data not acknowledged within -t
 SEND_FAILED = 7  # this host could not open or use the connection
+RESET_AT_END = 8  # by the target, which had acknowledged all data before the client's FIN
 
 
 class Replayed:

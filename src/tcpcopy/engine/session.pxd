@@ -22,6 +22,7 @@ cdef int _CLIENT_RESET
 cdef int _RESET
 cdef int _CLOSED_EARLY
 cdef int _ANSWER_TIMEOUT
+cdef int _UNANSWERED
 cdef int _IDLE_TIMEOUT
 cdef int _IDLE_COMPLETE
 cdef int _CAPTURE_HOLE
@@ -86,3 +87,5 @@ cdef class Session(PacedHalf):
     cpdef int outcome_at_exit(self) except -1
     @cython.locals(half=Replayed, how=cython.int)
     cdef int _outcome_of_ending(self) except -1
+    @cython.locals(heard=cython.longlong)
+    cdef bint _was_answered(self) noexcept

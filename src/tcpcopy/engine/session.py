@@ -1,7 +1,7 @@
 """A session: one captured connection towards one target; joins the two halves.
 
-Whatever happens (packet, answer, timer), `advance` lets through what may go and `next_deadline`
-says when to look again. The engine ends it when `finished` says how.
+After each event (packet, answer, timer) `advance` releases what may go, and returns the outcome
+once the session has ended; `next_deadline_ns` says when to call it again.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _REPLAYED = int(Outcome.REPLAYED)
 _CLIENT_RESET = int(Outcome.CLIENT_RESET)
 _RESET = int(Outcome.RESET)
 _CLOSED_EARLY = int(Outcome.CLOSED_EARLY)
+_UNANSWERED = int(Outcome.UNANSWERED)
 _ANSWER_TIMEOUT = int(Outcome.ANSWER_TIMEOUT)
 _IDLE_TIMEOUT = int(Outcome.IDLE_TIMEOUT)
 _IDLE_COMPLETE = int(Outcome.IDLE_COMPLETE)
@@ -47,6 +48,7 @@ _BY_ENDING = {
     endings.CONNECT_TIMEOUT: int(Outcome.CONNECT_TIMEOUT),
     endings.ANSWER_TIMEOUT: int(Outcome.ANSWER_TIMEOUT),
     endings.SEND_FAILED: int(Outcome.SEND_FAILED),
+    endings.RESET_AT_END: int(Outcome.RESET_AT_END),
 }
 
 
@@ -289,12 +291,18 @@ class Session(PacedHalf):
         if self.cut and self.captured_end == _FIN and how != _BY_TARGET:
             return _OPEN_COMPLETE  # the client never closed it
         if how == endings.CLOSED:
-            return _REPLAYED
+            return _REPLAYED if self._was_answered() else _UNANSWERED
         if how == endings.RESET_SENT:
             return _CLIENT_RESET
         if how == endings.RESET_BY_TARGET:
             return _CLOSED_EARLY if half.target_closed else _RESET
         return _BY_ENDING[how]
+
+    def _was_answered(self) -> bool:
+        """The target said anything at all, where the online server did: FINs are no answers."""
+        half = self.replayed
+        heard = half.received - (1 if half.target_closed else 0)
+        return heard > 0 or self.previous_turn_offset <= 1
 
     # --- views -----------------------------------------------------------------------------
 

@@ -20,7 +20,8 @@ class PacketHandler:
         """Take the packet whose network header stands at `data[start]`.
 
         `end` bounds the bytes captured, `wire_length` is the length it had on the wire from the
-        network header on, `timestamp_ns` the capture time (CLOCK_REALTIME). Returns 0, or the
+        network header on. `timestamp_ns` is the capture time: CLOCK_REALTIME of captured packets;
+        of a file, when the packet is due, on the engine's clock. Returns 0, or the
         number of an `engine.outcome.Drop` reason.
         """
         raise NotImplementedError

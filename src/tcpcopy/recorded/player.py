@@ -24,8 +24,10 @@ from tcpcopy.recorded.schedule import ONE, Schedule
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.counters import InputCounts
 
-#: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left.
+#: The speed at which `--fast` shows the file's times to the engine: no wait of a client is left,
+#: and the engine still knows how long online took.
 FAST_SPEED: Final = Fraction(10_000)
+_FAST_GAP_NS: Final = 1_000_000  # what is longer at that speed is left out: 10 s of the file
 #: Sessions that `--fast` has under way at once, beside those that wait for their client.
 FAST_BUSY: Final = 512
 PACED_BUSY: Final = 1 << 16
@@ -215,9 +217,10 @@ class Player:
 
     def _due_ns(self, timestamp_ns: int, now_ns: int) -> int:
         due_ns = self._schedule.due_ns(timestamp_ns, now_ns)
-        if self.config.fast and due_ns > now_ns:
-            self._schedule.shift(now_ns - due_ns)
-            return now_ns
+        latest_ns = now_ns + _FAST_GAP_NS
+        if self.config.fast and due_ns > latest_ns:
+            self._schedule.shift(latest_ns - due_ns)
+            return latest_ns
         return due_ns
 
     def _look(self) -> int:

@@ -52,6 +52,7 @@ class Context:
     answer_timeout_s: int = 0  # -t in force
     keep_alive_s: int = 0  # -k in force
     exit_wait_s: int = 0  # how long open sessions were waited for at exit
+    waits_for_answers: bool = True  # not with -W
     version: str = ""
     is_compiled: bool = False
     transport: str = "tcp"  # tcp, udp or both

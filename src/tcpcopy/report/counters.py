@@ -185,9 +185,9 @@ class Snapshot:
     udp_fragments: int = 0  # of the packets captured
     udp_joined: int = 0  # datagrams put together from them
     udp_large: int = 0  # of the packets captured, longer than 1,500 bytes
-    udp_answers: int = 0  # datagrams of the target (socket mode)
+    udp_answers: int = 0  # datagrams of the target (socket and local mode)
     udp_answer_bytes: int = 0
-    udp_refusals: int = 0  # ICMP errors that came back (socket mode)
+    udp_refusals: int = 0  # ICMP errors that came back (socket and local mode)
     udp_errors: dict[int, int] = field(default_factory=dict)  # errno: what met it
     udp_answer_time: Histogram = field(default_factory=Histogram)  # datagram sent to answer
     udp_lag: Histogram = field(default_factory=Histogram)  # packet captured to taken up

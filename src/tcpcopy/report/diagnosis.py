@@ -300,6 +300,17 @@ def _answer_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explai
     return text, tuple(steps)
 
 
+def _unanswered(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = (
+        f"{plural(count, 'session')} delivered to the target, which answered nothing, where the"
+        " online server did"
+    )
+    return text, (
+        "see whether the target's server hangs, waits for something that is missing there, or"
+        " speaks another protocol on that port",
+    )
+
+
 def _idle_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     limit = f" for {context.keep_alive_s} s (-k)" if context.keep_alive_s else " (-k)"
     text = f"{plural(count, 'session')} idle{limit} while data was still to be delivered"
@@ -422,6 +433,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.CLOSED_EARLY: _closed_early,
     Outcome.CONNECT_TIMEOUT: _connect_timeout,
     Outcome.ANSWER_TIMEOUT: _answer_timeout,
+    Outcome.UNANSWERED: _unanswered,
     Outcome.IDLE_TIMEOUT: _idle_timeout,
     Outcome.CAPTURE_HOLE: _capture_hole,
     Outcome.SHED_MEMORY: _shed_memory,

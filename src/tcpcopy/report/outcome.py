@@ -1,7 +1,7 @@
 """The closed lists: how a session ended, and why a packet was not used.
 
-It stands in the lowest layer so that reports can name what the engine counts;
-`engine/outcome.py` is the name under which the layers above import it.
+They are in the lowest layer so that reports can name what the engine counts. The engine and its
+owners import them as `engine/outcome.py`, the reports from here.
 
 The numbers are contiguous and start at 1: plain arrays of `OUTCOME_SLOTS` and `DROP_SLOTS` counts
 are indexed by them. Slot 0 of an array of drops counts the packets that were used; slot 0 of
@@ -42,6 +42,8 @@ class Outcome(Ending):
     WORKER_LOST = (22, "lost with a worker that died (--workers)")
     HANDSHAKE_INCOMPLETE = (23, "the client never completed its handshake", False, False, True)
     SHED_FORWARDED = (24, "not taken on or broken off, clients would get answers")
+    RESET_AT_END = (25, "replayed in full, then reset by the target", False)
+    UNANSWERED = (26, "delivered, but the target answered nothing of it")
 
 
 class Drop(Described):

@@ -17,6 +17,11 @@ from tcpcopy.report.text import plural
 TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443})
 #: Online ports of servers that log in with a challenge which differs for each connection.
 CHALLENGE_PORTS = {3306: "MySQL", 5432: "PostgreSQL", 27017: "MongoDB"}
+_LOG_INS = {
+    "MySQL": "an empty password",
+    "PostgreSQL": "`trust` or `password`, and the same answer to SSLRequest (`ssl`),",
+    "MongoDB": "no authorization",
+}
 
 #: Where a file lacks a part of the traffic.
 RECORD_ANEW = (
@@ -200,8 +205,13 @@ def overload(context: Context) -> tuple[str, ...]:
 
 
 def protocol_hints(context: Context) -> tuple[str, ...]:
-    """What the captured ports say about why a server would end sessions."""
+    """What the options and the captured ports say about why a server would end sessions."""
     hints = []
+    if not context.waits_for_answers:
+        hints.append(
+            "with -W requests come before the answers they build on: PostgreSQL and LDAP refuse"
+            " that at log-in; without -W each waits"
+        )
     tls = [str(port) for port in context.online_ports if port in TLS_PORTS]
     if tls:
         hints.append(
@@ -211,8 +221,8 @@ def protocol_hints(context: Context) -> tuple[str, ...]:
     for port in context.online_ports:
         if port in CHALLENGE_PORTS:
             hints.append(
-                f"port {port} is usually {CHALLENGE_PORTS[port]}: password log-ins differ in every"
-                " connection, so let the target's users in without one (trust, empty password)"
+                f"port {port} is usually {CHALLENGE_PORTS[port]}: a log-in with a challenge cannot"
+                f" be replayed; {_LOG_INS[CHALLENGE_PORTS[port]]} at both servers can"
             )
     return tuple(hints)
 

@@ -23,7 +23,7 @@ FIELDS: Final[dict[str, str]] = {
     "udp.flows.captured": "UDP flows seen; one counts for each target and copy",
     "udp.flows.live": "not ended yet",
     "udp.flows.peak": "most live at once",
-    "udp.flows.answered": "flows that the target answered (socket mode)",
+    "udp.flows.answered": "flows that the target answered (socket and local mode)",
     "udp.flows.lost": "ended with a datagram not sent, or refused",
     "udp.flows.skipped": "left out as asked (-r, -g)",
     **{f"udp.flows.outcomes.{o.name.lower()}": o.description for o in FlowOutcome},
@@ -40,9 +40,9 @@ FIELDS: Final[dict[str, str]] = {
     "udp.packets.fragments": "of the captured, IP fragments",
     "udp.packets.joined": "datagrams put together from fragments",
     "udp.packets.large": "of the captured, longer than 1,500 bytes and not in fragments",
-    "udp.answers.received": "datagrams of the target (socket mode)",
+    "udp.answers.received": "datagrams of the target (socket and local mode)",
     "udp.answers.bytes": "their payload",
-    "udp.answers.refusals": "ICMP errors that came back (socket mode)",
+    "udp.answers.refusals": "ICMP errors that came back (socket and local mode)",
     "udp.errors.*": "what the system refused, by errno name",
 }  # fmt: skip
 

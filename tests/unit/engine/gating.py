@@ -27,6 +27,7 @@ class Gate:
         self.half.acknowledged_by_client(SERVER_BASE)
         self.replayed = Replayed()
         self.replayed.established = int(established)
+        self.takes = True  # the target acknowledges what is sent at once
 
     # --- the captured side -----------------------------------------------------------------
 
@@ -89,6 +90,8 @@ class Gate:
         gate = self.half.gate
         self.half.release_gate(self.replayed, START + at_ns)
         assert self.half.gate is not gate
+        if self.takes:
+            self.replayed.acknowledged = self.half.released_end
 
     def goes_after(self, at_ns: int) -> int:
         """The gate opens at that time or by waiting alone; when it did."""
@@ -101,6 +104,10 @@ class Gate:
         return at_ns
 
     def waits(self, at_ns: int) -> None:
+        """The gate is shut at that time."""
+        assert self.look(at_ns) != 0
+
+    def waits_for_progress(self, at_ns: int) -> None:
         """Nothing but progress of the target opens the gate."""
         assert self.look(at_ns) is None
 

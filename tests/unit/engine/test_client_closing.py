@@ -154,8 +154,8 @@ def test_last_fin_is_sent_again() -> None:
 def test_target_that_resets_instead_of_acknowledging_the_last_fin() -> None:
     bench = close_wait()
     bench.finish()
-    bench.hear("RA", 1, ack=1)
-    assert bench.client.ended == replayed.RESET_BY_TARGET
+    bench.hear("RA", 1, ack=0)
+    assert bench.client.ended == replayed.RESET_AT_END
 
 
 # --- both at once --------------------------------------------------------------------------

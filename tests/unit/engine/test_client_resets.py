@@ -174,20 +174,33 @@ def test_reset_with_an_older_number_is_dropped() -> None:
     assert bench.client.ended == replayed.RUNNING
 
 
-def test_reset_after_the_clients_fin_was_acknowledged_is_a_close() -> None:
+def test_reset_after_the_clients_fin_was_acknowledged_is_no_loss() -> None:
     """Everything has arrived; the target is only impolite."""
     bench = established()
     bench.finish()
     bench.hear(ack=1)
     assert bench.hear("RA", 0, ack=1) == 0
-    assert bench.client.ended == replayed.CLOSED
+    assert bench.client.ended == replayed.RESET_AT_END
 
 
-def test_reset_before_the_clients_fin_was_acknowledged_is_a_reset() -> None:
+def test_reset_that_acknowledges_the_clients_fin_is_no_loss() -> None:
     bench = established()
+    bench.say(100)
     bench.finish()
-    assert bench.hear("RA", 0, ack=1) == 0
+    assert bench.hear("RA", 0, ack=101) == 0
+    assert bench.client.ended == replayed.RESET_AT_END
+    assert bench.client.acknowledged == 100
+
+
+@pytest.mark.parametrize("ack", [0, 50, 99, 102, 5000])
+def test_reset_before_all_data_was_acknowledged_is_a_reset(ack: int) -> None:
+    """What the target acknowledges beyond what was sent counts for nothing."""
+    bench = established()
+    bench.say(100)
+    bench.finish()
+    assert bench.hear("RA", 0, ack=ack) == 0
     assert bench.client.ended == replayed.RESET_BY_TARGET
+    assert bench.client.acknowledged == (ack if ack < 100 else 0)
 
 
 def test_reset_after_the_targets_fin() -> None:

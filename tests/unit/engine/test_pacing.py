@@ -7,6 +7,7 @@ import pytest
 from tcpcopy.engine.context import WAIT_FACTOR
 from tcpcopy.engine.pacing import (
     FIRST_QUIET_NS,
+    GREETING_WAIT_NS,
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
     SURPLUS_MAX_NS,
@@ -32,7 +33,7 @@ def test_greeting_of_the_server_comes_first() -> None:
     gate = Gate()
     gate.turn(0, seen=80)
     gate.waits(0)
-    gate.waits(100 * SECOND)
+    gate.waits(GREETING_WAIT_NS - 1)
     gate.answer(100 * SECOND, 80)
     gate.goes(100 * SECOND)
 

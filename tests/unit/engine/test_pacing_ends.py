@@ -6,28 +6,219 @@ import pytest
 
 from tcpcopy.engine.context import WAIT_FACTOR
 from tcpcopy.engine.pacing import (
+    FIRST_QUIET_NS,
+    FIRST_WAIT_NS,
+    GREETING_WAIT_NS,
     QUIET_NS,
     SHORT_ANSWER_QUIET_NS,
+    SILENT_FACTOR,
+    STREAM_MISSES,
+    SURPLUS_FACTOR,
+    SURPLUS_MIN_NS,
+    TAKEN_LOOK_NS,
     WAIT_MIN_NS,
 )
+from tcpcopy.engine.replayed import Replayed
 from tests.unit.engine.gating import START, Gate, asked
 from tests.unit.engine.rig import MS, SECOND
 
 # --- a silent target -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_ns", [1, SECOND, 3600 * SECOND])
-def test_silent_target_holds_the_next_turn(at_ns: int) -> None:
-    """Only -t ends it, and that is the session's business."""
-    gate = asked()
-    gate.turn(1, seen=100)
-    gate.waits(at_ns)
+def answered(*, usual_ns: int = 2 * MS, rtt_ns: int = 0) -> Gate:
+    """Two turns went, and the target answered the first as online did; now is 100 ms."""
+    gate = asked(rtt_ns=rtt_ns)
+    gate.answer(usual_ns, 100)
+    gate.turn(100 * MS, seen=100)
+    gate.goes(100 * MS)
+    return gate
 
 
-def test_silent_target_holds_the_fin() -> None:
+def test_silent_target_holds_the_next_turn_for_a_bounded_time() -> None:
+    """Online took milliseconds: a second, which is counted."""
+    gate = answered()
+    gate.turn(105 * MS, seen=200)
+    gate.goes_at(105 * MS + WAIT_MIN_NS)
+    assert gate.counts.waits_expired == 1
+
+
+def test_silent_target_is_waited_for_in_proportion_to_online() -> None:
+    gate = answered()
+    gate.turn(2 * SECOND, seen=200)
+    gate.goes_at(2 * SECOND + WAIT_FACTOR * 1900 * MS)
+
+
+def test_first_answer_is_waited_for_longer() -> None:
     gate = asked()
-    gate.fin(1, seen=100)
-    gate.waits(3600 * SECOND)
+    gate.turn(MS, seen=100)
+    gate.goes_at(MS + FIRST_WAIT_NS)
+
+
+def test_greeting_is_waited_for_longest() -> None:
+    gate = Gate()
+    gate.turn(MS, seen=100)
+    gate.goes_at(MS + GREETING_WAIT_NS)
+
+
+def test_slow_target_is_waited_for_longer() -> None:
+    """Its answers take 400 ms here or in other sessions: a second is nothing to it."""
+    gate = answered(usual_ns=80 * MS)
+    for _ in range(200):
+        gate.context.note_answer_time(400 * MS)
+    gate.turn(105 * MS, seen=200)
+    opens = gate.look(105 * MS)
+    assert opens is not None
+    assert abs(opens - 105 * MS - SILENT_FACTOR * 400 * MS) < 100 * MS
+
+
+def test_silent_target_holds_the_fin_for_a_bounded_time() -> None:
+    gate = answered()
+    gate.fin(105 * MS, seen=200)
+    gate.goes_at(105 * MS + WAIT_MIN_NS)
+
+
+def test_wait_begins_when_the_target_has_taken_what_was_sent() -> None:
+    """What it has not acknowledged it cannot answer; -t is the bound for that."""
+    gate = asked()
+    gate.answer(2 * MS, 100)
+    gate.takes = False
+    gate.turn(100 * MS, seen=100)
+    gate.goes(100 * MS)
+    gate.turn(105 * MS, seen=200)
+    gate.waits_for_progress(3600 * SECOND)
+    gate.replayed.acknowledged = gate.half.released_end
+    gate.replayed.acknowledged_ns = START + 3600 * SECOND
+    gate.goes_at(3600 * SECOND + WAIT_MIN_NS)
+
+
+def test_what_stands_in_the_kernels_buffer_is_not_taken() -> None:
+    class Buffered(Replayed):
+        waiting = 10
+
+        def undelivered(self) -> int:
+            return self.waiting
+
+    gate = answered()
+    gate.replayed = half = Buffered()
+    half.established, half.received, half.coarse = 1, 100, 1
+    half.acknowledged = gate.half.released_end
+    gate.turn(105 * MS, seen=200)
+    late = 105 * MS + WAIT_MIN_NS
+    assert gate.look(late) == late + TAKEN_LOOK_NS
+    half.waiting = 0
+    gate.goes(late + TAKEN_LOOK_NS)
+
+
+def test_each_wait_in_silence_is_half_as_long_and_three_show_a_stream() -> None:
+    gate = answered()
+    for number in range(12):
+        gate.turn(101 * MS + number * MS, seen=200 + 100 * number)
+    at = 112 * MS
+    waits = [WAIT_MIN_NS]
+    at = gate.goes_after(at)
+    assert at == 101 * MS + WAIT_MIN_NS
+    for number in range(1, 12):
+        went = gate.goes_after(at)
+        waits.append(went - at)
+        assert gate.half.streaming == (number >= STREAM_MISSES - 1)
+        at = went
+    assert waits[:4] == [WAIT_MIN_NS, WAIT_MIN_NS // 2, WAIT_MIN_NS // 4, WAIT_MIN_NS // 8]
+    assert waits[-1] == QUIET_NS
+    assert sum(waits) < 2 * WAIT_MIN_NS + 12 * QUIET_NS
+
+
+def test_a_target_that_speaks_again_is_waited_for_again() -> None:
+    gate = answered()
+    gate.turn(105 * MS, seen=200)
+    at = gate.goes_after(105 * MS)
+    gate.turn(at + MS, seen=300)
+    at = gate.goes_after(at + MS)
+    assert gate.half.misses == 2
+    gate.answer(at + MS, 100)
+    assert gate.half.misses == 1
+    gate.answer(at + 2 * MS, 100)
+    assert gate.half.misses == 0
+
+
+# --- what is no reaction -------------------------------------------------------------------
+
+
+def test_what_was_being_written_is_no_reaction_to_an_answer_that_came_meanwhile() -> None:
+    """A large upload that online answers early, and the target at its end."""
+    gate = asked()
+    gate.half.note_segment_end(1448, 0)
+    for number in range(50):
+        gate.turn(number * 1000, seen=100, size=1448)
+        gate.goes(number * 1000)
+        gate.half.note_segment_end(1448, 0)
+    assert gate.counts.turns_captured == 1
+    assert gate.half.turn_offset == 0
+
+
+@pytest.mark.parametrize(("length", "pushed"), [(1448, 8), (535, 0)])
+def test_what_follows_the_end_of_a_write_is_a_turn(length: int, pushed: int) -> None:
+    """PSH, or a segment that is not full, ends what was written."""
+    gate = asked()
+    gate.half.note_segment_end(length, pushed)
+    gate.turn(1000, seen=100)
+    gate.waits(1000)
+    assert gate.counts.turns_captured == 2
+
+
+# --- a target that pushes ------------------------------------------------------------------
+
+
+def pushed_ahead(parts: int) -> Gate:
+    """Two turns were answered as online did; then the target pushes 100 bytes so often."""
+    gate = asked()
+    gate.turn(10 * MS, seen=4)
+    gate.answer(11 * MS, 4)
+    gate.goes(11 * MS)
+    gate.turn(20 * MS, seen=9)
+    gate.answer(21 * MS, 5)
+    gate.goes(21 * MS)
+    for number in range(parts):
+        gate.answer(30 * MS + number, 100)
+    return gate
+
+
+def test_reactions_to_what_a_target_pushed_ahead_are_soon_sent() -> None:
+    """An acknowledgement for each message: the target has sent all of them before the first."""
+    gate = pushed_ahead(200)
+    for number in range(200):
+        gate.turn(40 * MS + number * MS // 10, seen=9 + 100 * (number + 1))
+    at = 60 * MS
+    for _ in range(200):
+        at = gate.goes_after(at)
+    assert at - 60 * MS <= STREAM_MISSES * SURPLUS_FACTOR * gate.half.answer_usual_ns
+    assert gate.half.streaming == 1
+
+
+def test_target_that_pushes_on_and_on_holds_nothing_for_long() -> None:
+    """More comes every millisecond, so that it is never quiet."""
+    gate = pushed_ahead(1)
+    gate.turn(31 * MS, seen=109)
+    gate.goes(31 * MS)
+    at = 40 * MS
+    gate.turn(at, seen=209)
+    sent = 0
+    while gate.look(at) != 0:
+        at += MS // 2
+        gate.answer(at, 150)
+        sent += 1
+    assert sent > 2
+    assert at - 40 * MS <= 2 * SURPLUS_MIN_NS + QUIET_NS
+
+
+def test_longer_greeting_costs_no_silence() -> None:
+    """Greetings name versions, ids and times: their length tells nothing of the answers'."""
+    gate = Gate()
+    gate.turn(0, seen=80)
+    gate.answer(MS, 83)
+    gate.goes(MS + FIRST_QUIET_NS)
+    gate.answer(1100 * MS, 6)
+    gate.turn(1100 * MS, seen=86)
+    gate.goes(1100 * MS)
 
 
 @pytest.mark.parametrize("rtt_ns", [0, 50 * MS])

@@ -159,6 +159,15 @@ def test_ports_that_cannot_be_copied_raw_are_named(outcome: Outcome) -> None:
     assert "TLS" not in steps(only(snapshot, SOCKET_CONTEXT, outcome.name.lower()))
 
 
+def test_no_waits_explain_resets() -> None:
+    """-W: what builds on an answer comes before it."""
+    snapshot = with_outcome(Outcome.RESET)
+    assert "-W" not in steps(only(snapshot, SOCKET_CONTEXT, "reset"))
+    assert "without -W" in steps(
+        only(snapshot, replace(SOCKET_CONTEXT, waits_for_answers=False), "reset")
+    )
+
+
 def test_sessions_picked_up_in_the_middle_explain_resets() -> None:
     snapshot = with_outcome(Outcome.CLOSED_EARLY)
     snapshot.sessions_midstream = 9

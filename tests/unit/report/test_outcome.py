@@ -12,6 +12,7 @@ NO_LOSS = {
     Outcome.REPLAYED,
     Outcome.CLIENT_RESET,
     Outcome.IDLE_COMPLETE,
+    Outcome.RESET_AT_END,
     Outcome.OPEN_COMPLETE,
     Outcome.SKIPPED_SAMPLING,
     Outcome.SKIPPED_PARTIAL,
