@@ -21,7 +21,7 @@ TEST_PROGRAMS=(
     "/usr/lib/postgresql/*/bin/postgres:postgresql" "/usr/lib/postgresql/*/bin/pgbench:postgresql-contrib"
     dnsmasq:dnsmasq-base dig:bind9-dnsutils dnsperf:dnsperf
     wrk:wrk nft:nftables iptables:iptables ethtool:ethtool curl:curl nghttp:nghttp2-client tcpdump:tcpdump
-    editcap:wireshark-common
+    editcap:wireshark-common tshark:tshark
 )
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_RETRIES=5 PIP_ROOT_USER_ACTION=ignore

@@ -405,6 +405,7 @@ def copier_config(
         buffer_bytes=options.buffer_bytes,
         snaplen=options.snaplen_bytes,
         promiscuous=options.promiscuous,
+        unwraps=options.unwraps,
         intercepts=intercepts_of(options),
         output_device=options.output_device,
         relay_connections=options.relay_connections,

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tcpcopy.capture.ring import Ring, open_rings
+from tcpcopy.capture_side import fill as fill_encapsulations
+from tcpcopy.capture_side import unwrapping
 from tcpcopy.copier_config import CopierConfig, filter_program, own_expression
 from tcpcopy.deliver.link import LinkSender
 from tcpcopy.deliver.raw import RawSender
@@ -91,6 +93,9 @@ class Copier:
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
+        self._unwrapping = unwrapping(config, self.loop.handler)
+        if self._unwrapping is not None:
+            self.loop.handler = self._unwrapping
         self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
@@ -218,6 +223,7 @@ class Copier:
                         buffer_bytes=config.buffer_bytes,
                         snaplen=config.snaplen,
                         promiscuous=config.promiscuous,
+                        unwraps=config.unwraps and config.filter is None,
                     )
             except PermissionError:
                 raise no_privilege() from None
@@ -488,6 +494,7 @@ class Copier:
             snapshot.relays = self.relay.counts()
         if self.udp is not None:
             self.udp.fill(snapshot)
+        fill_encapsulations(snapshot, self.rings, self._unwrapping, self.player)
         if self.player is not None:
             snapshot.file = self.player.counts()
         if self.leftovers is not None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tcpcopy.capture.filters import compile_filter, expression_for, udp_expression_for
+from tcpcopy.capture.filters import (
+    compile_filter,
+    expression_for,
+    tunnels_expression,
+    udp_expression_for,
+)
 from tcpcopy.engine.context import EngineConfig
 from tcpcopy.ledger import Ledger
 from tcpcopy.local_side import LocalConfig
@@ -34,6 +39,7 @@ class CopierConfig:
     buffer_bytes: int = 32 * _MIB
     snaplen: int = 65535
     promiscuous: bool = False
+    unwraps: bool = False  # tunnels and tags of switches are taken off what is captured
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode
     output_device: str = ""  # classic mode: send frames on it; "": raw sockets
     relay_connections: int = 2
@@ -76,5 +82,7 @@ def filter_program(config: CopierConfig, *, pure_acks: bool = True) -> bytes:
     # What was typed is checked by itself, so that a complaint is about it and nothing else.
     own = own_expression(config, pure_acks)
     if config.filter is not None:
-        compile_filter(config.filter)
-    return compile_filter(own if config.filter is None else config.filter, option="-x")
+        return compile_filter(config.filter)
+    if config.unwraps:
+        own = f"{own} or {tunnels_expression()}"
+    return compile_filter(own, option="-x")

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring
+from tcpcopy.capture.unwrapping import Unwrapping
 from tcpcopy.engine.unread import Unread
 from tcpcopy.loop import Loop
+from tcpcopy.packet.handler import PacketHandler
 
 EXIT_WAIT_NS = 10_000_000_000
 _COUNT_NS = 500_000_000  # for looking at what is left unread; what is then left is only counted
@@ -95,19 +97,29 @@ def count_unread(loop: Loop, rings: Sequence[Ring], unread: Unread) -> None:
     Beyond that time packets are counted without being looked at.
     """
     until_ns = time.monotonic_ns() + _COUNT_NS
+    within = loop.handler if isinstance(loop.handler, Unwrapping) else None
+    taker: PacketHandler = unread
+    if within is not None:  # what is unread is what is in the tunnels
+        within.handler = unread
+        taker = within
     backlog = loop.backlog
     while len(backlog) and time.monotonic_ns() < until_ns:
-        backlog.hand_on(unread, _COUNT_STEP)
+        backlog.hand_on(taker, _COUNT_STEP)
     unread.add(len(backlog))
     for ring in rings:
-        count_ring(ring, unread, until_ns)
+        count_ring(ring, unread, until_ns, within)
+    if within is not None:
+        within.unwrapper.finish()
     if loop.player is not None:
         loop.player.count_left(unread, until_ns, time.monotonic_ns)
 
 
-def count_ring(ring: Ring, unread: Unread, until_ns: int) -> None:
-    """Count what stands in a ring, which is looked at until `until_ns`."""
+def count_ring(ring: Ring, unread: Unread, until_ns: int, within: Unwrapping | None = None) -> None:
+    """Count what stands in a ring, which is looked at until `until_ns`.
+
+    `within`: hands what it finds in packets to `unread`; None: packets are taken as they are.
+    """
     while time.monotonic_ns() < until_ns:
-        if ring.drain(unread, _COUNT_STEP) < _COUNT_STEP:
+        if ring.drain(within or unread, _COUNT_STEP) < _COUNT_STEP:
             break
     unread.add(ring.waiting())

@@ -129,7 +129,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "NUM", 128, 262144, 65535),
     Option("promiscuous", "", "--promiscuous", _CAPTURE,
            "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
-           "port"),
+           "port; takes tunnels off as well"),
+    Option("decapsulate", "", "--decapsulate", _CAPTURE,
+           "capture tunnels, too, and copy what is in them: VXLAN, GENEVE, GRE, ERSPAN, GTP-U and "
+           "others, as mirrors bring them"),
     Option("output_device", "-o", "--output-device", _REPLAY,
            "in classic mode, and with UDP alone, send Ethernet frames on this device, past "
            "routing, firewall and "
@@ -244,6 +247,7 @@ class Options:
     buffer_bytes: int = 32 * MIB
     snaplen_bytes: int = 65535  # captured of one packet
     promiscuous: bool = False
+    unwraps: bool = False  # tunnels are taken off
     mtu_bytes: int = 1500
     mss_bytes: int = 1460
     round_trip_ns: int = 0  # 0: taken from the capture
@@ -568,6 +572,7 @@ def _places(
         "devices": captured,
         "recorded": recorded_options.recorded(words, files),
         "promiscuous": _promiscuous(words, captured),
+        "unwraps": recorded_options.unwraps(words, files),
         "output_device": output_device,
     }
 

@@ -48,6 +48,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )  # fmt: skip
 
 
+def unwraps(words: Mapping[str, Word], files: tuple[str, ...]) -> bool:
+    """Whether tunnels are taken off live traffic. Raises UsageError."""
+    word = words.get("decapsulate")
+    if word is not None and files:
+        word.refuse("is for live traffic: of files, tunnels are always taken off", "leave it out")
+    return word is not None or "promiscuous" in words
+
+
 def inputs(word: Word | None, devices: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The devices and the files (absolute paths, "-" for standard input) that -i names.
 

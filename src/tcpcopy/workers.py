@@ -35,6 +35,8 @@ from tcpcopy import rights
 from tcpcopy.capture.fanout import join
 from tcpcopy.capture.filters import REJECT_ALL
 from tcpcopy.capture.ring import Ring, open_rings
+from tcpcopy.capture_side import fill as fill_encapsulations
+from tcpcopy.capture_side import unwrapping
 from tcpcopy.copier import Copier, no_privilege, unread_of
 from tcpcopy.copier_config import CopierConfig, filter_program
 from tcpcopy.ending import EXIT_WAIT_NS, count_ring
@@ -175,13 +177,14 @@ class Workers:
                             buffer_bytes=size,
                             snaplen=config.snaplen,
                             promiscuous=config.promiscuous,
+                            unwraps=config.unwraps and config.filter is None,
                         )
                     )
         except PermissionError:
             raise no_privilege() from None
         try:
             for group in zip(*self._rings, strict=True):
-                join(group, config.udp is not None)
+                join(group, defragment=True)
         except OSError as error:
             raise UsageError(
                 "--workers",
@@ -404,11 +407,15 @@ class Workers:
         """Count what was captured for a worker that is no more, and that no other works on."""
         unread, left = unread_of(self._config), Snapshot()
         until_ns = time.monotonic_ns() + _COUNT_NS
+        within = unwrapping(self._config, unread)
         for ring in rings:
             ring.set_filter(REJECT_ALL)
             ring.take_up()
             ring.resume()
-            count_ring(ring, unread, until_ns)
+            count_ring(ring, unread, until_ns, within)
+        if within is not None:
+            within.unwrapper.finish()
+        fill_encapsulations(left, rings, within)
         fill_rings(left, rings)
         fill_unread(left, unread)
         self._past.append(left)

@@ -7,6 +7,9 @@ from dataclasses import replace
 
 from tcpcopy.packet import flags
 from tcpcopy.packet.brief import read_brief
+from tcpcopy.packet.frame import UNREAD_SLOTS
+from tcpcopy.packet.links import LINK_NAMES, network_offset
+from tcpcopy.packet.networks import NetworkTable
 from tcpcopy.packet.reassembly import Reassembler
 from tcpcopy.packet.segment import (
     Segment,
@@ -18,9 +21,10 @@ from tcpcopy.packet.segment import (
     payload,
     source_address,
 )
-from tcpcopy.recorded.link import LINK_NAMES, inner_packet, network_offset
+from tcpcopy.packet.unwrap import Unwrapper
 from tests.fuzz.target import Target, exact, joined, pieces
 from tests.lab import capture_files as make
+from tests.lab import encapsulations
 from tests.sim.model import wire
 
 _LINKS = (*sorted(LINK_NAMES), 147)
@@ -99,6 +103,15 @@ def frames() -> list[bytes]:
     return [bytes([_LINKS.index(kind)]) + frame for kind, all_ in found.items() for frame in all_]
 
 
+def _encapsulated() -> list[bytes]:
+    """As `frames`, with all that is read on the way."""
+    packet = make.conversation()[3]
+    found = [bytes([_LINKS.index(101)]) + tunnel for tunnel in tunnels()]
+    for link, make_frame in (*encapsulations.LINKS.values(), *encapsulations.TUNNELS.values()):
+        found.append(bytes([_LINKS.index(link)]) + make_frame(packet))
+    return found
+
+
 def _errors() -> list[bytes]:
     """ICMP errors that quote a packet, and the reply to a ping."""
     quoted, quoted_v6 = segments()[0], segments()[4]
@@ -135,7 +148,7 @@ def _brief(data: bytes) -> None:
 
 def _reassembly(data: bytes) -> None:
     """Whatever the kind of an event says is the time that passes before it, in seconds."""
-    held = Reassembler()
+    held = Reassembler((6, 17, 51))
     now_ns = count = done = 0
     for kind, packet in pieces(data):
         now_ns += (kind & 15) * 1_000_000_000
@@ -161,13 +174,54 @@ def _link(data: bytes) -> None:
         return
     view = exact(data[1:])
     size = len(view)
-    at = network_offset(view, 0, size, _LINKS[data[0] % len(_LINKS)])
-    if at >= 0:
-        assert at + 20 <= size
-        inside = inner_packet(view, at, size)
-        assert at <= inside <= size
-        if inside != at:
-            assert inside + 20 <= size
+    found = Unwrapper(True)
+    found.begin(0)
+    at = network_offset(view, 0, size, _LINKS[data[0] % len(_LINKS)], found.frame)
+    assert 0 <= found.frame.unread < UNREAD_SLOTS
+    found.note_unread()
+    if at < 0:
+        return
+    assert at + 20 <= size
+    if found.take(view, at, size, size - at, 0):
+        assert found.start >= 0 and found.start + 20 <= found.end
+        assert found.end - found.start <= found.wire_length
+        if found.whole is None:
+            assert at <= found.start and found.end <= size
+        else:
+            assert found.end <= len(found.whole)
+
+
+def _unwrap(data: bytes) -> None:
+    """A row of packets as a ring brings them, fragments among them: what is found lies within.
+
+    Whatever the kind of an event says is the time that passes before it, in seconds.
+    """
+    found = Unwrapper(True)
+    segment = Segment()
+    networks = NetworkTable()
+    now_ns = pieces_kept = 0
+    for kind, packet in pieces(data):
+        now_ns += (kind & 15) * 1_000_000_000
+        if len(packet) < 20:
+            continue
+        view = exact(packet)
+        found.begin(kind >> 4)
+        if not found.take(view, 0, len(packet), len(packet), now_ns):
+            pieces_kept += 1
+            continue
+        inside = exact(found.whole) if found.whole is not None else view
+        assert found.start + 20 <= found.end <= len(inside)
+        status = parse(segment, inside, found.start, found.end, found.wire_length)
+        if status == flags.PARSED:
+            key = flow_key(segment, inside)
+            network = found.frame.network
+            first = networks.realm(key, True, segment, network, -1)
+            assert 0 <= first < 64
+            assert networks.realm(key, True, segment, network, -1) == first
+    found.finish()
+    assert found.reassembler.held_bytes == 0
+    assert found.fragments - found.joined <= pieces_kept + found.joined
+    assert found.lost <= found.fragments
 
 
 TARGETS = (
@@ -179,5 +233,13 @@ TARGETS = (
         lambda: [joined(*((0, part) for part in fragments())),
                  joined(*((9, part) for part in reversed(fragments())))],
     ),
-    Target("link", _link, lambda: frames() + [bytes([_LINKS.index(101)]) + t for t in tunnels()]),
+    Target("link", _link, lambda: frames() + _encapsulated()),
+    Target(
+        "unwrap",
+        _unwrap,
+        lambda: [
+            joined(*((16, packet) for packet in tunnels())),
+            joined(*((0, part) for part in encapsulations.fragments(tunnels()[0], 24))),
+        ],
+    ),
 )  # fmt: skip

@@ -378,7 +378,7 @@ def test_guides_have_blocks_to_run() -> None:
     assert found == {
         "many-to-one": 3,
         "one-to-several": 5,
-        "cloud": 4,
+        "cloud": 5,
         "migrate-from-tcpcopy": 2,
     }
     assert len(MIXED) == 3

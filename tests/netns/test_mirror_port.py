@@ -75,7 +75,8 @@ def test_guide(scenario: Scenario) -> None:
     mirror = add_mirror(lab)
     scenario.servers()
     text = (ROOT / "docs" / "mirror-port.md").read_text()
-    (line,) = re.findall(r"^tcpcopy (-x .*)$", text, flags=re.M)
+    line, tunnels = re.findall(r"^tcpcopy (-x .*)$", text, flags=re.M)
+    assert tunnels.endswith(" --decapsulate")  # tests/netns/test_encapsulations.py
     places = {
         "10.0.0.1:80-": f"{lab.online.v4}:{PORT}-",
         "10.0.0.2:8080": f"{lab.target.v4}:{PORT}",

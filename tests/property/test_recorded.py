@@ -14,14 +14,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tcpcopy.errors import UsageError
-from tcpcopy.recorded import guess, link
+from tcpcopy.packet import frame as found_in
+from tcpcopy.packet import links
+from tcpcopy.packet.frame import Frame
+from tcpcopy.packet.unwrap import Unwrapper
+from tcpcopy.recorded import guess
 from tcpcopy.recorded import inspect as report
 from tcpcopy.recorded.flows import FlowTable
 from tcpcopy.recorded.stream import open_recorded
 from tests.lab import capture_files as make
+from tests.lab.encapsulations import LINKS as LINK_FRAMES
+from tests.lab.encapsulations import TUNNELS
 from tests.unit.recorded.reading import drain
 
-LINKS = (0, 1, 9, 12, 14, 101, 108, 113, 228, 229, 276)
+LINKS = tuple(links.LINK_NAMES)
+FRAMES = LINK_FRAMES | TUNNELS
 PACKETS = [
     *make.conversation(),
     make.udp("10.0.0.1:53", "10.0.0.2:5000", b"answer"),
@@ -120,12 +127,54 @@ def test_random_frames(frame: bytes, link_type: int, before: int) -> None:
     """The header found lies within the frame, with 20 bytes of it."""
     data = b"\x45" * before + frame + b"\x45" * 40
     end = before + len(frame)
-    start = link.network_offset(data, before, end, link_type)
-    assert start in (link.NOT_IP, link.SHORT) or before <= start <= end - 20
-    if start >= 0:
+    account = Frame()
+    start = links.network_offset(data, before, end, link_type, account)
+    if start < 0:
+        assert start in (found_in.NOT_IP, found_in.SHORT, found_in.UNKNOWN_LINK)
+    else:
+        assert before <= start <= end - 20
         assert data[start] >> 4 in (4, 6)
-        inner = link.inner_packet(data, start, end)
-        assert start <= inner <= end - 20
+        check_unwrapped(data, start, end)
+
+
+def check_unwrapped(data: bytes, start: int, end: int, extra: int = 0) -> None:
+    """Whatever is found in an IP packet lies within its captured bytes, and is one."""
+    found = Unwrapper(True)
+    found.begin(0)
+    if found.take(data, start, end, end - start + extra, 0):
+        assert found.whole is None
+        assert start <= found.start <= found.end <= end
+        assert found.end - found.start <= found.wire_length
+        assert found.start == start or found.end - found.start >= 20
+        assert found.start == start or data[found.start] >> 4 in (4, 6)
+    else:
+        assert found.fragments == 1
+    assert sum(found.unread) <= 1
+
+
+@given(st.sampled_from(sorted(FRAMES)), st.booleans(), st.data())
+def test_mutated_encapsulations(name: str, is_v6: bool, data: st.DataObject) -> None:
+    """Any bytes changed, any part missing: the same holds, and it is the same each time."""
+    link_type, make_frame = FRAMES[name]
+    packet = PACKETS[9] if is_v6 else PACKETS[3]
+    frame = bytearray(make_frame(packet))
+    for _ in range(data.draw(st.integers(0, 4))):
+        frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(frame)))
+    found = [
+        links.network_offset(bytes(frame[:end]) + bytes([filler]) * 80, 0, end, link_type, Frame())
+        for filler in (0, 0x45, 0xFF)  # what stands behind the captured bytes is never looked at
+    ]
+    assert len(set(found)) == 1
+    if found[0] >= 0:
+        results = set()
+        for filler in (0, 0x45, 0xFF):
+            filled = bytes(frame[:end]) + bytes([filler]) * 80
+            check_unwrapped(filled, found[0], end, len(frame) - end)
+            reader = Unwrapper(True)
+            reader.take(filled, found[0], end, len(frame) - found[0], 0)
+            results.add((reader.start, reader.end, reader.wire_length, tuple(reader.unread)))
+        assert len(results) == 1
 
 
 @given(st.sampled_from(PACKETS), st.data())
@@ -134,8 +183,7 @@ def test_mutated_tunnels(packet: bytes, data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(0, 3))):
         changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(0, len(changed)))
-    inner = link.inner_packet(bytes(changed), 0, end)
-    assert inner == 0 or (0 < inner <= end - 20 and changed[inner] >> 4 in (4, 6))
+    check_unwrapped(bytes(changed), 0, end)
 
 
 @given(st.lists(st.tuples(st.sampled_from(PACKETS), st.data()), max_size=12))

@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"rights"},
     {"copier", "interceptor"},
     {"leftover_side", "run_files"},
+    {"capture_side"},
     {"copier_config"},
     {"ending", "figures"},
     {

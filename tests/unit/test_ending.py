@@ -10,11 +10,14 @@ from typing import Any, cast
 import pytest
 
 from tcpcopy.capture.ring import Ring
+from tcpcopy.capture.unwrapping import Unwrapping
 from tcpcopy.ending import EXIT_WAIT_NS, Ending, count_ring, count_unread
 from tcpcopy.engine.unread import Unread
 from tcpcopy.loop import STANDSTILL_NS, Loop
 from tcpcopy.packet.handler import PacketHandler
-from tests.unit.engine.world import Caller, Table, World
+from tests.lab.capture_files import ethernet, tcp
+from tests.lab.encapsulations import fragments, vxlan
+from tests.unit.engine.world import ONLINE_PORT, Caller, Table, World
 
 FAR_NS = 1 << 62
 
@@ -105,6 +108,22 @@ def test_rings_are_looked_at_as_well() -> None:
     rings = [FakeRing(run.syns(700, 3000)), FakeRing(run.syns(5, 9000))]
     count_unread(run.loop, cast(Any, rings), run.unread)
     assert (run.unread.packets, run.unread.sessions) == (708, 708)
+
+
+def test_what_is_in_tunnels_is_what_is_unread() -> None:
+    """Of tunnels the packets within are counted, and their sessions; the rest has its own count."""
+    run = Run(0)
+    within = Unwrapping(run.world.engine, [ONLINE_PORT], lambda packet: packet[2:] != b"")
+    run.loop.handler = within
+    tunnelled = [vxlan(ethernet(packet)) for packet in run.syns(3)]
+    piece = fragments(vxlan(ethernet(Caller(run.world, 900).packet("PA", payload=bytes(99)))), 64)
+    other = vxlan(ethernet(tcp("10.9.0.2:40000", "10.9.0.1:81", 2)))
+    for packet in (*tunnelled, piece[0], other):
+        run.loop.backlog.packet(packet, 0, len(packet), len(packet), 0)
+    rings = [FakeRing([vxlan(ethernet(packet)) for packet in run.syns(2, 5000)])]
+    count_unread(run.loop, cast(Any, rings), run.unread)
+    assert (run.unread.packets, run.unread.sessions) == (5, 5)
+    assert (within.kept, within.left_out, within.unwrapper.lost) == (1, 1, 1)
 
 
 def test_what_there_is_no_time_to_look_at_is_counted_all_the_same(clock: list[int]) -> None:

@@ -119,6 +119,16 @@ def test_mac_addresses_need_an_output_device() -> None:
         parse("-x", transfer, "-s", "10.0.0.3", "-o", "eth1")
 
 
+def test_tunnels_are_taken_off_where_mirrors_are() -> None:
+    assert not parse(*X).unwraps and not parse(*X, "-i", "eth1").unwraps
+    assert parse(*X, "--decapsulate").unwraps
+    assert parse(*X, "-i", "eth1", "--promiscuous").unwraps
+    line = (
+        "--decapsulate: is for live traffic: of files, tunnels are always taken off; leave it out"
+    )
+    assert str(refused(*X, "-i", "./a.pcap", "--decapsulate")) == line
+
+
 def test_promiscuous_goes_with_named_devices() -> None:
     assert parse(*X, "-i", "eth1", "--promiscuous").promiscuous
     line = "--promiscuous: needs -i: it is for named devices; give -i DEVICE, the mirror port"

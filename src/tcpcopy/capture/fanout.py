@@ -37,8 +37,11 @@ _DEFRAGMENT: Final = 0x8000
 _LOAD_WORD, _LOAD_BYTE, _LOAD_HALF_BEHIND_X = 0x20, 0x30, 0x48
 _LOAD_X, _LOAD_X_IPV4_HEADER, _LOAD_X_MEMORY = 0x01, 0xB1, 0x61
 _ADD, _ADD_X, _MULTIPLY, _SHIFT_LEFT, _SHIFT_RIGHT, _XOR_X = 0x04, 0x0C, 0x24, 0x64, 0x74, 0xAC
+_RETURN = 0x06
 _STORE, _STORE_X, _TO_X, _JUMP, _JUMP_IF_EQUAL, _RETURN_A = 0x02, 0x03, 0x07, 0x05, 0x15, 0x16
 _IPV4_SOURCE, _IPV6_SOURCE = 12, 8
+
+_ANCILLARY_PROTOCOL: Final = 0xFFFFF000  # linux/filter.h
 
 Instruction = tuple[int, int, int, int]
 
@@ -47,6 +50,7 @@ def program() -> bytes:
     """The program whose result, modulo the number of workers, is `worker_of` a packet's source.
 
     Behind a chain of IPv6 extension headers it does not find the port and goes by address alone.
+    Of tunnels it sees the outer packet, of which a connection's have the same source, as a rule.
     """
     address = [
         (_LOAD_WORD, 0, 0, _IPV6_SOURCE),
@@ -87,7 +91,20 @@ def program() -> bytes:
     # The kernel refuses a program that reads memory which a way through it has not written.
     start = [(_LOAD_X, 0, 0, 0), (_STORE_X, 0, 0, 0)]
     packed = b"".join(struct.pack("=HBBI", *item) for item in (*start, *head, *ipv6, *ipv4))
-    return accept_stacked_tags(packed)
+    return _first_for_others() + accept_stacked_tags(packed)
+
+
+def _first_for_others() -> bytes:
+    """What is neither IP nor behind VLAN tags goes to the first: its bytes tell no connection."""
+    kinds = (0x0800, 0x86DD, 0x8100, 0x88A8)
+    return b"".join(
+        struct.pack("=HBBI", *item)
+        for item in (
+            (_LOAD_WORD, 0, 0, _ANCILLARY_PROTOCOL),
+            *((_JUMP_IF_EQUAL, len(kinds) - place, 0, kind) for place, kind in enumerate(kinds)),
+            (_RETURN, 0, 0, 0),
+        )
+    )
 
 
 def _port() -> list[Instruction]:

@@ -5,10 +5,9 @@ takes them. Expressions are compiled for link type RAW: a SOCK_DGRAM packet sock
 from the network header on, so the link layer (and one VLAN tag, which the kernel takes off) is out
 of sight.
 
-What a generated expression cannot see: the fragments of an IPv4 packet after the first one (they
-carry no ports), fragments of an IPv6 packet after the first one, and ports behind an IPv6
-authentication header or a chain of extension headers. Chains are let through unseen, for the
-engine's own match to decide; later fragments are not.
+What a generated expression cannot see: the ports of fragments after the first one, and ports
+behind an authentication header or a chain of IPv6 extension headers. All of these to the addresses
+in question are let through unseen, for the engine's own match to decide.
 
 Source: pcap-filter(7), Documentation/networking/filter.rst, RFC 791, RFC 8200, RFC 9293 (3.1).
 """
@@ -23,6 +22,7 @@ from collections.abc import Callable, Sequence
 import cypcap
 
 from tcpcopy.errors import UsageError
+from tcpcopy.packet.tunnels import PROTOCOLS, UDP_PORTS
 
 _INSTRUCTION = struct.Struct("=HBBI")
 # The kernel's BPF_MAXINSNS is 4096; a program is attached twice over (`accept_stacked_tags`).
@@ -51,6 +51,9 @@ _PACKET_MULTICAST, _PACKET_OUTGOING = 2, 4
 _TAG, _SERVICE_TAG = 0x8100, 0x88A8
 _TAG_BYTES = 4
 
+# EtherTypes of what stands before IP in frames of switches and mirrors (`packet.links.typed`).
+_SHIMS = (0x8847, 0x8848, 0x8864, 0x88E5, 0x88E7, 0x8909, 0x8926, 0x893F, 0x894F)
+
 REJECT_ALL = _INSTRUCTION.pack(_RETURN, 0, 0, 0)
 """The program that lets nothing through."""
 
@@ -61,7 +64,9 @@ _IPV6_HAS_PAYLOAD = "ip6[4:2] - ((ip6[52] & 0xf0) >> 2) != 0"
 _ONE_EXTENSION = (
     "(ip6[6] == 0 or ip6[6] == 43 or ip6[6] == 60 or (ip6[6] == 44 and ip6[42:2] & 0xfff8 == 0))"
 )
-_MORE_EXTENSIONS = "(ip6[40] == 0 or ip6[40] == 43 or ip6[40] == 44 or ip6[40] == 60)"
+_MORE_EXTENSIONS = (
+    "(ip6[40] == 0 or ip6[40] == 43 or ip6[40] == 44 or ip6[40] == 51 or ip6[40] == 60)"
+)
 _PORT_BEHIND_EXTENSION = "ip6[50 + (ip6[41] << 3) : 2]"
 
 Endpoint = tuple[bytes, int]
@@ -109,6 +114,19 @@ def udp_expression_for(sources: Sequence[Endpoint], excluded_targets: Sequence[E
         if wanted:
             families.append(build(wanted, [] if _is_long(excluded) else excluded))
     return " or ".join(families)
+
+
+def tunnels_expression() -> str:
+    """Return the expression for all packets that may carry others, and for their fragments.
+
+    Nothing of it looks at what is inside: `capture.unwrapping` does.
+    """
+    ports = _any_of([f"udp dst port {port}" for port in UDP_PORTS])
+    kinds = (*PROTOCOLS, 51)
+    v4 = _any_of([f"ip[9] == {kind}" for kind in kinds])
+    v6 = _any_of([f"ip6[6] == {kind}" for kind in kinds])
+    later = "(ip[9] == 17 and ip[6:2] & 0x1fff != 0)"
+    return f"({ports} or (ip and ({v4} or {later})) or (ip6 and ({v6} or ip6[6] == 44)))"
 
 
 def compile_filter(expression: str, option: str = "-F") -> bytes:
@@ -168,6 +186,23 @@ def accept_stacked_tags(program: bytes) -> bytes:
             _INSTRUCTION.pack(_JUMP_IF_EQUAL, 1, 0, _SERVICE_TAG),
             _INSTRUCTION.pack(_JUMP_ALWAYS, 0, 0, length),
             behind_tag,
+            program,
+        )
+    )
+
+
+def accept_shims(program: bytes) -> bytes:
+    """Return a program that also lets through frames with IP behind headers of switches."""
+    jumps = [
+        _INSTRUCTION.pack(_JUMP_IF_EQUAL, len(_SHIMS) - place, 0, kind)
+        for place, kind in enumerate(_SHIMS)
+    ]
+    return b"".join(
+        (
+            _INSTRUCTION.pack(_LOAD_WORD_ABSOLUTE, 0, 0, _ANCILLARY_PROTOCOL),
+            *jumps,
+            _INSTRUCTION.pack(_JUMP_ALWAYS, 0, 0, 1),
+            _INSTRUCTION.pack(_RETURN, 0, 0, _WHOLE_PACKET),
             program,
         )
     )
@@ -243,8 +278,11 @@ def _expression_v4(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
     if excluded:
         clauses.append("not " + _destinations(excluded, "ip", "tcp[2:2]"))
     if not pure_acks:
-        clauses.append(f"(tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
-    return "(" + " and ".join(clauses) + ")"
+        # Of a first fragment so much of the header may not be there, which would be a no.
+        clauses.append(f"(ip[6] & 0x20 != 0 or tcp[13] & 7 != 0 or {_IPV4_HAS_PAYLOAD})")
+    unseen = ["ip", "((ip[9] == 6 and ip[6:2] & 0x3fff != 0) or ip[9] == 51)"]
+    unseen += _hosts(wanted, "ip")
+    return f"(({' and '.join(clauses)}) or ({' and '.join(unseen)}))"
 
 
 def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) -> str:
@@ -256,8 +294,11 @@ def _expression_v6(wanted: list[Group], excluded: list[Group], pure_acks: bool) 
         behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
     if not pure_acks:
         direct.append(f"(ip6[53] & 7 != 0 or {_IPV6_HAS_PAYLOAD})")
+    parts = "(ip6[6] == 44 and ip6[40] == 6 and ip6[42:2] & 0xfff9 != 0)"
+    unseen = [f"({parts} or ip6[6] == 51)", *_hosts(wanted, "ip6")]
     extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
-    return f"(ip6 and (({' and '.join(direct)}) or {extended}))"
+    ways = f"({' and '.join(direct)}) or {extended} or ({' and '.join(unseen)})"
+    return f"(ip6 and ({ways}))"
 
 
 def _udp_expression_v4(wanted: list[Group], excluded: list[Group]) -> str:
@@ -265,7 +306,7 @@ def _udp_expression_v4(wanted: list[Group], excluded: list[Group]) -> str:
     clauses = ["ip", "udp", _destinations(wanted, "ip", "udp[2:2]")]
     if excluded:
         clauses.append("not " + _destinations(excluded, "ip", "udp[2:2]"))
-    later = ["ip[9] == 17", "ip[6:2] & 0x1fff != 0", *_hosts(wanted, "ip")]
+    later = ["((ip[9] == 17 and ip[6:2] & 0x1fff != 0) or ip[9] == 51)", *_hosts(wanted, "ip")]
     return f"(({' and '.join(clauses)}) or (ip and {' and '.join(later)}))"
 
 
@@ -277,7 +318,8 @@ def _udp_expression_v6(wanted: list[Group], excluded: list[Group]) -> str:
         behind.append("not " + _destinations(excluded, "ip6", _PORT_BEHIND_EXTENSION))
     hosts = _hosts(wanted, "ip6")
     chained = [_MORE_EXTENSIONS, *hosts]
-    later = ["ip6[6] == 44", "ip6[40] == 17", "ip6[42:2] & 0xfff8 != 0", *hosts]
+    parts = "(ip6[6] == 44 and ip6[40] == 17 and ip6[42:2] & 0xfff8 != 0)"
+    later = [f"({parts} or ip6[6] == 51)", *hosts]
     extended = f"({_ONE_EXTENSION} and (({' and '.join(behind)}) or ({' and '.join(chained)})))"
     return f"(ip6 and (({' and '.join(direct)}) or {extended} or ({' and '.join(later)})))"
 

@@ -1,4 +1,6 @@
+from tcpcopy.packet.frame cimport Frame
 from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.packet.links cimport typed
 
 import cython
 
@@ -31,6 +33,7 @@ cdef extern from *:
 cdef unsigned int _STATUS_USER
 cdef unsigned int _STATUS_COPY
 cdef unsigned int _STATUS_KERNEL
+cdef unsigned int _STATUS_VLAN
 cdef int _IPV4
 cdef int _IPV6
 cdef int _TAG
@@ -43,8 +46,10 @@ cdef Py_ssize_t _AT_CAPTURED
 cdef Py_ssize_t _AT_NETWORK
 cdef Py_ssize_t _AT_SECONDS
 cdef Py_ssize_t _AT_NANOSECONDS
+cdef Py_ssize_t _AT_TAG
 cdef Py_ssize_t _AT_PROTOCOL
 cdef long long _SECOND_NS
+cdef int _VLAN
 
 cdef class Ring:
     cdef public long long copied
@@ -54,6 +59,9 @@ cdef class Ring:
     cdef public object failed
     cdef public long long queue_bytes
     cdef public long long skipped
+    cdef public list unread
+    cdef public bint unwraps
+    cdef public Frame frame
     cdef unsigned char *base
     cdef unsigned char[::1] copy_view
     cdef object copy_buffer
@@ -83,16 +91,22 @@ cdef class Ring:
     @cython.locals(
         wire_length=cython.Py_ssize_t, available=cython.Py_ssize_t, start=cython.Py_ssize_t,
         timestamp_ns=cython.longlong, seconds=cython.longlong, copied=cython.Py_ssize_t,
-        protocol=cython.int
+        protocol=cython.int, vlan=cython.int
     )
     cdef Py_ssize_t _hand_on(
         self, PacketHandler handler, Py_ssize_t at, unsigned int status
     ) except -1
-    @cython.locals(network=cython.Py_ssize_t, end=cython.Py_ssize_t)
+    @cython.locals(network=cython.Py_ssize_t, end=cython.Py_ssize_t, is_tagged=cython.bint)
     cdef Py_ssize_t _hand_on_ip(
         self, PacketHandler handler, const unsigned char[::1] data, Py_ssize_t start,
-        Py_ssize_t available, Py_ssize_t wire_length, int protocol, long long timestamp_ns
+        Py_ssize_t available, Py_ssize_t wire_length, int protocol, long long timestamp_ns,
+        int vlan
     ) except -1
+    @cython.locals(frame=Frame, at=cython.Py_ssize_t, tag=cython.int)
+    cdef Py_ssize_t _find_network(
+        self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t found,
+        int protocol, int vlan
+    ) except -2
     @cython.locals(following=cython.int, version=cython.int, length=cython.Py_ssize_t)
     cdef Py_ssize_t _skip_tags(
         self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end,

@@ -29,9 +29,7 @@ Not thread-safe. Source: packet(7), Documentation/networking/packet_mmap.rst.
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import mmap
 import os
 import socket
@@ -42,9 +40,12 @@ from typing import Any
 
 import cython
 
-from tcpcopy.capture import filters
+from tcpcopy.capture import filters, packet_socket
 from tcpcopy.errors import UsageError
+from tcpcopy.packet import frame as found_in
+from tcpcopy.packet.frame import UNREAD_NAMES, UNREAD_SLOTS, Frame
 from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.links import typed
 
 ALL_PROTOCOLS = 0x0003  # ETH_P_ALL
 IPV4 = 0x0800
@@ -60,18 +61,15 @@ _COPY_BYTES = (1 << 16) + 64
 
 # linux/if_packet.h, linux/if_ether.h
 _SOL_PACKET = 263
-_PACKET_ADD_MEMBERSHIP = 1
-_PACKET_MR_PROMISC = 1
-_SIOCGIFINDEX = 0x8933
 _PACKET_RX_RING = 5
 _PACKET_STATISTICS = 6
 _PACKET_COPY_THRESH = 7
 _PACKET_VERSION = 10
-_PACKET_IGNORE_OUTGOING = 23
 _TPACKET_V2 = 1
 _STATUS_KERNEL = 0
 _STATUS_USER = 1 << 0
 _STATUS_COPY = 1 << 1
+_STATUS_VLAN = 1 << 4
 _IPV4 = IPV4
 _IPV6 = IPV6
 _TAG = 0x8100
@@ -86,11 +84,10 @@ _AT_CAPTURED = 8
 _AT_NETWORK = 14
 _AT_SECONDS = 16
 _AT_NANOSECONDS = 20
+_AT_TAG = 24
 _AT_PROTOCOL = 32 + 2
 _SECOND_NS = 1_000_000_000
-
-_SO_ATTACH_FILTER = 26
-_SO_RCVBUFFORCE = 33
+_VLAN = found_in.VLAN
 
 if not cython.compiled:
     # Compiled, these are the C functions of ring.pxd.
@@ -115,11 +112,13 @@ def open_rings(
     buffer_bytes: int = DEFAULT_BUFFER_BYTES,
     snaplen: int = DEFAULT_SNAPLEN,
     promiscuous: bool = False,
+    unwraps: bool = False,
 ) -> list[Ring]:
     """Return the rings that capture the devices named, or all devices when none is named.
 
-    `promiscuous`, for named devices only: also take frames addressed to other hosts. Each ring has
-    a buffer of its own. Raises what `Ring` raises, with none left open.
+    `promiscuous`, for named devices only: also take frames addressed to other hosts. `unwraps`,
+    likewise: also frames with IP behind other headers than VLAN tags. Each ring has a buffer of its
+    own. Raises what `Ring` raises, with none left open.
     """
     wanted: list[tuple[str | None, int]] = [(name, ALL_PROTOCOLS) for name in devices]
     rings: list[Ring] = []
@@ -133,6 +132,7 @@ def open_rings(
                     snaplen=snaplen,
                     protocol=protocol,
                     promiscuous=promiscuous and device is not None,
+                    unwraps=unwraps and device is not None,
                 )
             )
     except BaseException:
@@ -157,6 +157,7 @@ class Ring:
         "down",  # the device went down, and nothing has arrived since
         "dropped",  # packets the kernel had no room for, until the statistics were last read
         "failed",  # why nothing can arrive any more; None while all is well
+        "frame",  # what was found out about the frame at hand
         "frame_count",  # 0 once closed, and while it is let go
         "frame_size",  # bytes, header included
         "frames_let_go",  # what `frame_count` is again after `take_up`
@@ -170,6 +171,8 @@ class Ring:
         "skipped",  # frames that passed the filter and are not IP
         "snaplen",  # bytes of a packet to hand on, at most
         "socket",
+        "unread",  # frames by encapsulation that could not be read (frame.UNREAD_NAMES)
+        "unwraps",  # frames with IP behind other headers than VLAN tags are taken, too
         "view",  # the mapped ring, as the handler gets it
     )
 
@@ -183,6 +186,7 @@ class Ring:
         protocol: int = ALL_PROTOCOLS,
         frame_bytes: int = FRAME_BYTES,
         promiscuous: bool = False,
+        unwraps: bool = False,
     ) -> None:
         """Start to capture what passes the filter program (of `filters.compile_filter`).
 
@@ -196,6 +200,9 @@ class Ring:
         if device is None and protocol == ALL_PROTOCOLS:
             raise ValueError("all devices are captured by IP version: see open_rings")
         self.device = device
+        self.frame = Frame()
+        self.unread = [0] * UNREAD_SLOTS
+        self.unwraps = unwraps
         self.promiscuous = promiscuous
         self.protocol = protocol
         self.snaplen = snaplen
@@ -214,7 +221,7 @@ class Ring:
         try:
             self.set_filter(program)
             self._map(max(buffer_bytes, mmap.PAGESIZE))
-            self._ignore_outgoing()
+            packet_socket.ignore_outgoing(self.socket)
             self._bind()
         except OSError as error:
             self.close()
@@ -231,18 +238,11 @@ class Ring:
         if self.device is None:
             guarded = filters.for_this_host(program)
         else:
-            guarded = filters.not_outgoing(filters.accept_stacked_tags(program))
-        instructions = ctypes.create_string_buffer(guarded, len(guarded))
-        # struct sock_fprog: number of instructions, address of the first
-        descriptor = struct.pack("@HP", len(guarded) // 8, ctypes.addressof(instructions))
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, descriptor)
-        except OSError as error:
-            if error.errno not in (errno.ENOMEM, errno.EINVAL):
-                raise
-            hint = "make it simpler, or raise the sysctl net.core.optmem_max"
-            problem = f"the kernel does not take the filter ({error.strerror})"
-            raise UsageError("-F", None, problem, hint) from None
+            guarded = filters.accept_stacked_tags(program)
+            if self.unwraps and program != filters.REJECT_ALL:
+                guarded = filters.accept_shims(guarded)
+            guarded = filters.not_outgoing(guarded)
+        packet_socket.attach_filter(self.socket, guarded)
 
     def fileno(self) -> int:
         """Return the descriptor that polls readable while a packet (or a failure) waits."""
@@ -352,38 +352,25 @@ class Ring:
 
     def _bind(self) -> None:
         """Let packets come in, from now on."""
-        if self.device is not None:
-            self.socket.bind((self.device, self.protocol))
-            if self.promiscuous:
-                # Asked of this socket: the process may be in another network namespace by now.
-                named = struct.pack("@16si20x", self.device.encode(), 0)
-                found = fcntl.ioctl(self.socket, _SIOCGIFINDEX, named)
-                # struct packet_mreq: device, type, length of an address, the address
-                index = struct.unpack_from("@i", found, 16)[0]
-                request = struct.pack("@iHH8x", index, _PACKET_MR_PROMISC, 0)
-                self.socket.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, request)
+        if self.device is None:
+            packet_socket.bind_all(self.socket, self.protocol)
             return
-        # Python's own `bind` wants a device. struct sockaddr_ll, of which two fields matter:
-        address = struct.pack(
-            "=HHiHBB8x", socket.AF_PACKET, socket.htons(self.protocol), 0, 0, 0, 0
-        )
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.bind(self.socket.fileno(), address, len(address)) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        self.socket.bind((self.device, self.protocol))
+        if self.promiscuous:
+            packet_socket.be_promiscuous(self.socket, self.device)
 
     def _map(self, buffer_bytes: int) -> None:
         """Make the ring: whole blocks of whole frames."""
         block = min(_BLOCK_BYTES, buffer_bytes // mmap.PAGESIZE * mmap.PAGESIZE)
         blocks = buffer_bytes // block
         frames = blocks * (block // self.frame_size)
-        packet_socket = self.socket
-        packet_socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-        packet_socket.setsockopt(_SOL_PACKET, _PACKET_COPY_THRESH, 1)
-        self._set_queue_bytes(buffer_bytes)
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        self.socket.setsockopt(_SOL_PACKET, _PACKET_COPY_THRESH, 1)
+        self.queue_bytes = packet_socket.bound_queue(self.socket, buffer_bytes)
         request = struct.pack("@IIII", block, blocks, self.frame_size, frames)
         try:
-            packet_socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-            mapping = mmap.mmap(packet_socket.fileno(), block * blocks)
+            self.socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+            mapping = mmap.mmap(self.socket.fileno(), block * blocks)
         except OSError as error:
             problem = f"no capture buffer of this size can be had ({error.strerror})"
             value = f"{buffer_bytes / (1 << 20):.9g}"
@@ -402,25 +389,6 @@ class Ring:
         else:
             self.base = self.view
 
-    def _set_queue_bytes(self, size: int) -> None:
-        """Bound the queue of packets larger than a frame.
-
-        The kernel doubles the size, and counts its overhead.
-        """
-        size = min(size, (1 << 30) - 1)
-        try:
-            self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-        except PermissionError:  # CAP_NET_RAW without CAP_NET_ADMIN: as much as the sysctl allows
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-        self.queue_bytes = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
-    def _ignore_outgoing(self) -> None:
-        try:
-            self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        except OSError as error:  # before Linux 4.20 the filter alone does it
-            if error.errno != errno.ENOPROTOOPT:
-                raise
-
     def _hand_on(self, handler: PacketHandler, at: int, status: int) -> int:
         """Hand on the packet of the frame at `at`; return 1, or 0 when it was skipped."""
         wire_length = read_u32(self.base, at + _AT_LENGTH)
@@ -428,15 +396,18 @@ class Ring:
         seconds = read_u32(self.base, at + _AT_SECONDS)
         timestamp_ns = seconds * _SECOND_NS + read_u32(self.base, at + _AT_NANOSECONDS)
         protocol = (self.view[at + _AT_PROTOCOL] << 8) | self.view[at + _AT_PROTOCOL + 1]
+        vlan = 0
+        if status & _STATUS_VLAN:
+            vlan = read_u16(self.base, at + _AT_TAG) & 0xFFF
         if status & _STATUS_COPY:
             copied = self._receive_copy(wire_length)
             if copied >= 0:
                 return self._hand_on_ip(
-                    handler, self.copy_view, 0, copied, wire_length, protocol, timestamp_ns
+                    handler, self.copy_view, 0, copied, wire_length, protocol, timestamp_ns, vlan
                 )
         start = at + read_u16(self.base, at + _AT_NETWORK)
         return self._hand_on_ip(
-            handler, self.view, start, available, wire_length, protocol, timestamp_ns
+            handler, self.view, start, available, wire_length, protocol, timestamp_ns, vlan
         )
 
     def _hand_on_ip(
@@ -448,10 +419,17 @@ class Ring:
         wire_length: int,
         protocol: int,
         timestamp_ns: int,
+        vlan: int,
     ) -> int:
-        """Hand on what is IP, within `snaplen`; `start` may still stand before VLAN tags."""
+        """Hand on what is IP, within `snaplen`; `start` may still stand before VLAN tags.
+
+        `vlan`: of the tag that the kernel has taken off; 0: there was none.
+        """
         end = start + available
         network = self._skip_tags(data, start, end, wire_length, protocol)
+        is_tagged = vlan != 0 or network != start
+        if is_tagged:
+            network = self._find_network(data, start, end, network, protocol, vlan)
         if network < 0:
             self.skipped += 1
             return 0
@@ -460,8 +438,42 @@ class Ring:
             end = network + self.snaplen
         elif end - network < wire_length and end - network < self.snaplen:
             self.cut += 1
-        handler.packet(data, network, end, wire_length, timestamp_ns)
+        if is_tagged and self.frame.network:
+            handler.enter(self.frame.network)
+            handler.packet(data, network, end, wire_length, timestamp_ns)
+            handler.enter(0)
+        else:
+            handler.packet(data, network, end, wire_length, timestamp_ns)
         return 1
+
+    def _find_network(
+        self, data: Any, start: int, end: int, found: int, protocol: int, vlan: int
+    ) -> int:
+        """Set the frame's virtual network; return where the IP header stands, -1: there is none.
+
+        `found`: where it stands behind VLAN tags, or -1.
+        """
+        frame = self.frame
+        frame.network = 0
+        frame.unread = 0
+        if vlan:
+            frame.enter(_VLAN, vlan)
+        if found >= 0:
+            for at in range(start, found, _TAG_BYTES):
+                tag = ((data[at] & 15) << 8) | data[at + 1]
+                if tag:
+                    frame.enter(_VLAN, tag)
+            return found
+        if not self.unwraps:
+            return -1
+        found = typed(data, protocol, start, end, frame)
+        if frame.unread:
+            self.unread[frame.unread] += 1
+        return found if found >= 0 else -1
+
+    def unread_counts(self) -> dict[str, int]:
+        """The frames of encapsulations that could not be read, by name, none of them 0."""
+        return {UNREAD_NAMES[kind]: count for kind, count in enumerate(self.unread) if count}
 
     def _skip_tags(self, data: Any, start: int, end: int, wire_length: int, protocol: int) -> int:
         """Return where the IP header stands, or -1 if there is none.

@@ -30,6 +30,7 @@ cdef int _SEND_FAILED
 cdef int _INTERNAL_ERROR
 cdef int _AGAIN
 cdef int _UDP
+cdef int _AUTHENTICATION
 
 cdef class DatagramEngine(PacketHandler):
     cdef public long long clock_offset_ns
@@ -105,7 +106,9 @@ cdef class ProtocolSwitch(PacketHandler):
     cdef public PacketHandler others
     cdef public PacketHandler udp
 
-@cython.locals(
-    following=cython.int, at=cython.Py_ssize_t, hops=cython.int, size=cython.Py_ssize_t
-)
+@cython.locals(at=cython.Py_ssize_t)
 cpdef int is_udp(const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end) noexcept
+@cython.locals(hops=cython.int, size=cython.Py_ssize_t)
+cdef int _is_udp_behind(
+    const unsigned char[::1] data, int following, Py_ssize_t at, Py_ssize_t end
+) noexcept

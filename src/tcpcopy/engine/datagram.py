@@ -125,7 +125,7 @@ class DatagramEngine(PacketHandler):
         self.most_legs = config.copies
         self.flows: dict[bytes, Flow] = {}
         self.order = FlowList()
-        self.reassembler = Reassembler()
+        self.reassembler = Reassembler((_UDP, _AUTHENTICATION))
         self.segment = Segment()
         self.now_ns = 0
         self.resumed_ns = 0
@@ -429,6 +429,10 @@ class ProtocolSwitch(PacketHandler):
         self.udp = udp
         self.others = others
 
+    def enter(self, network: int) -> None:
+        """As `PacketHandler.enter`. Flows of UDP are the same in all networks."""
+        self.others.enter(network)
+
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Hand the packet on; what its handler says."""
         if is_udp(data, start, end):
@@ -441,14 +445,23 @@ def is_udp(data: Any, start: int, end: int) -> int:
     if end - start < 20:
         return 0
     if data[start] >> 4 == 4:
+        if data[start + 9] == _AUTHENTICATION:
+            at = start + (data[start] & 15) * 4
+            return _is_udp_behind(data, _AUTHENTICATION, at, end)
         return 1 if data[start + 9] == _UDP else 0
     if end - start < 40:
         return 0
-    following = data[start + 6]
-    at = start + 40
+    return _is_udp_behind(data, data[start + 6], start + 40, end)
+
+
+def _is_udp_behind(data: Any, following: int, at: int, end: int) -> int:
+    """Whether UDP follows the headers at `at`, the first of which is named by `following`."""
     hops = 0
-    while following in (0, 43, 44, 60) and end - at >= 8 and hops < 8:
-        size = 8 if following == 44 else 8 + data[at + 1] * 8
+    while following in (0, 43, 44, _AUTHENTICATION, 60) and end - at >= 8 and hops < 8:
+        if following == _AUTHENTICATION:
+            size = (data[at + 1] + 2) * 4
+        else:
+            size = 8 if following == 44 else 8 + data[at + 1] * 8
         following = data[at]
         at += size
         hops += 1
@@ -456,3 +469,4 @@ def is_udp(data: Any, start: int, end: int) -> int:
 
 
 _UDP = 17
+_AUTHENTICATION = 51

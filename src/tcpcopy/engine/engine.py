@@ -76,7 +76,7 @@ class AnswerFeed(PacketHandler):
 
 
 class Engine(Handshakes):
-    """All sessions of one worker; takes the captured packets itself."""
+    """All sessions of one worker; takes the captured packets itself (`packet`)."""
 
     __slots__ = (
         "answers",  # the handler for the target's packets
@@ -107,20 +107,13 @@ class Engine(Handshakes):
 
     # --- captured packets ------------------------------------------------------------------
 
-    def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
-        """Take one captured packet; 0 or its Drop reason, counted either way."""
-        self.context.counts.packets_captured += 1
-        reason = parse(self.segment, data, start, end, wire_length)
-        if reason == _USED:
-            reason = self._take_captured(data, timestamp_ns)
-        self.context.counts.capture_drops[reason] += 1
-        return reason
-
     def _take_captured(self, data: Any, timestamp_ns: int) -> int:
         segment = self.segment
         key = self.key
         key.read(segment, data)
         session = self.by_client.find(key)
+        if self.networks is not None:
+            session = self.in_realm(session, data)
         is_syn = segment.flags & (_SYN | _ACK | _RST | _FIN) == _SYN
         if session is None or (is_syn and session.captured_isn != segment.seq):
             return self._take_first(session, data, is_syn, timestamp_ns)
@@ -550,6 +543,7 @@ class Engine(Handshakes):
         """
         self.end_handshakes()
         self.ended.forget_all()
+        self.end_incoming()
         heads = list(self.by_client)
         for head in heads:
             self.by_client.remove(head)
@@ -581,6 +575,7 @@ class Engine(Handshakes):
         """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""
         if not outcome:
             self.end_handshakes()
+            self.end_incoming()
         for session in list(self.sessions()):
             how = outcome or session.outcome_at_exit()
             session.give_up(how, self.now_ns)

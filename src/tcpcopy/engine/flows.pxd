@@ -3,10 +3,13 @@ import cython
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.session cimport Session
 from tcpcopy.mapping.places cimport Places, mix
+from tcpcopy.packet.networks cimport realm_bytes
 from tcpcopy.packet.segment cimport Segment, flow_key
 
 cdef int _PART_SHIFT
 cdef unsigned long long _WIDE_MASK
+cdef unsigned long long _PORTS_MASK
+cdef Py_ssize_t _WIDE_KEY
 
 @cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
 cpdef unsigned long long number(
@@ -24,9 +27,14 @@ cdef class FlowKey:
     cdef public bytes wide
 
     cdef void read(self, Segment segment, const unsigned char[::1] data) except *
+    cpdef void in_realm(
+        self, Segment segment, const unsigned char[::1] data, int realm
+    ) except *
     cpdef void of(
         self, bytes source, long long source_port, bytes destination, long long port
     ) except *
+    @cython.locals(size=cython.Py_ssize_t, both=object)
+    cpdef void named(self, object name) except *
     cpdef object name(self)
 
 cdef class _Part(Places):

@@ -18,10 +18,13 @@ import cython
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.session import Session
 from tcpcopy.mapping.places import PART_SHIFT, PARTS, Places, mix
+from tcpcopy.packet.networks import realm_bytes
 from tcpcopy.packet.segment import Segment, flow_key
 
 _PART_SHIFT = PART_SHIFT
 _WIDE_MASK = 0xFFFFFFFFFFFFFFFF  # typed: as a literal it would be a Python object when compiled
+_PORTS_MASK = 0xFFFFFFFF
+_WIDE_KEY = 36  # bytes of IPv6 addresses and ports
 
 
 def number(data: Any, at: int, size: int) -> int:
@@ -49,7 +52,7 @@ class FlowKey:
     __slots__ = (
         "addresses",  # IPv4: source and destination, 32 bits each; else a hash of `wide`
         "ports",  # source and destination, 16 bits each
-        "wide",  # IPv6: addresses and ports as they stand in packets; else None
+        "wide",  # IPv6: addresses and ports as they stand in packets; else None. See `in_realm`
     )
 
     def __init__(self) -> None:
@@ -67,6 +70,15 @@ class FlowKey:
             self.wide = flow_key(segment, data)
             self.addresses = hash(self.wide) & _WIDE_MASK
 
+    def in_realm(self, segment: Segment, data: Any, realm: int) -> None:
+        """Tell it from others with the same addresses and ports (`packet.networks`).
+
+        `wide` then has two more bytes, and is there with IPv4 as well.
+        """
+        self.wide = flow_key(segment, data) + realm_bytes(realm)
+        if segment.address_size != 4:
+            self.addresses = hash(self.wide) & _WIDE_MASK
+
     def of(self, source: bytes, source_port: int, destination: bytes, port: int) -> None:
         """Take the key of packets from an address and port to another."""
         self.ports = source_port << 16 | port
@@ -76,6 +88,19 @@ class FlowKey:
         else:
             self.wide = source + destination + number_bytes(self.ports)
             self.addresses = hash(self.wide) & _WIDE_MASK
+
+    def named(self, name: object) -> None:
+        """Take the key whose `name` that was."""
+        if isinstance(name, bytes):
+            size = 32 if len(name) >= _WIDE_KEY else 8
+            self.wide = name
+            self.ports = number(name, size, 4)
+            self.addresses = number(name, 0, 8) if size == 8 else hash(name) & _WIDE_MASK
+            return
+        both: Any = name
+        self.wide = None
+        self.ports = both & _PORTS_MASK
+        self.addresses = both >> 32
 
     def name(self) -> object:
         """The same as one hashable value, for a dictionary."""

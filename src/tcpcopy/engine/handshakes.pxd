@@ -5,11 +5,11 @@ from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.ended cimport Ended
 from tcpcopy.engine.flood cimport FloodWatch
-from tcpcopy.engine.flows cimport FlowKey, FlowTable
+from tcpcopy.engine.flows cimport FlowKey
 from tcpcopy.engine.half_open cimport HalfOpen, keep_syn, syn_sessions, syn_time
+from tcpcopy.engine.incoming cimport Incoming
 from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.session cimport Session
-from tcpcopy.packet.handler cimport PacketHandler
 from tcpcopy.packet.segment cimport Segment, parse
 
 cdef long long _NEVER
@@ -31,21 +31,18 @@ cdef int _FIN
 cdef int _RST
 cdef int _ACK
 
-cdef class Handshakes(PacketHandler):
+cdef class Handshakes(Incoming):
     cdef public bint acks_known
     cdef public long long acks_since_ns
     cdef public dict ahead
     cdef public long long ahead_most
     cdef public long long ahead_sessions
-    cdef public FlowTable by_client
     cdef public int calm_looks
     cdef public long long clock_offset_ns
-    cdef public Context context
     cdef public Ended ended
     cdef public FloodWatch flood
     cdef public long long flood_patience_ns
     cdef public HalfOpen half_open
-    cdef public FlowKey key
     cdef public FlowKey linked_key
     cdef public long long look_ns
     cdef public long long now_ns
@@ -56,7 +53,6 @@ cdef class Handshakes(PacketHandler):
     cdef public long long presume_left
     cdef public long long presume_ns
     cdef public bint pure_acks
-    cdef public Segment segment
     cdef public Segment syn_segment
     cdef public long long turned_ns
     cdef public long long wait_ns
@@ -75,9 +71,6 @@ cdef class Handshakes(PacketHandler):
         bint is_syn,
         long long timestamp_ns,
     ) except? -2
-    cdef int _take_captured(
-        self, const unsigned char[::1] data, long long timestamp_ns
-    ) except -1
     cdef void _finish(self, Session session, int outcome) except *
     cdef void _bug(self, Session session) except *
     cpdef void note_acks(self, bint captured, long long now_ns) except *
@@ -122,7 +115,7 @@ cdef class Handshakes(PacketHandler):
     @cython.locals(syn=bytes)
     cdef bint _supersede(self, object name, Session head) except -1
     @cython.locals(head=Session)
-    cdef Session _unproven(self, bytes syn)
+    cdef Session _unproven(self, object name, bytes syn)
     @cython.locals(
         head=Session,
         session=Session,

@@ -24,13 +24,13 @@ from tcpcopy.engine.captured import FARTHEST_AHEAD
 from tcpcopy.engine.context import SECOND_NS, Context, EngineConfig
 from tcpcopy.engine.ended import Ended
 from tcpcopy.engine.flood import FloodWatch
-from tcpcopy.engine.flows import FlowKey, FlowTable
+from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.half_open import SYN_OFFSET, HalfOpen, keep_syn, syn_sessions, syn_time
+from tcpcopy.engine.incoming import Incoming
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.session import Session
 from tcpcopy.packet import flags
-from tcpcopy.packet.handler import PacketHandler
 from tcpcopy.packet.segment import Segment, parse
 
 # Unproven sessions at once, of all workers together.
@@ -68,7 +68,7 @@ _RST = flags.RST
 _ACK = flags.ACK
 
 
-class Handshakes(PacketHandler):
+class Handshakes(Incoming):
     """The part of the engine that deals with SYNs; the rest of it is made by the subclass.
 
     Times of SYNs are those of their capture, on the clock of `now_ns` (of files: their due times).
@@ -80,15 +80,12 @@ class Handshakes(PacketHandler):
         "ahead",  # FlowKey.name of unproven connections -> the SYN kept, the oldest first
         "ahead_most",
         "ahead_sessions",  # how many sessions all of `ahead` were
-        "by_client",  # the first Session of each captured connection
         "calm_looks",  # on end, at which the acknowledgements were not wanted
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
-        "context",
         "ended",
         "flood",
         "flood_patience_ns",
         "half_open",
-        "key",  # of the captured packet being looked at
         "linked_key",  # of a session that is looked for by what it holds
         "look_ns",  # when `_look_at_handshakes` is due
         "now_ns",
@@ -99,7 +96,6 @@ class Handshakes(PacketHandler):
         "presume_left",  # so many may be; comes back by one a second
         "presume_ns",
         "pure_acks",  # they are captured; the owner says when not
-        "segment",  # the segment being looked at
         "syn_segment",  # a SYN that was kept, being looked at
         "turned_ns",  # when the generations of `half_open` were turned
         "wait_ns",
@@ -114,22 +110,20 @@ class Handshakes(PacketHandler):
         on_bug: Callable[[str], object],
     ) -> None:
         """See `Timed.set_up_timed`."""
+        self.set_up_incoming(context, config.seed)
         speed = config.speed
         self.acks_known = False
         self.acks_since_ns = 0
         self.ahead: dict[object, bytes] = {}
         self.ahead_most = AHEAD_SESSIONS
         self.ahead_sessions = 0
-        self.by_client = FlowTable(config.seed, False)
         self.calm_looks = 0
         self.clock_offset_ns = 0
-        self.context = context
         self.ended = Ended()
         self.flood = FloodWatch(max(1, int(_SECOND / speed)))
         self.flood.blind_until_ns = _NEVER
         self.flood_patience_ns = int(FLOOD_PATIENCE_NS / speed)
         self.half_open = HalfOpen()
-        self.key = FlowKey()
         self.linked_key = FlowKey()
         self.look_ns = 0
         self.now_ns = 0
@@ -140,7 +134,6 @@ class Handshakes(PacketHandler):
         self.presume_left = PRESUME_MOST
         self.presume_ns = int(PRESUME_NS / speed)
         self.pure_acks = True
-        self.segment = Segment()
         self.syn_segment = Segment()
         self.turned_ns = 0
         self.wait_ns = int(WAIT_NS / speed)
@@ -156,9 +149,6 @@ class Handshakes(PacketHandler):
     def _open_sessions(
         self, name: object, segment: Segment, data: Any, is_syn: bool, timestamp_ns: int
     ) -> int:
-        raise NotImplementedError
-
-    def _take_captured(self, data: Any, timestamp_ns: int) -> int:
         raise NotImplementedError
 
     def _finish(self, session: Session, outcome: int) -> None:
@@ -368,10 +358,10 @@ class Handshakes(PacketHandler):
         self._end_unproven(name, head)
         return True
 
-    def _unproven(self, syn: bytes) -> Session | None:
+    def _unproven(self, name: object, syn: bytes) -> Session | None:
         """The first session of a connection opened ahead; None when none is left."""
         self._parse_syn(syn)
-        self.linked_key.read(self.syn_segment, syn)
+        self.linked_key.named(name)
         head = self.by_client.find(self.linked_key)
         if head is None or not head.unproven or head.captured_isn != self.syn_segment.seq:
             return None
@@ -379,7 +369,7 @@ class Handshakes(PacketHandler):
 
     def _take_back(self, name: object, syn: bytes) -> None:
         """Close what was opened ahead at the target; the SYN waits like others."""
-        head = self._unproven(syn)
+        head = self._unproven(name, syn)
         self._drop_ahead(name)
         if head is None:
             return
@@ -416,7 +406,7 @@ class Handshakes(PacketHandler):
         if self.flood.flooding:
             self.presume_from_ns = _NEVER
         for name, syn in list(self.ahead.items()):
-            head = self._unproven(syn)
+            head = self._unproven(name, syn)
             if head is None:
                 continue
             if self._is_doubtful(syn_time(syn)):
@@ -487,13 +477,13 @@ class Handshakes(PacketHandler):
         for name, syn in list(self.ahead.items()):
             waited_ns = clock_ns - syn_time(syn)
             if self._is_presumable(syn, clock_ns):
-                head = self._unproven(syn)
+                head = self._unproven(name, syn)
                 self._drop_ahead(name)
                 if head is not None:
                     self._clear_unproven(head)
                     self.presume_left -= 1
             elif waited_ns >= patience_ns or (
-                waited_ns >= flood.second_ns and self._unproven(syn) is None
+                waited_ns >= flood.second_ns and self._unproven(name, syn) is None
             ):
                 self._take_back(name, syn)
 
@@ -516,7 +506,7 @@ class Handshakes(PacketHandler):
                 self.presume_left -= 1
                 try:
                     self._parse_syn(syn)
-                    self.key.read(self.syn_segment, syn)
+                    self.key.named(name)
                     self._open_waiting(name, syn)
                 except Exception:
                     self.on_bug(traceback.format_exc())

@@ -18,6 +18,7 @@ cdef long long _CUT_LOOK
 cdef int _RST
 cdef int _FIN
 cdef int _NONE
+cdef Py_ssize_t _REALM_KEY
 cdef unsigned long long _MASK
 cdef int _REPLAYED
 cdef int _CLIENT_RESET

@@ -32,6 +32,7 @@ _CUT_LOOK = 20_000_000
 _RST = chunks.RST
 _FIN = chunks.FIN
 _NONE = 0
+_REALM_KEY = 14  # bytes of IPv4 addresses, ports and realm
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _REPLAYED = int(Outcome.REPLAYED)
 _CLIENT_RESET = int(Outcome.CLIENT_RESET)
@@ -353,7 +354,7 @@ class Session(PacedHalf):
     def captured_client(self) -> tuple[bytes, int]:
         """Address and port of the client; only while it belongs to its captured connection."""
         port = self.captured_ports >> 16
-        if self.captured_wide is not None:
+        if self.captured_wide is not None and len(self.captured_wide) > _REALM_KEY:
             return self.captured_wide[:16], port
         return (self.captured_addresses >> 32).to_bytes(4, "big"), port
 

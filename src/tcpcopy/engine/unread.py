@@ -16,7 +16,7 @@ from tcpcopy.engine.flows import FlowKey
 from tcpcopy.engine.ports import Sampling, Transfers
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.packet.segment import Segment, destination_address, parse, source_address
+from tcpcopy.packet.segment import Segment, destination_address, flow_key, parse, source_address
 
 _PARSED = 0
 _FIN = flags.FIN
@@ -33,6 +33,7 @@ class Unread(PacketHandler):
         "_counted",  # FlowKey.name of each connection counted -> its initial number
         "_engine",  # whose sessions have begun; None: nobody knows
         "_key",
+        "_network",  # of the packet at hand (`PacketHandler.enter`)
         "_now_ns",
         "_only_udp",
         "_sampling",
@@ -60,6 +61,7 @@ class Unread(PacketHandler):
         self._counted: dict[object, int] = {}
         self._engine = engine
         self._key = FlowKey()
+        self._network = 0
         self._now_ns = now_ns
         self._only_udp = with_udp and not with_tcp
         self._sampling = sampling
@@ -82,6 +84,10 @@ class Unread(PacketHandler):
         else:
             self.packets += packets
 
+    def enter(self, network: int) -> None:
+        """As `PacketHandler.enter`."""
+        self._network = network
+
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Count the packet; always 0."""
         if self._with_udp and (self._only_udp or is_udp(data, start, end)):
@@ -103,6 +109,11 @@ class Unread(PacketHandler):
         if not targets:
             return
         key.read(segment, data)
+        engine = self._engine
+        if engine is not None and engine.networks is not None:
+            realm = engine.networks.realm(flow_key(segment, data), True, segment, self._network, -1)
+            if realm:
+                key.in_realm(segment, data, realm)
         name = key.name()
         if self._counted.get(name) == segment.seq or self._has_begun(name):
             return

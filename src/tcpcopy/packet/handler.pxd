@@ -1,6 +1,7 @@
 cdef class PacketHandler:
     cdef public unsigned char kind
 
+    cpdef void enter(self, unsigned long long network) except *
     cpdef int packet(
         self,
         const unsigned char[::1] data,

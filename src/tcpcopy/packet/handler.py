@@ -10,6 +10,12 @@ class PacketHandler:
 
     __slots__ = ("kind",)  # of the next answer (said.kinds), set by who was told it
 
+    def enter(self, network: int) -> None:
+        """The packets that follow are in a virtual network; 0: in none, as they are at first.
+
+        Whoever hands on a packet with a network says so before it, and takes it back behind it.
+        """
+
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Take the packet whose network header stands at `data[start]`.
 

@@ -11,6 +11,7 @@ cdef int _NOT_TCP
 cdef int _MAX_SACK_BLOCKS
 cdef int _TCP
 cdef int _UDP
+cdef int _AUTHENTICATION
 
 cdef class Segment:
     cdef public long long ack
@@ -71,7 +72,9 @@ cdef int _parse_ip(
     Py_ssize_t wire_length,
     int protocol,
 ) noexcept
-@cython.locals(header=cython.Py_ssize_t, total=cython.Py_ssize_t)
+@cython.locals(
+    header=cython.Py_ssize_t, total=cython.Py_ssize_t, at=cython.Py_ssize_t, following=cython.int
+)
 cdef int _parse_v4(
     Segment segment,
     const unsigned char[::1] data,

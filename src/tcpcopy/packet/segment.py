@@ -3,7 +3,7 @@
 Every read is bounds-checked against the bytes captured; lengths come from the IP header, so that
 a packet of which only the headers were captured (relay records) still says how long it was.
 
-Source: RFC 791, RFC 8200 (extension headers), RFC 9293 (3.1), RFC 7323, RFC 2018.
+Source: RFC 791, RFC 8200 (extension headers), RFC 4302 (AH), RFC 9293 (3.1), RFC 7323, RFC 2018.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _NOT_TCP = flags.NOT_TCP
 _MAX_SACK_BLOCKS = 4
 _TCP = 6
 _UDP = 17
+_AUTHENTICATION = 51
 
 
 class Segment:
@@ -138,16 +139,23 @@ def _parse_v4(
         return _BAD_HEADER
     if _read16(data, start + 6) & 0x3FFF:  # more fragments, or an offset
         return _FRAGMENT
-    if data[start + 9] != protocol:
-        return _NOT_TCP
+    at = start + header
+    following = data[start + 9]
+    while following != protocol:
+        if following != _AUTHENTICATION:
+            return _NOT_TCP
+        if end - at < 12:
+            return _SHORT
+        following = data[at]
+        at += (data[at + 1] + 2) * 4  # which is at least 8, so that this ends
     total = _read16(data, start + 2)
     if total == 0:
         total = wire_length
     segment.address_offset = start + 12
     segment.address_size = 4
     if protocol == _UDP:
-        return _parse_udp(segment, data, start + header, end, start + total)
-    return _parse_tcp(segment, data, start + header, end, start + total)
+        return _parse_udp(segment, data, at, end, start + total)
+    return _parse_tcp(segment, data, at, end, start + total)
 
 
 def _parse_v6(
@@ -176,6 +184,11 @@ def _parse_v6(
                 return _SHORT
             following = data[at]
             at += 8 + data[at + 1] * 8
+        elif following == _AUTHENTICATION:
+            if end - at < 12:
+                return _SHORT
+            following = data[at]
+            at += (data[at + 1] + 2) * 4
         else:
             return _NOT_TCP
         hops += 1

@@ -89,8 +89,8 @@ class Census:
         self.table.finish()
 
     def _ended(self, key: bytes, flow: Flow) -> None:
-        size = len(key) // 2
-        low, high = key[:size], key[size:]
+        size = len(key) // 4 * 2  # without what tells it from others of its addresses
+        low, high = key[:size], key[size : 2 * size]
         certain = False if flow.is_udp else _opened_by_low(flow)
         if certain is None or flow.is_udp:
             low_is_client = self._guess_low_is_client(low, high, flow)

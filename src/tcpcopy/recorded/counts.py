@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tcpcopy.recorded.link import link_name
+from tcpcopy.packet.links import link_name
 
 _MOST_PROBLEMS = 8
 
@@ -18,10 +18,14 @@ class FileCounts:
     format: str  # "pcap", "pcap, big-endian", "pcap, nanoseconds", "pcapng", ...
     compression: str  # "", "gzip" or "zstd"
     packets: int = 0  # records read; handed on + skipped
-    handed_on: int = 0  # packets with IP in them
+    handed_on: int = 0  # of these, with IP in them: handed on, or pieces of what was
     cut: int = 0  # captured shorter than they were on the wire
     snaplen: int = 0  # largest limit of a file that has cut packets; 0: none has
     tunnelled: int = 0  # handed on without the tunnel they came in
+    fragments: int = 0  # pieces of TCP and of tunnels
+    joined: int = 0  # packets put together from them, and handed on
+    lost_fragments: int = 0  # pieces of what stayed incomplete
+    unread: dict[str, int] = field(default_factory=dict)  # encapsulation -> packets
     skipped: dict[str, int] = field(default_factory=dict)  # reason -> packets
     links: dict[str, int] = field(default_factory=dict)  # link type -> packets
     first_ns: int = -1  # of the first packet, -1 without one
@@ -32,7 +36,13 @@ class FileCounts:
         """Add what a `RecordReader` has counted."""
         self.packets += reader.packets
         self.handed_on += reader.handed
-        self.tunnelled += reader.tunnelled
+        unwrapper = reader.unwrapper
+        self.tunnelled += unwrapper.tunnelled
+        self.fragments += unwrapper.fragments
+        self.joined += unwrapper.joined
+        self.lost_fragments += unwrapper.lost
+        for name, count in unwrapper.unread_counts().items():
+            self.unread[name] = self.unread.get(name, 0) + count
         for interface in reader.interfaces:
             if not interface.packets:
                 continue
@@ -61,9 +71,16 @@ class FileCounts:
         self.packets += other.packets
         self.handed_on += other.handed_on
         self.tunnelled += other.tunnelled
+        self.fragments += other.fragments
+        self.joined += other.joined
+        self.lost_fragments += other.lost_fragments
         self.cut += other.cut
         self.snaplen = max(self.snaplen, other.snaplen)
-        for mine, others in ((self.skipped, other.skipped), (self.links, other.links)):
+        for mine, others in (
+            (self.skipped, other.skipped),
+            (self.links, other.links),
+            (self.unread, other.unread),
+        ):
             for name, count in others.items():
                 mine[name] = mine.get(name, 0) + count
         self._span(other.first_ns, other.last_ns)

@@ -7,11 +7,12 @@ cdef int _PARSED
 cdef int _NOT_IP
 cdef int _NOT_TCP
 cdef int _FRAGMENT
-cdef int _TCP
 
 cdef class Feed(PacketHandler):
     cdef object _accepts
+    cdef unsigned long long _held_network
     cdef Py_ssize_t _length
+    cdef unsigned long long _network
     cdef bytes _packet
     cdef unsigned char[::1] _ports
     cdef Segment _segment
@@ -21,7 +22,7 @@ cdef class Feed(PacketHandler):
     cdef public long long taken
     cdef public long long timestamp_ns
 
-    @cython.locals(reason=cython.int, header=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    @cython.locals(reason=cython.int)
     cdef bint _is_wanted(
         self,
         const unsigned char[::1] data,
@@ -31,5 +32,5 @@ cdef class Feed(PacketHandler):
     ) except -1
     cpdef bytes held(self)
     cpdef Py_ssize_t held_wire_length(self) noexcept
-    @cython.locals(packet=bytes)
+    @cython.locals(packet=bytes, network=cython.ulonglong, result=cython.int)
     cpdef int hand_on(self, PacketHandler handler, long long timestamp_ns) except -1

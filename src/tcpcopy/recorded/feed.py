@@ -17,7 +17,6 @@ _PARSED = 0
 _NOT_IP = int(Drop.NOT_IP)
 _NOT_TCP = int(Drop.NOT_TCP)
 _FRAGMENT = int(Drop.FRAGMENT)
-_TCP = 6
 
 
 class Feed(PacketHandler):
@@ -26,9 +25,11 @@ class Feed(PacketHandler):
     __slots__ = (
         "_accepts",  # -F: called with (packet, wire length), or None
         "_length",
+        "_network",  # of the packets that come
         "_packet",
         "_ports",  # 1 for each port that -x copies from
         "_segment",
+        "_held_network",  # of the packet held
         "_wire_length",
         "is_full",  # a packet is held
         "left_out",  # packets that are not of the transfers
@@ -42,6 +43,8 @@ class Feed(PacketHandler):
         """`ports`: those that connections are copied from; `accepts` stands for them when given."""
         self._accepts = accepts
         self._length = 0
+        self._network = 0
+        self._held_network = 0
         self._packet = b""
         self._ports = bytearray(1 << 16)
         for port in ports:
@@ -52,6 +55,10 @@ class Feed(PacketHandler):
         self.left_out = 0
         self.taken = 0
         self.timestamp_ns = 0
+
+    def enter(self, network: int) -> None:
+        """As `PacketHandler.enter`."""
+        self._network = network
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """Hold the packet if it is wanted. There must not be one."""
@@ -64,6 +71,7 @@ class Feed(PacketHandler):
             return 0
         self._packet = packet
         self._length = end - start
+        self._held_network = self._network
         self._wire_length = wire_length
         self.timestamp_ns = timestamp_ns
         self.is_full = True
@@ -73,19 +81,8 @@ class Feed(PacketHandler):
         reason = parse(self._segment, data, start, end, wire_length)
         if reason == _PARSED:
             return bool(self._ports[self._segment.destination_port])
-        if reason == _FRAGMENT:
-            # Ports stand in the first one only, which is what a live capture shows of them.
-            if data[start] >> 4 != 4:
-                return True
-            header = (data[start] & 15) * 4
-            if data[start + 9] != _TCP or data[start + 6] & 31 or data[start + 7]:
-                return False
-            if end - start < header + 4:
-                return False
-            at = start + header + 2
-            return bool(self._ports[data[at] << 8 | data[at + 1]])
-        # What cannot be read is shown, with its reason.
-        return reason != _NOT_IP and reason != _NOT_TCP
+        # What cannot be read is shown, with its reason. Fragments of TCP come here put together.
+        return reason != _NOT_IP and reason != _NOT_TCP and reason != _FRAGMENT
 
     def held(self) -> bytes:
         """The packet held."""
@@ -101,4 +98,10 @@ class Feed(PacketHandler):
         self.is_full = False
         self._packet = b""
         self.taken += 1
-        return handler.packet(packet, 0, self._length, self._wire_length, timestamp_ns)
+        network = self._held_network
+        if network == 0:
+            return handler.packet(packet, 0, self._length, self._wire_length, timestamp_ns)
+        handler.enter(network)
+        result = handler.packet(packet, 0, self._length, self._wire_length, timestamp_ns)
+        handler.enter(0)
+        return result

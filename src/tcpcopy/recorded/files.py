@@ -11,6 +11,7 @@ import stat
 from collections.abc import Sequence
 
 from tcpcopy.errors import UsageError
+from tcpcopy.packet.unwrap import Unwrapper
 from tcpcopy.recorded.pcapng import SECTION_MAGIC, PcapngReader
 from tcpcopy.recorded.records import READY, PcapReader, RecordReader
 from tcpcopy.recorded.source import (
@@ -63,14 +64,14 @@ class RecordedFile:
         "path",
         "reader",  # the open reader; None when closed
         "size",  # bytes, 0 if not known
-        "strips_tunnels",
+        "unwrapper",  # of the whole set of files: each reader has one beside it
         "window",
     )
 
-    def __init__(self, path: str, option: str, *, strips_tunnels: bool, window: int) -> None:
+    def __init__(self, path: str, option: str, *, unwrapper: Unwrapper, window: int) -> None:
         """Open it and look at its head. Raises: UsageError."""
         self.path = path
-        self.strips_tunnels = strips_tunnels
+        self.unwrapper = unwrapper
         self.window = window
         self.first_ns = -1
         self.reader: RecordReader | None = None
@@ -148,13 +149,14 @@ class RecordedFile:
             raise UsageError(
                 option, self.path, f"is cut off in its first {len(head)} bytes", _WRITE_ONE
             )
+        unwrapper = Unwrapper(self.unwrapper.strips_tunnels, self.unwrapper)
         if magic == SECTION_MAGIC:
             self.format = "pcapng"
             if head[8:12] not in (b"\x1a\x2b\x3c\x4d", b"\x4d\x3c\x2b\x1a"):
                 raise UsageError(option, self.path, "is not a pcapng file", _WRITE_ONE)
-            return PcapngReader(raw, source, head, self.window, self.strips_tunnels)
+            return PcapngReader(raw, source, head, self.window, unwrapper)
         self.format = _PCAP_MAGICS[magic]
-        return PcapReader(raw, source, head, self.window, self.strips_tunnels)
+        return PcapReader(raw, source, head, self.window, unwrapper)
 
 
 def open_files(
@@ -167,11 +169,12 @@ def open_files(
     if not paths:
         raise UsageError(option, None, "no file given", "name at least one capture file")
     window = _LARGE_WINDOW if len(paths) <= _FEW_FILES else _SMALL_WINDOW
+    unwrapper = Unwrapper(strips_tunnels)
     files: list[RecordedFile] = []
     seen: dict[tuple[int, int], str] = {}
     try:
         for path in paths:
-            file = RecordedFile(path, option, strips_tunnels=strips_tunnels, window=window)
+            file = RecordedFile(path, option, unwrapper=unwrapper, window=window)
             files.append(file)
             if file.identity in seen:
                 raise UsageError(

@@ -2,6 +2,7 @@ import cython
 
 from tcpcopy.engine.seqnum cimport add, difference
 from tcpcopy.packet.handler cimport PacketHandler
+from tcpcopy.packet.networks cimport NetworkTable, realm_bytes
 from tcpcopy.packet.segment cimport Segment, copy_bytes, parse
 
 cdef int _PARSED
@@ -61,7 +62,12 @@ cdef class FlowTable(PacketHandler):
     cdef public long long bad
     cdef public object ended
     cdef public long long fragments
+    cdef public long long joined
+    cdef public long long lost
     cdef public Py_ssize_t most
+    cdef public unsigned long long network
+    cdef public NetworkTable networks
+    cdef public object reassembler
     cdef public long long other
     cdef public long long refused
     cdef unsigned char[::1] scratch
@@ -85,6 +91,14 @@ cdef class FlowTable(PacketHandler):
         segment=Segment, from_low=cython.bint, key=bytes, flow=Flow, side=Side, other=Side
     )
     cdef object _take_tcp(self, const unsigned char[::1] data, long long timestamp_ns)
+    @cython.locals(whole=bytes)
+    cdef object _take_fragment(
+        self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end,
+        long long timestamp_ns
+    )
+    cdef object _count_lost(self)
+    @cython.locals(known_seq=cython.longlong, realm=cython.int, networks=NetworkTable)
+    cdef bytes _in_realm(self, bytes key, Flow flow, bint from_low)
     @cython.locals(side=Side)
     cdef bint _is_another(self, Flow flow, bint from_low) except -1
     @cython.locals(
@@ -96,7 +110,8 @@ cdef class FlowTable(PacketHandler):
         long long timestamp_ns
     )
     @cython.locals(
-        segment=Segment, kind=cython.int, at=cython.Py_ssize_t, extensions=cython.int
+        segment=Segment, kind=cython.int, at=cython.Py_ssize_t, extensions=cython.int,
+        size=cython.Py_ssize_t
     )
     cdef Py_ssize_t _udp_header(
         self, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end

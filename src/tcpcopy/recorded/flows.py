@@ -11,6 +11,8 @@ from typing import Any
 from tcpcopy.engine.seqnum import add, difference
 from tcpcopy.packet import flags
 from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.networks import NetworkTable, realm_bytes
+from tcpcopy.packet.reassembly import Reassembler
 from tcpcopy.packet.segment import Segment, copy_bytes, parse
 from tcpcopy.recorded import guess
 
@@ -180,15 +182,21 @@ class Flow:
 class FlowTable(PacketHandler):
     """Takes packets as a handler. Gives each flow to `ended(key, flow)` once, some at `finish`.
 
-    `key` is address and port of the lower side, then of the higher: 12 or 36 bytes.
+    `key` is address and port of the lower side, then of the higher: 12 or 36 bytes, and two more
+    where another connection has the same in another network.
     """
 
     __slots__ = (
         "bad",  # packets with IP or TCP headers that are damaged or cut
         "ended",
-        "fragments",
+        "fragments",  # pieces of UDP; those of TCP come put together
         "most",  # flows held at once
+        "network",  # of the packet at hand (`PacketHandler.enter`)
+        "networks",  # tells connections apart by it; None until there is a packet with one
+        "joined",  # datagrams put together from fragments
+        "lost",  # fragments of datagrams that stayed incomplete
         "other",  # packets of other protocols
+        "reassembler",  # of UDP
         "refused",  # packets of flows that there was no room for
         "scratch",
         "segment",
@@ -207,8 +215,17 @@ class FlowTable(PacketHandler):
         self.scratch = bytearray(36)
         self.tcp: dict[bytes, Flow] = {}
         self.udp: dict[bytes, Flow] = {}
-        self.bad = self.fragments = self.other = self.refused = 0
+        self.network = 0
+        self.networks: NetworkTable | None = None
+        self.reassembler = Reassembler((17,))
+        self.bad = self.fragments = self.joined = self.lost = self.other = self.refused = 0
         self.tcp_packets = self.udp_packets = 0
+
+    def enter(self, network: int) -> None:
+        """As `PacketHandler.enter`."""
+        self.network = network
+        if self.networks is None:
+            self.networks = NetworkTable()
 
     def packet(self, data: Any, start: int, end: int, wire_length: int, timestamp_ns: int) -> int:
         """As `PacketHandler.packet`; always 0."""
@@ -219,13 +236,28 @@ class FlowTable(PacketHandler):
         elif status == _NOT_TCP:
             self._take_udp(data, start, end, timestamp_ns)
         elif status == _FRAGMENT:
-            self.fragments += 1
+            self._take_fragment(data, start, end, timestamp_ns)
         else:
             self.bad += 1
         return 0
 
+    def _take_fragment(self, data: Any, start: int, end: int, timestamp_ns: int) -> None:
+        self.fragments += 1
+        whole = self.reassembler.add(data, start, end, timestamp_ns, self.network)
+        self._count_lost()
+        if whole is not None:
+            self.joined += 1
+            self._take_udp(whole, 0, len(whole), timestamp_ns)
+
+    def _count_lost(self) -> None:
+        held = self.reassembler
+        self.lost += held.incomplete + held.alone
+        held.incomplete = held.alone = 0
+
     def finish(self) -> None:
         """Give what is left to `ended`: connections whose opener is known come first."""
+        self.reassembler.give_up_all()
+        self._count_lost()
         self._give_all(self.tcp, True)
         self._give_all(self.tcp, False)
         self._give_all(self.udp, False)
@@ -235,6 +267,9 @@ class FlowTable(PacketHandler):
         from_low = self._fill_key(data)
         key = copy_bytes(self.scratch, 0, 2 * segment.address_size + 4)
         flow = self.tcp.get(key)
+        if self.networks is not None:
+            key = self._in_realm(key, flow, from_low)
+            flow = self.tcp.get(key)
         if flow is not None and segment.flags & _SYN and self._is_another(flow, from_low):
             del self.tcp[key]
             self.ended(key, flow)
@@ -254,6 +289,18 @@ class FlowTable(PacketHandler):
             other = flow.high if from_low else flow.low
             if other.other_ack < 0 or difference(segment.ack, other.other_ack) > 0:
                 other.other_ack = segment.ack
+
+    def _in_realm(self, key: bytes, flow: Flow | None, from_low: bool) -> bytes:
+        """The key of the connection, where others in other networks may have its addresses.
+
+        `flow`: the one of its addresses, if there is one.
+        """
+        known_seq = -1
+        if flow is not None:
+            known_seq = flow.low.next_seq if from_low else flow.high.next_seq
+        networks: NetworkTable = self.networks  # type: ignore[assignment]
+        realm = networks.realm(key, from_low, self.segment, self.network, known_seq)
+        return key + realm_bytes(realm) if realm else key
 
     def _is_another(self, flow: Flow, from_low: bool) -> bool:
         """Whether a SYN opens a connection that has the ports of `flow` again."""
@@ -308,15 +355,22 @@ class FlowTable(PacketHandler):
         if data[start] >> 4 == 4:
             segment.address_offset = start + 12
             segment.address_size = 4
-            return start + (data[start] & 15) * 4 if data[start + 9] == 17 else -1
-        segment.address_offset = start + 8
-        segment.address_size = 16
-        kind = data[start + 6]
-        at = start + 40
+            kind = data[start + 9]
+            at = start + (data[start] & 15) * 4
+        else:
+            segment.address_offset = start + 8
+            segment.address_size = 16
+            kind = data[start + 6]
+            at = start + 40
         extensions = 0
-        while kind in (0, 43, 60) and end - at >= 8 and extensions < 8:
+        while kind in (0, 43, 44, 51, 60) and end - at >= 8 and extensions < 8:
+            size = 8 + data[at + 1] * 8
+            if kind == 51:
+                size = (data[at + 1] + 2) * 4
+            elif kind == 44:
+                size = 8
             kind = data[at]
-            at += 8 + data[at + 1] * 8
+            at += size
             extensions += 1
         return at if kind == 17 else -1
 

@@ -153,10 +153,15 @@ def warnings(findings: Findings) -> list[str]:
             " came first is not there; -O leaves them out"
         )
     found += _protocol_warnings(findings)
-    if table.fragments:
+    lost = counts.lost_fragments + table.lost
+    if lost:
         found.append(
-            f"{plural(table.fragments, 'IP fragment')}: not put together, so what they carry is"
+            f"{plural(lost, 'IP fragment')} of packets that are not there whole: what they carry is"
             " missing"
+        )
+    for name, count in counts.unread.items():
+        found.append(
+            f"{plural(count, 'packet')} of {name}: what is in them is not in these figures"
         )
     if table.refused:
         found.append(
@@ -229,9 +234,15 @@ def _figures(findings: Findings) -> list[tuple[str, str]]:
     if counts.tunnelled:
         rows.append(("in tunnels", f"{plural(counts.tunnelled, 'packet')}, shown without them"))
     parts = [("TCP", table.tcp_packets), ("UDP", table.udp_packets), ("other", table.other)]
-    parts += [("fragments", table.fragments), ("damaged or cut in the headers", table.bad)]
+    fragments, joined = counts.fragments + table.fragments, counts.joined + table.joined
+    parts += [("fragments", fragments), ("damaged or cut in the headers", table.bad)]
     carried = ", ".join(f"{number(count)} {name}" for name, count in parts if count)
     rows.append(("IP carries", carried or "nothing"))
+    if fragments:
+        rows.append(("put together", plural(joined, "packet")))
+    if counts.unread:
+        named = ", ".join(f"{number(n)} {name}" for name, n in counts.unread.items())
+        rows.append(("not read", named))
     return rows
 
 
@@ -350,7 +361,9 @@ def to_json(findings: Findings) -> dict[str, Any]:
             "tcp": table.tcp_packets,
             "udp": table.udp_packets,
             "other": table.other,
-            "fragments": table.fragments,
+            "fragments": findings.counts.fragments + table.fragments,
+            "joined": findings.counts.joined + table.joined,
+            "fragments_lost": findings.counts.lost_fragments + table.lost,
             "bad_headers": table.bad,
             "not_followed": table.refused,
         },
@@ -388,6 +401,7 @@ def _packets_json(counts: FileCounts) -> dict[str, Any]:
         "cut": counts.cut,
         "snaplen": counts.snaplen,
         "in_tunnels": counts.tunnelled,
+        "not_read": counts.unread,
         "link_types": counts.links,
         "first_ns": counts.first_ns if counts.first_ns >= 0 else None,
         "last_ns": counts.last_ns if counts.last_ns >= 0 else None,

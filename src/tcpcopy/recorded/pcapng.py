@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from tcpcopy.packet.unwrap import Unwrapper
 from tcpcopy.recorded.records import Interface, RecordReader, read32
 
 SECTION_MAGIC = b"\x0a\x0d\x0d\x0a"
@@ -45,9 +46,9 @@ class PcapngReader(RecordReader):
     )
 
     def __init__(
-        self, raw: Any, source: Any, head: bytes, capacity: int, strips_tunnels: bool
+        self, raw: Any, source: Any, head: bytes, capacity: int, unwrapper: Unwrapper
     ) -> None:
-        RecordReader.__init__(self, raw, source, head, capacity, strips_tunnels)
+        RecordReader.__init__(self, raw, source, head, capacity, unwrapper)
         self.is_big = False
         self.in_section = False
         self.known: list[Interface] = []

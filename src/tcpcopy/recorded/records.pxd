@@ -1,7 +1,8 @@
 import cython
 
 from tcpcopy.packet.handler cimport PacketHandler
-from tcpcopy.recorded.link cimport inner_packet, network_offset
+from tcpcopy.packet.links cimport network_offset
+from tcpcopy.packet.unwrap cimport Unwrapper
 
 cdef int _READY
 cdef int _ENDED
@@ -52,11 +53,9 @@ cdef class RecordReader:
     cdef public long long skipped_not_ip
     cdef public long long skipped_short
     cdef public object source
-    cdef public Py_ssize_t start
     cdef public object storage
-    cdef public bint strips_tunnels
     cdef public long long timestamp_ns
-    cdef public long long tunnelled
+    cdef public Unwrapper unwrapper
     cdef const unsigned char[::1] view
     cdef public Py_ssize_t wire_length
     cdef public object writable

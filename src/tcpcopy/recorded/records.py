@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from tcpcopy.packet import frame as found_in
 from tcpcopy.packet.handler import PacketHandler
-from tcpcopy.recorded import link
-from tcpcopy.recorded.link import inner_packet, network_offset
+from tcpcopy.packet.links import network_offset
+from tcpcopy.packet.unwrap import Unwrapper
 
 READY = 1  # an IP packet can be handed on
 ENDED = 0
@@ -26,8 +27,8 @@ _PACKET = 1  # what `parse` says: a packet was found
 _END = 0  # nothing more can be read
 _MORE = 2  # `need` bytes from `position` on are wanted
 
-_NOT_IP = link.NOT_IP
-_SHORT = link.SHORT
+_NOT_IP = found_in.NOT_IP
+_SHORT = found_in.SHORT
 _MOST_RECORD = 1 << 20  # bytes of the longest packet believed; libpcap's limit is a quarter of it
 _SECOND_NS = 1_000_000_000
 _MOST_UNITS = 4_000_000_000  # a fraction of a second times 10**9 still fits in 63 bits
@@ -79,7 +80,7 @@ class RecordReader:
         "data_start",  # where its frame begins
         "filled",  # bytes of the window that are filled
         "first_ns",  # of the first packet; -1 before it
-        "handed",  # packets with IP in them
+        "handed",  # records with IP in them
         "interfaces",  # all of the file
         "is_parsed",  # a packet was parsed that `advance` has not looked at
         "last_ns",  # the latest time of a packet
@@ -95,18 +96,15 @@ class RecordReader:
         "skipped_not_ip",
         "skipped_short",
         "source",  # Source of the bytes
-        "start",  # where the network header stands
         "storage",  # the window
-        "strips_tunnels",
         "timestamp_ns",
-        "tunnelled",  # packets that came out of a tunnel
+        "unwrapper",  # finds the packet to hand on
         "view",  # the window, as it is lent
-        "wire_length",  # from the network header on
         "writable",
     )
 
     def __init__(
-        self, raw: Any, source: Any, head: bytes, capacity: int, strips_tunnels: bool
+        self, raw: Any, source: Any, head: bytes, capacity: int, unwrapper: Unwrapper
     ) -> None:
         """`head` are the bytes that were read from `source` already."""
         self.raw = raw
@@ -121,15 +119,15 @@ class RecordReader:
         self.need = 0
         self.skip_left = 0
         self.is_parsed = False
-        self.strips_tunnels = strips_tunnels
+        self.unwrapper = unwrapper
         self.problem = ""
         self.current = Interface(0, 0)  # none yet
         self.interfaces: list[Interface] = []
-        self.data_start = self.data_end = self.start = 0
-        self.original = self.wire_length = 0
+        self.data_start = self.data_end = 0
+        self.original = 0
         self.timestamp_ns = 0
         self.first_ns = self.last_ns = -1
-        self.packets = self.handed = self.tunnelled = 0
+        self.packets = self.handed = 0
         self.skipped_bad = self.skipped_link = self.skipped_not_ip = self.skipped_short = 0
 
     def parse(self) -> int:
@@ -167,12 +165,24 @@ class RecordReader:
 
     def hand_on(self, handler: PacketHandler) -> int:
         """Give the packet to `handler`; what that returned."""
-        return handler.packet(
-            self.view, self.start, self.data_end, self.wire_length, self.timestamp_ns
-        )
+        found = self.unwrapper
+        network = found.frame.network
+        if network:
+            handler.enter(network)
+        if found.whole is None:
+            result = handler.packet(
+                self.view, found.start, found.end, found.wire_length, self.timestamp_ns
+            )
+        else:
+            result = handler.packet(
+                found.whole, found.start, found.end, found.wire_length, self.timestamp_ns
+            )
+        if network:
+            handler.enter(0)
+        return result
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file. Fragments that wait for the rest may have it in the file after this."""
         self.raw.close()
 
     def damage(self, what: str) -> int:
@@ -196,8 +206,13 @@ class RecordReader:
             self.last_ns = self.timestamp_ns
 
     def _find_packet(self) -> bool:
-        start = network_offset(self.view, self.data_start, self.data_end, self.current.link_type)
+        found = self.unwrapper
+        found.begin(0)
+        start = network_offset(
+            self.view, self.data_start, self.data_end, self.current.link_type, found.frame
+        )
         if start < 0:
+            found.note_unread()
             if start == _NOT_IP:
                 self.skipped_not_ip += 1
             elif start == _SHORT:
@@ -205,15 +220,9 @@ class RecordReader:
             else:
                 self.skipped_link += 1
             return False
-        if self.strips_tunnels:
-            inside = inner_packet(self.view, start, self.data_end)
-            if inside != start:
-                self.tunnelled += 1
-                start = inside
-        self.start = start
-        self.wire_length = self.original - (start - self.data_start)
         self.handed += 1
-        return True
+        wire_length = self.original - (start - self.data_start)
+        return found.take(self.view, start, self.data_end, wire_length, self.timestamp_ns)
 
     def _fill(self, wait: bool) -> int:
         """Read on, until something came: _READY, _ENDED or _NOT_YET."""
@@ -257,10 +266,10 @@ class PcapReader(RecordReader):
     __slots__ = ("fraction_ns", "is_big", "record_header", "swaps_lengths")
 
     def __init__(
-        self, raw: Any, source: Any, head: bytes, capacity: int, strips_tunnels: bool
+        self, raw: Any, source: Any, head: bytes, capacity: int, unwrapper: Unwrapper
     ) -> None:
         """`head` begins with the 24 bytes of the file's header. Raises: ValueError."""
-        RecordReader.__init__(self, raw, source, head, capacity, strips_tunnels)
+        RecordReader.__init__(self, raw, source, head, capacity, unwrapper)
         magic = head[:4]
         self.is_big = magic[0] == 0xA1
         order: Literal["big", "little"] = "big" if self.is_big else "little"

@@ -28,9 +28,9 @@ def open_recorded(
 ) -> PacketStream:
     """Open capture files, pcap or pcapng, plain, .gz or .zst; `-` is standard input.
 
-    With `strip_tunnels`, packets in VXLAN, GRE and IP-in-IP tunnels are handed on without them
-    (`link.inner_packet`). Raises: UsageError naming `option` and the path for what is no capture
-    file as a whole. Damage further on ends that file with a line in `problems`.
+    With `strip_tunnels`, packets in tunnels are handed on without them (`packet.unwrap`). Fragments
+    of TCP are put together in any case. Raises: UsageError naming `option` and the path for what is
+    no capture file as a whole. Damage further on ends that file with a line in `problems`.
     """
     return PacketStream(
         recorded_files.open_files(paths, option, strips_tunnels=strip_tunnels), option
@@ -236,6 +236,8 @@ class PacketStream:
 
     def _finish(self, number: int, reader: RecordReader) -> None:
         """Close a file and keep its counts."""
+        if not self._heap and self._next_file >= len(self.files):
+            reader.unwrapper.finish()  # it was the last one
         self._read_before += reader.raw.bytes_read
         self._counts.setdefault(number, self._new_counts(number)).take(reader)
         self.files[number].close()
@@ -245,6 +247,7 @@ class PacketStream:
 
     def _close_all(self) -> None:
         for number, reader in self._open_readers():
+            reader.unwrapper.finish()
             self._finish(number, reader)
         for file in self.files:
             file.close()

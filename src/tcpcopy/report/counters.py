@@ -157,6 +157,11 @@ class Snapshot:
     relays: dict[str, RelayCounts] = field(default_factory=dict)  # by intercept, "address:port"
     file: InputCounts = field(default_factory=InputCounts)
     rate: RateCounts = field(default_factory=RateCounts)
+    unwrapped: int = 0  # packets taken out of tunnels
+    unwrapped_left_out: int = 0  # live: what was found in tunnels or fragments is not named by -x
+    fragments_kept: int = 0  # live: pieces that did not complete a packet when they came
+    fragments_lost: int = 0  # pieces of TCP and tunnels that never came whole
+    not_read: dict[str, int] = field(default_factory=dict)  # encapsulation -> packets
     ports: PortCounts = field(default_factory=PortCounts)
     leftovers: LeftoverCounts = field(default_factory=LeftoverCounts)
     memory_bytes: int = 0  # resident now
@@ -384,8 +389,9 @@ class Snapshot:
         if self.rings and self.is_over and not self.workers_lost:
             equal.append(
                 ("packets received by the kernel", self.kernel_received,
-                 "packets captured, dropped by it, unread and not IP",
-                 captured + self.kernel_dropped + self.all_unread + self.kernel_skipped)
+                 "packets captured, dropped by it, unread, not IP, left out and kept as pieces",
+                 captured + self.kernel_dropped + self.all_unread + self.kernel_skipped
+                 + self.unwrapped_left_out + self.fragments_kept)
             )  # fmt: skip
         return equal
 

@@ -111,6 +111,10 @@ def _why_nothing_captured(snapshot: Snapshot, context: Context) -> tuple[str, tu
     protocols = ("tcp", "udp") if context.transport == "both" else (context.transport,)
     expression = " or ".join(f"{what} dst port {port}" for what in protocols for port in ports)
     devices = ", ".join(context.devices) or "all devices"
+    if snapshot.not_read and not snapshot.packets_captured:
+        return f"what came is in {remedies.named_encapsulations(snapshot)}, which is not read", (
+            "record or mirror the packets without it",
+        )
     if context.files and not snapshot.packets_captured:
         named = " ".join(context.files)
         ports_text = ", ".join(map(str, ports))
@@ -325,10 +329,11 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
             return f"{text}: packets were cut when they were recorded", remedies.RECORD_ANEW
         text += f": {plural(snapshot.packet_drops[Drop.CUT], 'packet')} cut"
         return text, remedies.cut_packets(context)
-    if snapshot.packet_drops[Drop.FRAGMENT]:
-        fragments = plural(snapshot.packet_drops[Drop.FRAGMENT], "IP fragment")
-        text += f": {fragments} captured, which cannot be replayed"
-        return text, ("keep the clients' packets whole: capture behind what puts them together",)
+    pieces = snapshot.packet_drops[Drop.FRAGMENT] + snapshot.fragments_lost
+    if pieces:
+        fragments = plural(pieces, "IP fragment")
+        text += f": {fragments} of packets that did not come whole"
+        return text, ("capture where all fragments pass, or behind what puts them together",)
     if context.files:
         return f"{text}: packets are missing in the file", remedies.RECORD_ANEW
     text += ", though the kernel dropped nothing: it took another way than the capture sees"
@@ -523,6 +528,12 @@ def _warnings(snapshot: Snapshot, context: Context) -> list[Finding]:
             f"{plural(snapshot.sessions_midstream, 'session')} picked up in the middle: replayed"
             " from the first data seen",
             ("-O leaves them out",),
+        ))  # fmt: skip
+    if snapshot.not_read:
+        findings.append(Finding(
+            "encapsulations_unread", WARNING, sum(snapshot.not_read.values()),
+            f"{remedies.named_encapsulations(snapshot)} not read: what is in them is not replayed",
+            ("mirror or record without it, or decrypt before",),
         ))  # fmt: skip
     malformed = sum(snapshot.packet_drops[reason] for reason in _UNREADABLE)
     if malformed:

@@ -57,7 +57,7 @@ class Drop(Described):
     NOT_IP = (1, "neither IPv4 nor IPv6")
     SHORT = (2, "shorter than its headers")
     BAD_HEADER = (3, "header lengths contradict each other")
-    FRAGMENT = (4, "an IP fragment")
+    FRAGMENT = (4, "a fragment of what did not come whole")
     NOT_TCP = (5, "not TCP")
     CUT = (6, "payload cut by the snap length")
     BAD_OPTION = (7, "malformed TCP options")

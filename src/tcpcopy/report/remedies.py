@@ -10,6 +10,8 @@ import errno
 import os
 
 from tcpcopy.report.context import SOCKET, TUNNEL, Context, TransferInfo, prefix_of
+from tcpcopy.report.counters import Snapshot
+from tcpcopy.report.text import plural
 
 #: Online ports on which TLS is usual: its bytes cannot be replayed, each connection has new keys.
 TLS_PORTS = frozenset({443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443})
@@ -308,3 +310,9 @@ def cut_packets(context: Context) -> tuple[str, ...]:
     # The kernel queues what is larger than a frame of the ring, and had no room there.
     larger, _ = bigger_buffer(context)
     return (larger, "without CAP_NET_ADMIN the sysctl net.core.rmem_max bounds it, too: raise that")
+
+
+def named_encapsulations(snapshot: Snapshot) -> str:
+    """`12,030 packets of GENEVE`: what was recognised and could not be read."""
+    most = sorted(snapshot.not_read.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{plural(count, 'packet')} of {name}" for name, count in most)

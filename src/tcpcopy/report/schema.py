@@ -89,6 +89,11 @@ FIELDS: Final[dict[str, str]] = {
     "rate.reached": "sessions or requests a second, once the rate was no longer rising",
     "rate.taken": "sessions or requests that were given their time",
     "rate.waited": "of these, those that had to wait for it",
+    "tunnels.unwrapped": "packets that came in tunnels and were taken out of them",
+    "tunnels.left_out": "live: packets out of tunnels and fragments that -x does not name",
+    "tunnels.kept": "live: pieces of packets that did not complete one when they came",
+    "tunnels.fragments_lost": "pieces of TCP and of tunnels whose packet never came whole",
+    "tunnels.not_read.*": "packets in encapsulations that could not be read, by name",
     "kernel.received": "packets that passed the capture filter, dropped ones included",
     "kernel.dropped": "of these, lost because a capture buffer was full",
     "kernel.skipped": "of kernel.received, frames that are not IP",
@@ -178,6 +183,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "dropped": _drops(snapshot.answer_drops),
         },
         **_recorded(snapshot, context),
+        "tunnels": _tunnels(snapshot),
         "kernel": _kernel(snapshot),
         "relay": _relay(snapshot),
         "ports": _ports(snapshot),
@@ -324,6 +330,16 @@ def _sessions(snapshot: Snapshot) -> dict[str, Any]:
 
 def _drops(counts: list[int]) -> dict[str, int]:
     return {reason.name.lower(): counts[reason] for reason in Drop}
+
+
+def _tunnels(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "unwrapped": snapshot.unwrapped,
+        "left_out": snapshot.unwrapped_left_out,
+        "kept": snapshot.fragments_kept,
+        "fragments_lost": snapshot.fragments_lost,
+        "not_read": dict(sorted(snapshot.not_read.items())),
+    }
 
 
 def _kernel(snapshot: Snapshot) -> dict[str, Any]:

@@ -53,6 +53,10 @@ def _figures(snapshot: Snapshot, context: Context) -> list[str]:
         rows.append(("rate", f"{context.rate}: {reached}, {number(snapshot.rate.waited)} waited"))
     rows += udp.rows(snapshot, context)
     rows += _tcp_rows(snapshot, seconds) if context.transport != "udp" else []
+    if snapshot.unwrapped:
+        left_out = snapshot.unwrapped_left_out
+        rest = f", {number(left_out)} of other traffic" if left_out else ""
+        rows.append(("in tunnels", f"{plural(snapshot.unwrapped, 'packet')}{rest}"))
     if snapshot.packets_sent:
         rows.append((
             "sent",

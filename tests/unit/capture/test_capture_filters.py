@@ -161,8 +161,13 @@ def test_ipv4_headers(pure_acks: bool) -> None:
     assert passes(program, v4(tcp(_ACK), options=bytes(40))) == pure_acks
     assert passes(program, v4(request, fragment=0x4000))  # do not fragment
     assert passes(program, v4(request, fragment=0x2000))  # the first of several
-    assert not passes(program, v4(request, fragment=0x2010))  # a later one has no ports
-    assert not passes(program, v4(request, fragment=0x0010))
+    assert passes(program, v4(request, fragment=0x2010))  # a later one has no ports
+    assert passes(program, v4(request, fragment=0x0010))
+    assert passes(program, v4(tcp(_ACK)[:8], fragment=0x2000))  # of which the flags come later
+    assert not passes(program, v4(request, fragment=0x0010, to=_OTHER))
+    assert not passes(program, v4(request, fragment=0x0010, protocol=_UDP))
+    assert passes(program, v4(bytes(24) + request, protocol=51))  # for the engine to decide
+    assert not passes(program, v4(bytes(24) + request, protocol=51, to=_OTHER))
     assert not passes(program, v4(request, protocol=_UDP))
     assert not passes(program, v4(request, to=_OTHER))
     assert not passes(program, v4(tcp(_ACK, b"answer", source=80, port=40000)))
@@ -187,13 +192,16 @@ def test_ipv6_extension_headers(address: bytes, pure_acks: bool) -> None:
     assert passes(program, v6(request, extensions=(44,)))
     assert passes(program, v6(request, extensions=(44,), fragment=1))
     assert not passes(program, v6(elsewhere, extensions=(44,)))
-    assert not passes(program, v6(request, extensions=(44,), fragment=8 << 3 | 1))
+    assert passes(program, v6(request, extensions=(44,), fragment=8 << 3 | 1))
+    assert passes(program, v6(elsewhere, extensions=(44,), fragment=1))
+    elsewhere_to = v6(request, extensions=(44,), fragment=8 << 3, to=_OTHER_V6)
+    assert passes(program, elsewhere_to) == (address == b"")
     # Several headers: for the engine to decide.
     assert passes(program, v6(request, extensions=(0, 60)))
     assert passes(program, v6(elsewhere, extensions=(0, 43, 60)))
     assert passes(program, v6(elsewhere, extensions=(0, 60), to=_OTHER_V6)) == (address == b"")
     assert not passes(program, v6(request, protocol=_UDP))
-    assert not passes(program, v6(request, extensions=(51,)))
+    assert passes(program, v6(request, extensions=(51,)))
 
 
 def test_addresses_and_ports_go_together() -> None:

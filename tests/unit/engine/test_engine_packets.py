@@ -73,7 +73,6 @@ def damaged(at: int, value: int) -> bytes:
         (packet()[:39], Drop.SHORT),
         (damaged(0, 0x55), Drop.NOT_IP),
         (damaged(0, 0x44), Drop.BAD_HEADER),
-        (damaged(6, 0x20), Drop.FRAGMENT),
         (damaged(9, 17), Drop.NOT_TCP),
         (damaged(32, 0x40), Drop.BAD_HEADER),
     ],

@@ -51,6 +51,27 @@ def test_key_of_a_packet_is_that_of_its_numbers() -> None:
         assert key.name() == (in_packet if size == 16 else int.from_bytes(in_packet, "big"))
 
 
+def test_a_key_from_its_name() -> None:
+    """Of both families, and told apart by their networks."""
+    for size in (4, 16):
+        source, destination = bytes(range(200, 200 + size)), bytes(range(100, 100 + size))
+        packet = wire.encode(wire.Segment(source, 40001, destination, 80, seq=1, flags=2))
+        segment = Segment()
+        assert parse(segment, packet, 0, len(packet), len(packet)) == 0
+        key = key_of(source, 40001, destination, 80)
+        other = key_of(source, 40001, destination, 80)
+        other.in_realm(segment, packet, 3)
+        assert other.name() != key.name()
+        session = session_of(other)
+        table = FlowTable(0, False)
+        table.add(session)
+        found = FlowKey()
+        found.named(key.name())
+        assert parts(found) == parts(key)
+        found.named(other.name())
+        assert parts(found) == parts(other) and table.find(found) is session
+
+
 def test_nothing_is_found_but_what_is_there() -> None:
     table = FlowTable(0, False)
     key = key_of(bytes((10, 0, 0, 1)), 1000, bytes((10, 0, 0, 2)), 80)

@@ -61,6 +61,25 @@ def test_sessions_that_have_begun_are_not_counted_again() -> None:
     assert unread.sessions == 1
 
 
+def test_sessions_of_other_networks_are_told_apart() -> None:
+    """The same addresses in two networks: each has begun, and its SYN again begins nothing."""
+    world = World()
+    one, two = Caller(world, 1000), Caller(world, 1000, isn=0x4000_0000)
+    for network, caller in ((7, one), (8, two)):
+        world.engine.enter(network)
+        caller.connect()
+    world.engine.enter(0)
+    assert len(world.sessions()) == 2
+    unread = Unread(Table(), 1, engine=world.engine)
+    for network, caller in ((7, one), (8, two), (7, one)):
+        unread.enter(network)
+        give(unread, caller.packet("S", at=-1))
+    assert (unread.packets, unread.sessions) == (3, 0)
+    unread.enter(9)
+    give(unread, syn(world, 1000, isn=0x7000_0000))  # in a third one
+    assert (unread.packets, unread.sessions) == (4, 1)
+
+
 def test_clients_that_are_left_out_begin_no_session() -> None:
     world = World()
     unread = Unread(Table(), 1, sampling=Sampling(lambda port: port % 2 == 0))

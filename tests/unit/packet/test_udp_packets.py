@@ -9,8 +9,9 @@ import pytest
 
 from tcpcopy.packet import flags
 from tcpcopy.packet.batch import PacketBatch, PacketSink, datagram_packets
-from tcpcopy.packet.reassembly import MAX_BYTES, MAX_DATAGRAMS, TIMEOUT_NS, Reassembler
+from tcpcopy.packet.reassembly import MAX_BYTES, MAX_DATAGRAMS, MAX_PIECES, TIMEOUT_NS, Reassembler
 from tcpcopy.packet.segment import Segment, flow_key, parse, parse_udp, payload
+from tests.lab.capture_files import ip
 from tests.unit.packet.raw import DESTINATION, DESTINATION6, SOURCE, SOURCE6
 
 SIZES = (0, 1, 7, 8, 1471, 1472, 1473, 1452, 1453, 1480, 2952, 9000, 65507)
@@ -51,7 +52,7 @@ def joined(parts: list[bytes]) -> bytes:
     """What a reassembler makes of them, or the only one."""
     if len(parts) == 1:
         return parts[0]
-    held = Reassembler()
+    held = Reassembler((17,))
     for part in parts[:-1]:
         assert held.add(part, 0, len(part), 0) is None
     whole = held.add(parts[-1], 0, len(parts[-1]), 0)
@@ -147,14 +148,14 @@ def test_any_order_and_doubled(v6: bool) -> None:
     for seed in range(20):
         parts = packets(data, v6=v6) * 2
         random.Random(seed).shuffle(parts)
-        held = Reassembler()
+        held = Reassembler((17,))
         whole = feed(held, parts)
         assert whole is not None and whole.endswith(data)
 
 
 def test_two_datagrams_between_each_other() -> None:
     first, second = packets(b"a" * 3000, number=1), packets(b"b" * 3000, number=2)
-    held = Reassembler()
+    held = Reassembler((17,))
     mixed = [part for pair in zip(first, second, strict=True) for part in pair]
     found = [held.add(part, 0, len(part), 0) for part in mixed]
     assert [whole[-1:] for whole in found if whole] == [b"a", b"b"]
@@ -165,14 +166,14 @@ def test_overlap_gives_it_up() -> None:
     parts = packets(bytes(3000))
     evil = bytearray(parts[1])
     evil[6:8] = (0x2000 | 184).to_bytes(2, "big")
-    held = Reassembler()
+    held = Reassembler((17,))
     assert feed(held, [parts[0], bytes(evil)]) is None
     assert (held.incomplete, held.alone, len(held), held.held_bytes) == (2, 0, 0, 0)
 
 
 def test_what_waits_too_long_is_given_up() -> None:
     first, *_, last = packets(bytes(5000))
-    held = Reassembler()
+    held = Reassembler((17,))
     feed(held, [first])
     held.expire(TIMEOUT_NS - 1)
     assert len(held) == 1
@@ -184,7 +185,7 @@ def test_what_waits_too_long_is_given_up() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    held = Reassembler()
+    held = Reassembler((17,))
     for number in range(3 * MAX_DATAGRAMS):
         first = packets(bytes(5000), number=number)[0]
         held.add(first, 0, len(first), number)
@@ -193,11 +194,24 @@ def test_memory_is_bounded() -> None:
     assert held.incomplete + len(held) == 3 * MAX_DATAGRAMS
 
 
+def test_pieces_of_a_datagram_are_bounded() -> None:
+    """Tiny ones take time and memory in proportion to their number."""
+    held = Reassembler((17,))
+    for number in range(64):
+        for at in range(MAX_PIECES + 1):
+            part = ip("10.0.0.1", "10.0.0.2", 17, bytes(8), fragment=0x2000 | at)
+            part = part[:4] + number.to_bytes(2, "big") + part[6:]
+            held.add(part, 0, len(part), 0)
+            assert held.held_bytes <= MAX_BYTES + 65535
+        assert len(held) == 0 and held.held_bytes == 0
+    assert held.incomplete == 64 * (MAX_PIECES + 1)
+
+
 def test_no_fragment_of_udp() -> None:
     """TCP in fragments, or what the capture cut, is no part of a datagram."""
     part = bytearray(packets(bytes(5000))[1])
     part[9] = 6
-    held = Reassembler()
+    held = Reassembler((17,))
     assert held.add(bytes(part), 0, len(part), 0) is None
     part[9] = 17
     assert held.add(bytes(part), 0, 100, 0) is None

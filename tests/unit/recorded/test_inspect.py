@@ -151,7 +151,13 @@ def test_warnings(tmp_path: Path) -> None:
     tls = make.conversation(request=bytes.fromhex("1603010200010001fc0303") + bytes(99))
     assert "1 session of TLS: keys are agreed upon anew" in warned(of(tmp_path, tls))
     fragment = make.ip("198.51.100.7", "10.0.0.1", 6, bytes(30), fragment=0x2000)
-    assert "1 IP fragment: not put together" in warned(of(tmp_path, [*whole, fragment]))
+    assert "1 IP fragment of packets that are not there whole" in warned(
+        of(tmp_path, [*whole, fragment])
+    )
+    unread = [make.udp("192.0.2.1:5", "192.0.2.2:6081", b"\x40" + bytes(40))] * 3
+    assert "3 packets of GENEVE: what is in them is not in these figures" in warned(
+        of(tmp_path, [*whole, *unread])
+    )
     assert "nothing that could be replayed" in warned(of(tmp_path, [fragment]))
     assert "not a single packet in it" in warned(of(tmp_path, []))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab import capture_files as make
-from tests.unit.recorded.reading import read_bytes
+from tests.lab.encapsulations import fragments
+from tests.unit.recorded.reading import read, read_bytes
 
 NS = 1_700_000_000_123_456_789
 PACKETS = make.conversation()
@@ -65,9 +66,29 @@ def test_frame_check_length_beside_the_link_type(tmp_path: Path) -> None:
     assert found.frames == PACKETS
 
 
-def test_fragments_are_handed_on(tmp_path: Path) -> None:
-    packet = make.ip("192.0.2.1", "192.0.2.2", 6, bytes(64), fragment=0x2000)
+def test_fragments_of_tcp_are_put_together(tmp_path: Path) -> None:
+    packet = make.tcp("192.0.2.1:5", "192.0.2.2:80", make.ACK, bytes(range(200)))
+    parts = fragments(packet, 80, 1)
+    read = read_bytes(tmp_path, make.pcap(make.timed([*parts, parts[0]])))
+    assert read.frames == [packet]
+    counts = read.counts
+    assert (counts.packets, counts.handed_on) == (4, 4)
+    assert (counts.fragments, counts.joined, counts.lost_fragments) == (4, 1, 1)
+
+
+def test_fragments_of_udp_are_handed_on(tmp_path: Path) -> None:
+    packet = make.ip("192.0.2.1", "192.0.2.2", 17, bytes(64), fragment=0x2000)
     assert read_bytes(tmp_path, make.pcap(make.timed([packet]))).frames == [packet]
+
+
+def test_fragments_in_two_files(tmp_path: Path) -> None:
+    """As when a rotated capture was cut between them."""
+    packet = make.tcp("192.0.2.1:5", "192.0.2.2:80", make.ACK, bytes(range(200)))
+    (tmp_path / "a").write_bytes(make.pcap(make.timed(fragments(packet, 80, 1)[:1])))
+    rest = [(NS + 5 * 10**9, make.ethernet(part)) for part in fragments(packet, 80, 1)[1:]]
+    (tmp_path / "b").write_bytes(make.pcap(rest))
+    found = read(tmp_path / "a", tmp_path / "b")
+    assert found.frames == [packet] and found.counts.lost_fragments == 0
 
 
 def test_swapped_lengths_of_old_versions(tmp_path: Path) -> None:

@@ -127,13 +127,22 @@ def over() -> Snapshot:
     return snapshot
 
 
+def test_packets_in_tunnels_and_pieces_are_accounted_for() -> None:
+    snapshot = over()
+    snapshot.rings["eth0"].received += 30
+    snapshot.unwrapped_left_out = 20
+    assert len(snapshot.check()) == 1
+    snapshot.fragments_kept = 10
+    assert snapshot.check() == []
+
+
 def test_at_the_end_all_that_the_kernel_received_is_accounted_for() -> None:
     snapshot = over()
     assert snapshot.check() == []
     snapshot.rings["lo"].received += 1
     assert snapshot.check() == [
-        "packets received by the kernel 1701 differs from packets captured, dropped by it, unread"
-        " and not IP 1700"
+        "packets received by the kernel 1701 differs from packets captured, dropped by it, unread,"
+        " not IP, left out and kept as pieces 1700"
     ]
 
 

@@ -311,6 +311,8 @@ def test_hole_is_put_down_to_what_the_counts_show() -> None:
     assert "-F 'tcp'" in steps(unexplained)
     snapshot.packet_drops[Drop.FRAGMENT] = 3
     assert "3 IP fragments" in only(snapshot, SOCKET_CONTEXT, "capture_hole").text
+    snapshot.fragments_lost = 2  # before the engine had them
+    assert "5 IP fragments" in only(snapshot, SOCKET_CONTEXT, "capture_hole").text
     snapshot.packet_drops[Drop.CUT] = 4
     cut = only(snapshot, replace(SOCKET_CONTEXT, snaplen=96), "capture_hole")
     assert "4 packets cut" in cut.text
@@ -483,3 +485,14 @@ def test_counts_that_do_not_add_up_are_our_bug_and_fail_the_run() -> None:
     assert found.level == BUG
     assert is_loss(found)
     assert exit_code(snapshot) == 1
+
+
+def test_encapsulations_that_were_not_read() -> None:
+    """Named with their counts, and the reason where nothing was captured besides."""
+    snapshot = Snapshot(not_read={"ESP (encrypted)": 3, "GENEVE": 12_030})
+    named = "12,030 packets of GENEVE, 3 packets of ESP (encrypted)"
+    keys = {finding.key: finding for finding in diagnose(snapshot, Context())}
+    assert keys["encapsulations_unread"].text.startswith(f"{named} not read")
+    assert keys["encapsulations_unread"].count == 12_033
+    text = keys["nothing_captured"].text
+    assert text == f"no session captured: what came is in {named}, which is not read"

@@ -21,7 +21,7 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
     """The path of every figure, as FIELDS writes them."""
     if isinstance(value, dict):
         for key, item in value.items():
-            name = "*" if path in ("send_errors", "udp.errors") else key
+            name = "*" if path in ("send_errors", "udp.errors", "tunnels.not_read") else key
             yield from paths(item, f"{path}.{name}" if path else name)
     elif isinstance(value, list):
         for item in value:
@@ -34,6 +34,7 @@ def eventful() -> Snapshot:
     """A run in which every list and map of the report has an element."""
     snapshot = with_outcome(Outcome.REFUSED)
     snapshot.send_errors = {errno.EPERM: 3}
+    snapshot.not_read = {"GENEVE": 12_030}
     snapshot.udp_errors = {errno.EPERM: 1}
     snapshot.relays["10.0.0.4:36524"] = RelayCounts(1, 2, 1, 50, 1, 1)
     snapshot.said["10.0.0.2:8080"] = said_of({kinds.HTTP_5XX: 4, kinds.HTTP_2XX: 6})
