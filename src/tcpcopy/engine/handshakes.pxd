@@ -78,6 +78,9 @@ cdef class Handshakes(PacketHandler):
     cdef int _take_captured(
         self, const unsigned char[::1] data, long long timestamp_ns
     ) except -1
+    cdef int _judge_syn(
+        self, object name, const unsigned char[::1] data, long long sessions
+    ) except -2
     cdef void _finish(self, Session session, int outcome) except *
     cdef void _bug(self, Session session) except *
     cpdef void note_acks(self, bint captured, long long now_ns) except *

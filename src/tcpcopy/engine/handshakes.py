@@ -167,6 +167,9 @@ class Handshakes(PacketHandler):
     def _bug(self, session: Session) -> None:
         raise NotImplementedError
 
+    def _judge_syn(self, name: object, data: Any, sessions: int) -> int:
+        raise NotImplementedError
+
     # --- what the owner knows of acknowledgements ------------------------------------------
 
     def note_acks(self, captured: bool, now_ns: int) -> None:
@@ -220,6 +223,10 @@ class Handshakes(PacketHandler):
         sessions = self.opener.count_of(segment, data)
         if sessions == 0:
             return _NO_TRANSFER
+        if not self.flood.flooding:
+            reason = self._judge_syn(name, data, sessions)
+            if reason != _GO_ON:
+                return reason
         syn = keep_syn(segment, data, captured_ns, sessions)
         if (
             self.flood.flooding
@@ -513,10 +520,12 @@ class Handshakes(PacketHandler):
             return
         for name, syn in self.half_open.items():
             if self._is_presumable(syn, clock_ns):
-                self.presume_left -= 1
                 try:
                     self._parse_syn(syn)
                     self.key.read(self.syn_segment, syn)
+                    if self.by_client.find(self.key) is not None:
+                        continue  # it contests an open connection
+                    self.presume_left -= 1
                     self._open_waiting(name, syn)
                 except Exception:
                     self.on_bug(traceback.format_exc())
