@@ -5,7 +5,7 @@ from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.flows cimport FlowKey, number
 from tcpcopy.engine.handshakes cimport Handshakes
 from tcpcopy.engine.session cimport Session
-from tcpcopy.packet.checksum cimport judge
+from tcpcopy.packet.checksum cimport Sums, judge
 from tcpcopy.packet.segment cimport (
     Segment,
     destination_address,
@@ -19,9 +19,7 @@ cdef int _MULTIPATH
 cdef int _MP_CAPABLE
 cdef int _MP_JOIN
 cdef Py_ssize_t _MOST_MULTIPATH
-cdef Py_ssize_t _LONGEST
 cdef int _RIGHT
-cdef int _UNFILLED
 cdef long long _MASK
 cdef long long _FAR
 cdef long long _LONG
@@ -45,9 +43,8 @@ cdef int _ACK
 cdef class Newcomers(Handshakes):
     cdef public bint judges_sums
     cdef public dict multipath
-    cdef public long long right_sums
+    cdef public Sums sums
     cdef public Twins twins
-    cdef public long long wrong_sums
 
     cdef void set_up_newcomers(self, bint judges_sums) except *
     cdef void _detach(self, Session head) except *

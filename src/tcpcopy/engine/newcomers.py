@@ -23,7 +23,7 @@ from tcpcopy.engine.handshakes import Handshakes
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.session import Session
 from tcpcopy.packet import flags
-from tcpcopy.packet.checksum import RIGHT, UNFILLED, judge
+from tcpcopy.packet.checksum import RIGHT, Sums, judge
 from tcpcopy.packet.segment import (
     MP_CAPABLE,
     MP_JOIN,
@@ -34,8 +34,6 @@ from tcpcopy.packet.segment import (
 from tcpcopy.packet.twins import Twins
 
 MOST_MULTIPATH = 65_536
-# What is longer may have been put together by a card, which leaves the checksum of one part.
-LONGEST_JUDGED = 1500
 
 CONTESTED = 1  # bits of `Session.special`: a SYN waits that may be of another connection
 MULTIPATH = 2  # MPTCP
@@ -45,9 +43,7 @@ _MULTIPATH = MULTIPATH
 _MP_CAPABLE = MP_CAPABLE
 _MP_JOIN = MP_JOIN
 _MOST_MULTIPATH = MOST_MULTIPATH
-_LONGEST = LONGEST_JUDGED
 _RIGHT = RIGHT
-_UNFILLED = UNFILLED
 _MASK = 0xFFFFFFFF  # typed: as a literal it would be a Python object when compiled
 _FAR = FARTHEST_IN_FLIGHT
 _LONG = 1 << 30
@@ -75,17 +71,15 @@ class Newcomers(Handshakes):
     __slots__ = (
         "judges_sums",  # checksums are looked at: packets are out of files
         "multipath",  # open MPTCP connections: name of the flow -> token or -1, server, numbers of the key
-        "right_sums",  # segments judged right, and wrong, of connections that had a right one
+        "sums",
         "twins",
-        "wrong_sums",
     )
 
     def set_up_newcomers(self, judges_sums: bool) -> None:
         """See `Timed.set_up_timed`."""
         self.judges_sums = judges_sums
         self.multipath: dict[object, tuple[int, bytes, tuple[int, int, bytes | None]]] = {}
-        self.right_sums = 0
-        self.wrong_sums = 0
+        self.sums = Sums()
         self.twins = Twins()
 
     # --- given by the subclass -------------------------------------------------------------
@@ -104,24 +98,14 @@ class Newcomers(Handshakes):
     # --- checksums -------------------------------------------------------------------------
 
     def _judge_sum(self, session: Session, data: Any) -> int:
-        """_GO_ON, or the reason to drop the segment: its checksum is wrong.
-
-        Only where the capture can tell: another segment of this connection had a right one, the
-        field is not what offload leaves, the packet was not put together from several, and wrong
-        ones are few in all (else somebody has rewritten addresses).
-        """
+        """_GO_ON, or the reason to drop the segment: its checksum is wrong."""
         segment = self.segment
         found = judge(segment, data)
-        if found == _UNFILLED:
-            return _GO_ON
+        if self.sums.is_wrong(found, session.right_sum != 0, segment.payload_length):
+            return _BAD_CHECKSUM
         if found == _RIGHT:
             session.right_sum = 1
-            self.right_sums += 1
-            return _GO_ON
-        if not session.right_sum or segment.payload_length > _LONGEST:
-            return _GO_ON
-        self.wrong_sums += 1
-        return _BAD_CHECKSUM if self.wrong_sums * 4 <= self.right_sums + 4 else _GO_ON
+        return _GO_ON
 
     # --- a SYN within an open connection ---------------------------------------------------
 

@@ -20,6 +20,9 @@ _RIGHT = RIGHT
 _UNFILLED = UNFILLED
 _WRONG = WRONG
 _TCP = 6
+# What is longer may have been put together by a card, which leaves the checksum of one part.
+LONGEST_JUDGED = 1500
+_LONGEST = LONGEST_JUDGED
 _FIELD = 16  # where the checksum stands in the TCP header
 
 
@@ -56,3 +59,28 @@ def judge(segment: Segment, data: Any) -> int:
     if field == 0 or field == _fold(pseudo + length) or field == _fold(pseudo):
         return _UNFILLED
     return _WRONG
+
+
+class Sums:
+    """What the checksums of one capture are like, and so whether a wrong one means anything.
+
+    Only where another segment of the same connection had a right one, where the packet is not
+    longer than what cards put together, and as long as wrong ones are few in all: else somebody has
+    rewritten addresses, or all is offloaded.
+    """
+
+    __slots__ = ("right", "wrong")
+
+    def __init__(self) -> None:
+        self.right = 0
+        self.wrong = 0
+
+    def is_wrong(self, found: int, had_right: bool, payload_length: int) -> bool:
+        """Whether a segment that `judge` has found so is one that online has dropped."""
+        if found == _RIGHT:
+            self.right += 1
+            return False
+        if found == _UNFILLED or not had_right or payload_length > _LONGEST:
+            return False
+        self.wrong += 1
+        return self.wrong * 4 <= self.right + 4

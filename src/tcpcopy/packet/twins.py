@@ -73,9 +73,7 @@ def hops_and_number(segment: Segment, data: Any) -> bytes:
 
 def is_forwarded(before: bytes, after: bytes) -> bool:
     """Whether two `hops_and_number` are of one packet that a host has passed on."""
-    if before[1:] != after[1:]:
-        return False
-    return before[0] != after[0] or before[1:] != b"\0\0"
+    return before[1:] == after[1:] and before[0] != after[0]
 
 
 class DatagramTwins:

@@ -153,6 +153,26 @@ def warnings(findings: Findings) -> list[str]:
             " came first is not there; -O leaves them out"
         )
     found += _protocol_warnings(findings)
+    if table.jumps_forward:
+        found.append(
+            f"the clock jumps ahead by more than an hour {plural(table.jumps_forward, 'time')}: a"
+            " replay cuts each of those waits to a second (-I SECONDS keeps what is shorter)"
+        )
+    if table.jumps_back:
+        found.append(
+            f"the clock goes back {plural(table.jumps_back, 'time')}: a replay goes on at once, and"
+            " keeps the pauses after that"
+        )
+    if table.seen_twice:
+        found.append(
+            f"{plural(table.seen_twice, 'connection or datagram', 'connections or datagrams')} seen"
+            " on another device as well: counted once, as the one that came first"
+        )
+    if table.not_taken:
+        found.append(
+            f"{plural(table.not_taken, 'segment')} with a wrong checksum: the other end has dropped"
+            " those, and so does a replay"
+        )
     if table.fragments:
         found.append(
             f"{plural(table.fragments, 'IP fragment')}: not put together, so what they carry is"
@@ -353,6 +373,10 @@ def to_json(findings: Findings) -> dict[str, Any]:
             "fragments": table.fragments,
             "bad_headers": table.bad,
             "not_followed": table.refused,
+            "wrong_checksum": table.not_taken,
+            "seen_twice": table.seen_twice,
+            "clock_jumps_forward": table.jumps_forward,
+            "clock_jumps_back": table.jumps_back,
         },
         "sessions": {
             "total": totals.sessions,
