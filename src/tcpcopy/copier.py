@@ -34,6 +34,7 @@ from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.packet.twins import DatagramTwins
 from tcpcopy.probe_side import SessionStop, start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
@@ -90,6 +91,7 @@ class Copier:
         if self.udp is not None:
             both = ProtocolSwitch(self.udp.engine, self.engine)
             self.loop.handler = both if config.tcp else self.udp.engine
+        self._jumps_told: set[str] = set()
         self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
@@ -222,6 +224,8 @@ class Copier:
                 raise no_privilege() from None
         for ring in self.rings:
             self.loop.add_ring(ring)
+        if self.udp is not None and len(config.devices) > 1:
+            self.udp.engine.twins = DatagramTwins()  # one may lie above another
         if config.filter is None and config.tcp and self.player is None:
             self._handshakes.switch_acks(
                 self.rings,
@@ -328,6 +332,13 @@ class Copier:
 
     # --- running ---------------------------------------------------------------------------
 
+    def _tell_clock_jumps(self, player: Player) -> None:
+        """Say it once when the clock of a file jumps for the first time, ahead and back."""
+        for direction, text in player.clock_jumps():
+            if direction not in self._jumps_told:
+                self._jumps_told.add(direction)
+                _log.warning("the clock of the file %s", text)
+
     def _housekeep(self, now_ns: int) -> None:
         context = self.engine.context
         stood_still = context.stood_still_ns > self._stood_still_ns
@@ -338,6 +349,8 @@ class Copier:
                 "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
             )
         self._handshakes.look(now_ns, stood_still=stood_still)
+        if self.player is not None:
+            self._tell_clock_jumps(self.player)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         if self._memory is not None:
@@ -393,6 +406,7 @@ class Copier:
         self._unread = unread = unread_of(self.config, engine)
         ending.read(unread)
         if self.player is not None:
+            self._tell_clock_jumps(self.player)
             for problem in self.player.stream.problems:
                 _log.warning("%s", problem)
         if unread.total:

@@ -5,7 +5,6 @@ Two generations by the name of a flow; when the younger one is old enough, the o
 
 from __future__ import annotations
 
-
 _MOST_UNITS = 0x3FFFFF  # 16 GiB
 _MASK = 0xFFFFFFFF  # typed: as literals these would be objects when compiled
 

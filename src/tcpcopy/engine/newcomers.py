@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import cython
+
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.captured import FARTHEST_IN_FLIGHT
 from tcpcopy.engine.flows import FlowKey, number
@@ -70,7 +72,7 @@ class Newcomers(Handshakes):
 
     __slots__ = (
         "judges_sums",  # checksums are looked at: packets are out of files
-        "multipath",  # open MPTCP connections: name of the flow -> token or -1, server, numbers of the key
+        "multipath",  # open MPTCP connections, by name: token or -1, server, key
         "sums",
         "twins",
     )
@@ -126,7 +128,7 @@ class Newcomers(Handshakes):
         self._wait(name, keep_syn(self.segment, data, captured_ns, sessions), sessions)
         session: Session | None = head
         while session is not None:
-            session.special |= _CONTESTED
+            session.special = cython.cast(cython.uchar, session.special | _CONTESTED)
             session = session.sibling
         return _USED
 
@@ -136,7 +138,7 @@ class Newcomers(Handshakes):
         name = self.key.name()
         session: Session | None = head
         while session is not None:
-            session.special &= ~_CONTESTED
+            session.special = cython.cast(cython.uchar, session.special & ~_CONTESTED)
             session = session.sibling
         syn = self.half_open.find(name) if self.context.counts.waiting != 0 else None
         if syn is None:

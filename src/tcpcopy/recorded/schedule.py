@@ -11,7 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 ONE = Fraction(1)
-#: Where nothing is cut (`longest_gap_ns`), a clock that is set forwards by more than this was wrong.
+#: Where nothing is cut (`longest_gap_ns`), a clock that goes on by more was set.
 FORWARD_NS = 3600 * 10**9
 #: What is left of such a wait.
 LEFT_NS = 10**9
