@@ -474,6 +474,7 @@ class Copier:
             bytes_captured=counts.bytes_captured,
             bytes_delivered=counts.bytes_delivered,
             answer_bytes=counts.answer_bytes,
+            urgent_bytes=counts.urgent,
             waits_expired=counts.waits_expired,
             packets_captured=counts.packets_captured,
             packet_drops=counts.capture_drop_counts(),

@@ -5,7 +5,7 @@ from tcpcopy.engine.chunk cimport Chunk
 from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
-from tcpcopy.engine.flows cimport FlowKey, FlowTable, number
+from tcpcopy.engine.flows cimport FlowKey, FlowTable
 from tcpcopy.engine.kernel cimport KernelClient
 from tcpcopy.engine.newcomers cimport Newcomers
 from tcpcopy.engine.opening cimport Opener
@@ -26,7 +26,6 @@ cdef int _NO_SESSION
 cdef int _PURE_ACK
 cdef int _CLOSED_SESSION
 cdef int _DUPLICATE
-cdef int _NO_ACK
 cdef int _OUT_OF_WINDOW
 cdef int _EARLY_LIMIT
 cdef int _FOREIGN
@@ -38,7 +37,6 @@ cdef int _SYN
 cdef int _RST
 cdef int _ACK
 cdef int _URG
-cdef int _CONTESTED
 cdef int _MULTIPATH
 
 cdef class AnswerFeed(PacketHandler):
@@ -65,12 +63,6 @@ cdef class Engine(Newcomers):
     cdef int _take_captured(
         self, const unsigned char[::1] data, long long timestamp_ns
     ) except -1
-    @cython.locals(
-        segment=Segment, reason=cython.int, last=cython.longlong, sibling=Session
-    )
-    cdef int _judge(
-        self, Session session, const unsigned char[::1] data, long long timestamp_ns
-    ) except -2
     @cython.locals(
         segment=Segment,
         counts=Counts,

@@ -18,9 +18,9 @@ import cython
 from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
-from tcpcopy.engine.flows import FlowKey, FlowTable, number
+from tcpcopy.engine.flows import FlowKey, FlowTable
 from tcpcopy.engine.kernel import KernelClient
-from tcpcopy.engine.newcomers import CONTESTED, MULTIPATH, Newcomers
+from tcpcopy.engine.newcomers import MULTIPATH, Newcomers
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.session import Session
@@ -44,7 +44,6 @@ _NO_SESSION = int(Drop.NO_SESSION)
 _PURE_ACK = int(Drop.PURE_ACK_NO_SESSION)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
 _DUPLICATE = int(Drop.DUPLICATE)
-_NO_ACK = int(Drop.NO_ACK)
 _OUT_OF_WINDOW = int(Drop.OUT_OF_WINDOW)
 _EARLY_LIMIT = int(Drop.EARLY_LIMIT)
 _FOREIGN = int(Drop.FOREIGN)
@@ -56,7 +55,6 @@ _SYN = flags.SYN
 _RST = flags.RST
 _ACK = flags.ACK
 _URG = flags.URG
-_CONTESTED = CONTESTED
 _MULTIPATH = MULTIPATH
 
 
@@ -150,29 +148,6 @@ class Engine(Newcomers):
         if reason == _OUT_OF_WINDOW and segment.payload_length > 0:
             return self._use_again(data, timestamp_ns)
         return reason
-
-    def _judge(self, session: Session, data: Any, timestamp_ns: int) -> int:
-        """A segment that is not quite a usual one: _GO_ON when it is taken like those."""
-        segment = self.segment
-        if self.judges_sums and (segment.payload_length > 0 or not session.right_sum):
-            reason = self._judge_sum(session, data)
-            if reason != _GO_ON:
-                return reason
-        if session.special & _MULTIPATH:
-            self._note_multipath(data)
-        if session.special & _CONTESTED:
-            reason = self._settle_contest(session, data, timestamp_ns)
-            if reason != _GO_ON:
-                return reason
-        if segment.flags & (_ACK | _RST) == 0:
-            return _NO_ACK
-        if segment.flags & _URG:
-            last = number(data, segment.header_offset + 18, 2) - 1
-            sibling: Session | None = session
-            while sibling is not None:
-                sibling.take_urgent((segment.seq + last) & _MASK)
-                sibling = sibling.sibling
-        return _GO_ON
 
     def _feed(self, session: Session, data: bytes, timestamp_ns: int) -> int:
         """Give the segment to one session, and let the session go on."""

@@ -39,6 +39,7 @@ cdef int _SYN
 cdef int _RST
 cdef int _PSH
 cdef int _ACK
+cdef int _URG
 
 cdef class Newcomers(Handshakes):
     cdef public bint judges_sums
@@ -52,6 +53,12 @@ cdef class Newcomers(Handshakes):
     cdef int _take_first(
         self, Session before, const unsigned char[::1] data, bint is_syn, long long timestamp_ns
     ) except -1
+    @cython.locals(
+        segment=Segment, reason=cython.int, last=cython.longlong, sibling=Session
+    )
+    cdef int _judge(
+        self, Session session, const unsigned char[::1] data, long long timestamp_ns
+    ) except -2
     @cython.locals(segment=Segment, found=cython.int)
     cdef int _judge_sum(self, Session session, const unsigned char[::1] data) except -2
     @cython.locals(

@@ -65,6 +65,7 @@ _SYN = flags.SYN
 _RST = flags.RST
 _PSH = flags.PSH
 _ACK = flags.ACK
+_URG = flags.URG
 
 
 class Newcomers(Handshakes):
@@ -96,6 +97,29 @@ class Newcomers(Handshakes):
         self, before: Session | None, data: Any, is_syn: bool, timestamp_ns: int
     ) -> int:
         raise NotImplementedError
+
+    def _judge(self, session: Session, data: Any, timestamp_ns: int) -> int:
+        """A segment that is not quite a usual one: _GO_ON when it is taken like those."""
+        segment = self.segment
+        if self.judges_sums and (segment.payload_length > 0 or not session.right_sum):
+            reason = self._judge_sum(session, data)
+            if reason != _GO_ON:
+                return reason
+        if session.special & _MULTIPATH:
+            self._note_multipath(data)
+        if session.special & _CONTESTED:
+            reason = self._settle_contest(session, data, timestamp_ns)
+            if reason != _GO_ON:
+                return reason
+        if segment.flags & (_ACK | _RST) == 0:
+            return _NO_ACK
+        if segment.flags & _URG:
+            last = number(data, segment.header_offset + 18, 2) - 1
+            sibling: Session | None = session
+            while sibling is not None:
+                sibling.take_urgent((segment.seq + last) & _MASK)
+                sibling = sibling.sibling
+        return _GO_ON
 
     # --- checksums -------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from tcpcopy.mapping.addresses import format_endpoint
 from tcpcopy.recorded.census import MOST_FLOWS, Census, Extent, Server
 from tcpcopy.recorded.counts import FileCounts
 from tcpcopy.recorded.files import STANDARD_INPUT
+from tcpcopy.recorded.flows import FlowTable
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.text import byte_size, clock, number, per_cent, plural
 
@@ -153,6 +154,23 @@ def warnings(findings: Findings) -> list[str]:
             " came first is not there; -O leaves them out"
         )
     found += _protocol_warnings(findings)
+    found += _judged(table)
+    if table.fragments:
+        found.append(
+            f"{plural(table.fragments, 'IP fragment')}: not put together, so what they carry is"
+            " missing"
+        )
+    if table.refused:
+        found.append(
+            f"more than {number(findings.most_flows)} connections at once:"
+            f" {plural(table.refused, 'packet')} of further ones are not in these figures"
+        )
+    return found
+
+
+def _judged(table: FlowTable) -> list[str]:
+    """What was not taken for what it seems, and what a replay makes of it."""
+    found = []
     if table.jumps_forward:
         found.append(
             f"the clock jumps ahead by more than an hour {plural(table.jumps_forward, 'time')}: a"
@@ -172,16 +190,6 @@ def warnings(findings: Findings) -> list[str]:
         found.append(
             f"{plural(table.not_taken, 'segment')} with a wrong checksum: the other end has dropped"
             " those, and so does a replay"
-        )
-    if table.fragments:
-        found.append(
-            f"{plural(table.fragments, 'IP fragment')}: not put together, so what they carry is"
-            " missing"
-        )
-    if table.refused:
-        found.append(
-            f"more than {number(findings.most_flows)} connections at once:"
-            f" {plural(table.refused, 'packet')} of further ones are not in these figures"
         )
     return found
 
