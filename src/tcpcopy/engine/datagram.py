@@ -440,6 +440,8 @@ class DatagramEngine(PacketHandler):
                 self._end(flow)
             flow = newer
         self.flows.clear()
+        if self.twins is not None:
+            self.twins.forget_all()
         self.reassembler.give_up_all()
         self._count_given_up()
 

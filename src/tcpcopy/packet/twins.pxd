@@ -25,6 +25,7 @@ cdef class DatagramTwins:
     cdef set old
     cdef long long turned_ns
 
+    cpdef int forget_all(self) except -1
     @cython.locals(
         at=cython.Py_ssize_t, length=cython.Py_ssize_t, key=object, since_ns=cython.longlong
     )

@@ -90,6 +90,12 @@ class DatagramTwins:
         self.old: set[int] = set()
         self.turned_ns = 0
 
+    def forget_all(self) -> int:
+        """A file is read again."""
+        self.young = set()
+        self.old = set()
+        return 0
+
     def is_seen(self, segment: Segment, data: Any, timestamp_ns: int) -> bool:
         """Whether the datagram was seen on another device, or before translation, already.
 
