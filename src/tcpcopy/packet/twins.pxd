@@ -6,19 +6,32 @@ cdef Py_ssize_t _MOST
 cdef Py_ssize_t _MOST_DATAGRAMS
 cdef long long _WINDOW
 
+cdef unsigned long long _ADDRESS
+cdef unsigned long long _KEY
+cdef unsigned long long _SPREAD
+
+@cython.locals(value=cython.ulonglong, place=cython.Py_ssize_t)
+cdef unsigned long long _number(
+    const unsigned char[::1] data, Py_ssize_t at, Py_ssize_t size
+) noexcept
+
 cdef class Twins:
     cdef dict young
     cdef dict old
 
     cpdef int forget_all(self) except -1
     @cython.locals(
-        size=cython.Py_ssize_t, at=cython.Py_ssize_t, key=bytes, seen=bytes, before=bytes
+        source=cython.Py_ssize_t,
+        client=cython.ulonglong,
+        server=cython.ulonglong,
+        hops=cython.ulonglong,
+        mark=cython.ulonglong,
+        key=cython.ulonglong,
+        seen=cython.ulonglong,
+        before=cython.ulonglong,
+        found=object,
     )
     cpdef bint is_seen(self, Segment segment, const unsigned char[::1] data) except -1
-
-@cython.locals(start=cython.Py_ssize_t)
-cpdef bytes hops_and_number(Segment segment, const unsigned char[::1] data)
-cpdef bint is_forwarded(bytes before, bytes after) except -1
 
 cdef class DatagramTwins:
     cdef set young

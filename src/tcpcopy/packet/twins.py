@@ -22,6 +22,17 @@ WINDOW_NS = 20_000_000
 _MOST = MOST_REMEMBERED
 _MOST_DATAGRAMS = MOST_DATAGRAMS
 _WINDOW = WINDOW_NS
+_ADDRESS = 0xFFFFFFFF  # typed: as literals these would be objects when compiled
+_KEY = 0x3FFFFFFFFFFFFFFF
+_SPREAD = 0x9E3779B1
+
+
+def _number(data: Any, at: int, size: int) -> int:
+    """`size` bytes (at most 7) in network order."""
+    value = 0
+    for place in range(at, at + size):
+        value = value << 8 | data[place]
+    return value
 
 
 class Twins:
@@ -30,8 +41,9 @@ class Twins:
     __slots__ = ("old", "young")
 
     def __init__(self) -> None:
-        self.young: dict[bytes, bytes] = {}
-        self.old: dict[bytes, bytes] = {}
+        # Client, its port and both numbers, hashed; to where the packet went, and its header.
+        self.young: dict[int, int] = {}
+        self.old: dict[int, int] = {}
 
     def forget_all(self) -> int:
         """A file is read again."""
@@ -40,40 +52,39 @@ class Twins:
         return 0
 
     def is_seen(self, segment: Segment, data: Any) -> bool:
-        """Whether the segment, which begins a connection, was seen before translation already."""
-        size = segment.address_size
-        at = segment.header_offset
-        # Source address, source port, sequence and acknowledgement number.
-        key = copy_bytes(data, segment.address_offset, size) + copy_bytes(data, at, 2)
-        key += copy_bytes(data, at + 4, 8)
-        # Destination, its port, and what tells a forwarded packet from another one.
-        seen = copy_bytes(data, segment.address_offset + size, size) + copy_bytes(data, at + 2, 2)
-        seen += hops_and_number(segment, data)
-        before = self.young.get(key)
-        if before is None:
-            before = self.old.get(key)
-        if before is None:
+        """Whether the segment, which begins a connection, was seen before translation already.
+
+        What makes it sure is that the time to live is another one, and the identification not.
+        """
+        source = segment.address_offset
+        if segment.address_size == 4:
+            client = _number(data, source, 4)
+            server = _number(data, source + 4, 4)
+            hops = data[source - 12 + 8]
+            mark = _number(data, source - 12 + 4, 2)
+        else:
+            client = hash(copy_bytes(data, source, 16)) & _ADDRESS
+            server = hash(copy_bytes(data, source + 16, 16)) & _ADDRESS
+            hops = data[source - 1]
+            mark = 0
+        # Odd factors spread what differs over all bits.
+        key = (client << 16 | segment.source_port) * _SPREAD & _KEY
+        key = key ^ segment.seq ^ (segment.ack * _SPREAD & _KEY)
+        server = (server ^ segment.destination_port) & _ADDRESS
+        seen = server << 24 | mark << 8 | hops
+        found: Any = self.young.get(key)
+        if found is None:
+            found = self.old.get(key)
+        if found is None:
             if len(self.young) >= _MOST:
                 self.old = self.young
                 self.young = {}
             self.young[key] = seen
             return False
-        if before[: size + 2] == seen[: size + 2]:
+        before: int = found
+        if before >> 24 == server:
             return False  # the same segment again, to the same server
-        return is_forwarded(before[size + 2 :], seen[size + 2 :])
-
-
-def hops_and_number(segment: Segment, data: Any) -> bytes:
-    """Time to live (one byte) and identification (two; 0 with IPv6) of the packet parsed last."""
-    if segment.address_size == 4:
-        start = segment.address_offset - 12
-        return copy_bytes(data, start + 8, 1) + copy_bytes(data, start + 4, 2)
-    return copy_bytes(data, segment.address_offset - 1, 1) + b"\0\0"
-
-
-def is_forwarded(before: bytes, after: bytes) -> bool:
-    """Whether two `hops_and_number` are of one packet that a host has passed on."""
-    return before[1:] == after[1:] and before[0] != after[0]
+        return before >> 8 & 0xFFFF == mark and before & 0xFF != hops
 
 
 class DatagramTwins:
