@@ -36,6 +36,7 @@ from tcpcopy.memory import ResidentMemory, give_back, resident_bytes
 from tcpcopy.memory_limit import MemoryLimit
 from tcpcopy.namespaces import inside
 from tcpcopy.packet.batch import PacketBatch, PacketSink
+from tcpcopy.packet.twins import DatagramTwins
 from tcpcopy.probe_side import SessionStop, start_probe
 from tcpcopy.recorded.datagrams import DatagramReading
 from tcpcopy.recorded.player import Player, RecordedConfig, open_feed
@@ -96,6 +97,7 @@ class Copier:
         self._unwrapping = unwrapping(config, self.loop.handler)
         if self._unwrapping is not None:
             self.loop.handler = self._unwrapping
+        self._jumps_told: set[str] = set()
         self.stop = SessionStop(self.engine, self._opener, self.udp.engine if self.udp else None)
 
     # --- opening ---------------------------------------------------------------------------
@@ -229,6 +231,8 @@ class Copier:
                 raise no_privilege() from None
         for ring in self.rings:
             self.loop.add_ring(ring)
+        if self.udp is not None and len(config.devices) > 1:
+            self.udp.engine.twins = DatagramTwins()  # one may lie above another
         if config.filter is None and config.tcp and self.player is None:
             self._handshakes.switch_acks(
                 self.rings,
@@ -335,6 +339,13 @@ class Copier:
 
     # --- running ---------------------------------------------------------------------------
 
+    def _tell_clock_jumps(self, player: Player) -> None:
+        """Say it once when the clock of a file jumps for the first time, ahead and back."""
+        for direction, text in player.clock_jumps():
+            if direction not in self._jumps_told:
+                self._jumps_told.add(direction)
+                _log.warning("the clock of the file %s", text)
+
     def _housekeep(self, now_ns: int) -> None:
         context = self.engine.context
         stood_still = context.stood_still_ns > self._stood_still_ns
@@ -345,6 +356,8 @@ class Copier:
                 "this process stood still for %.1f s: it goes on from there", stood_ns / 1e9
             )
         self._handshakes.look(now_ns, stood_still=stood_still)
+        if self.player is not None:
+            self._tell_clock_jumps(self.player)
         if self.player is None:  # its times are the loop's already
             self.engine.clock_offset_ns = time.time_ns() - time.monotonic_ns()
         if self._memory is not None:
@@ -400,6 +413,7 @@ class Copier:
         self._unread = unread = unread_of(self.config, engine)
         ending.read(unread)
         if self.player is not None:
+            self._tell_clock_jumps(self.player)
             for problem in self.player.stream.problems:
                 _log.warning("%s", problem)
         if unread.total:
@@ -467,6 +481,7 @@ class Copier:
             bytes_captured=counts.bytes_captured,
             bytes_delivered=counts.bytes_delivered,
             answer_bytes=counts.answer_bytes,
+            urgent_bytes=counts.urgent,
             waits_expired=counts.waits_expired,
             packets_captured=counts.packets_captured,
             packet_drops=counts.capture_drop_counts(),

@@ -33,6 +33,7 @@ cdef class Counts:
     cdef public long long sessions
     cdef public long long turns_captured
     cdef public long long turns_replayed
+    cdef public long long urgent
     cdef public long long waiting
     cdef public long long waits_expired
 

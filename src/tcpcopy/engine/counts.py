@@ -40,6 +40,7 @@ class Counts:
         "server_first",  # connections seen from their SYN whose server spoke first
         "sessions",  # captured connections, times copies and targets
         "turns_captured",
+        "urgent",  # urgent bytes, which are no part of a stream
         "turns_late",  # turns released later than captured, because the target was slower
         "turns_replayed",
         "waiting",  # of `sessions`, those whose SYN waits for a sign of life
@@ -74,6 +75,7 @@ class Counts:
         self.turns_captured = 0
         self.turns_late = 0
         self.turns_replayed = 0
+        self.urgent = 0
         self.waiting = 0
         self.waits_expired = 0
 

@@ -10,10 +10,14 @@ from tcpcopy.packet.segment cimport (
     payload_start,
     source_address,
 )
+from tcpcopy.packet.twins cimport DatagramTwins
 from tcpcopy.said.answer cimport is_dns_query
 
 cdef Py_ssize_t _DNS_LEAST
 cdef Py_ssize_t _USUAL_PAYLOAD
+cdef Py_ssize_t _MOST_ASKED
+cdef int _SEEN_TWICE
+cdef int _ANSWER_SIDE
 cdef int _USED
 cdef int _IS_FRAGMENT
 cdef int _CUT
@@ -56,9 +60,16 @@ cdef class DatagramEngine(PacketHandler):
     cdef public Segment segment
     cdef public long long stood_still_ns
     cdef public object transfers
+    cdef public DatagramTwins twins
+    cdef set asked
+    cdef set asked_before
 
-    @cython.locals(segment=Segment, key=bytes, flow=Flow)
+    @cython.locals(
+        segment=Segment, key=bytes, flow=Flow, twins=DatagramTwins, captured_ns=cython.longlong
+    )
     cdef int _take(self, const unsigned char[::1] data, long long timestamp_ns) except -1
+    @cython.locals(segment=Segment, size=cython.Py_ssize_t, reverse=bytes)
+    cdef bint _is_answer(self, bytes key, const unsigned char[::1] data) except -1
     @cython.locals(counts=DatagramCounts, length=cython.Py_ssize_t, leg=Leg)
     cdef void _send(self, Flow flow, const unsigned char[::1] data) except *
     cdef void _send_leg(

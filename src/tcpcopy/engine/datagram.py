@@ -33,15 +33,18 @@ from tcpcopy.packet.segment import (
     payload_start,
     source_address,
 )
+from tcpcopy.packet.twins import DatagramTwins
 from tcpcopy.report.flow_outcome import DatagramDrop, FlowOutcome
 from tcpcopy.said.answer import is_dns_query
 
 IDLE_NS = 30_000_000_000
 MAX_ENTRIES = 1 << 20
 LEAST_IDLE_NS = 10_000_000  # a flow that was used since is not ended for want of room
+MOST_ASKED = 65_536
 AWAIT_NS = 1_000_000_000  # for answers, at exit
 
 _DNS_LEAST = 17  # bytes of the shortest question
+_MOST_ASKED = MOST_ASKED
 _USUAL_PAYLOAD = 1472  # what a packet of 1,500 bytes carries
 _USED = 0
 _IS_FRAGMENT = flags.FRAGMENT
@@ -49,6 +52,8 @@ _CUT = int(DatagramDrop.CUT)
 _NO_TRANSFER = int(DatagramDrop.NO_TRANSFER)
 _FRAGMENT = int(DatagramDrop.FRAGMENT)
 _FRAGMENT_ALONE = int(DatagramDrop.FRAGMENT_ALONE)
+_SEEN_TWICE = int(DatagramDrop.SEEN_TWICE)
+_ANSWER_SIDE = int(DatagramDrop.ANSWER_SIDE)
 _SKIPPED_FLOW = int(DatagramDrop.SKIPPED_FLOW)
 _SHED_FLOW = int(DatagramDrop.SHED_FLOW)
 _BUG = int(DatagramDrop.INTERNAL_ERROR)
@@ -74,6 +79,8 @@ class DatagramEngine(PacketHandler):
     """All UDP flows of one worker; takes the captured packets itself."""
 
     __slots__ = (
+        "asked",  # flow keys of clients whose own port is one of -x: they spoke first
+        "asked_before",  # the generation before that
         "clock_offset_ns",  # CLOCK_REALTIME minus the clock of `now_ns`
         "copies",
         "counts",
@@ -97,6 +104,7 @@ class DatagramEngine(PacketHandler):
         "shut",  # set by the owner: the outcome of all new flows; 0: they are let in
         "stood_still_ns",  # how long all standstills took
         "transfers",
+        "twins",  # tells what was seen twice; None: each datagram is captured once
     )
 
     def __init__(
@@ -132,6 +140,9 @@ class DatagramEngine(PacketHandler):
         self.stood_still_ns = 0
         self.open_legs = 0
         self.clock_offset_ns = 0
+        self.asked: set[bytes] = set()
+        self.asked_before: set[bytes] = set()
+        self.twins: DatagramTwins | None = None
 
     # --- captured packets ------------------------------------------------------------------
 
@@ -150,10 +161,17 @@ class DatagramEngine(PacketHandler):
 
     def _take(self, data: Any, timestamp_ns: int) -> int:
         segment = self.segment
+        twins = self.twins
+        if twins is not None:
+            captured_ns = timestamp_ns if self.file_ns < 0 else self.file_ns
+            if twins.is_seen(segment, data, captured_ns):
+                return _SEEN_TWICE
         key = flow_key(segment, data)
         flow: Flow | None = self.flows.get(key)
         try:
             if flow is None:
+                if self._is_answer(key, data):
+                    return _ANSWER_SIDE
                 flow = self._open(key, data)
                 if flow is None:
                     return _NO_TRANSFER
@@ -229,6 +247,25 @@ class DatagramEngine(PacketHandler):
             held.incomplete = held.alone = 0
 
     # --- flows -----------------------------------------------------------------------------
+
+    def _is_answer(self, key: bytes, data: Any) -> bool:
+        """Whether a datagram between two ports of -x is an answer: who spoke first is the client.
+
+        That outlives the flow, which ends when it is quiet.
+        """
+        segment = self.segment
+        size = segment.address_size
+        if not self.transfers.lookup(key[:size], segment.source_port):
+            return False
+        reverse = key[size : 2 * size] + key[:size] + key[2 * size + 2 :]
+        reverse += key[2 * size : 2 * size + 2]
+        if reverse in self.asked or reverse in self.asked_before:
+            return True
+        if len(self.asked) >= _MOST_ASKED:
+            self.asked_before = self.asked
+            self.asked = set()
+        self.asked.add(key)
+        return False
 
     def _open(self, key: bytes, data: Any) -> Flow | None:
         """A new flow, with a leg for each target and copy; None when -x does not name it."""
@@ -408,6 +445,8 @@ class DatagramEngine(PacketHandler):
                 self._end(flow)
             flow = newer
         self.flows.clear()
+        if self.twins is not None:
+            self.twins.forget_all()
         self.reassembler.give_up_all()
         self._count_given_up()
 

@@ -5,9 +5,14 @@ Two generations by the name of a flow; when the younger one is old enough, the o
 
 from __future__ import annotations
 
+_MOST_UNITS = 0x3FFFFF  # 16 GiB
+_MASK = 0xFFFFFFFF  # typed: as literals these would be objects when compiled
+
 
 class Ended:
-    """`FlowKey.name` -> the Drop reason of what follows, and 8 bits up the initial number."""
+    """`FlowKey.name` -> the Drop reason of what follows; 8 bits up the initial number; above that
+    how long the stream was, in units of 4 KiB and one more, 0: not known.
+    """
 
     __slots__ = ("names", "names_before", "turned_ns")
 
@@ -16,10 +21,15 @@ class Ended:
         self.names_before: dict[object, int] = {}
         self.turned_ns = 0
 
-    def add(self, name: object, reason: int, isn: int) -> int:
-        """The connection has ended, or was left out."""
-        self.names[name] = reason | isn << 8
+    def add(self, name: object, reason: int, isn: int, size: int = -1) -> int:
+        """The connection has ended, or was left out; `size` are the bytes of its stream."""
+        units = 0 if size < 0 else min((size >> 12) + 1, _MOST_UNITS)
+        self.names[name] = reason | isn << 8 | units << 40
         return 0
+
+    def size(self, found: int) -> int:
+        """How many bytes the stream had at most, by what `find` tells; -1: not known."""
+        return (found >> 40 << 12) if found >> 40 else -1
 
     def find(self, name: object) -> int:
         """Drop reason of the connection's packets and, 8 bits up, its initial number; or 0."""
@@ -33,7 +43,7 @@ class Ended:
     def knows(self, name: object, isn: int) -> bool:
         """Whether the connection that began with this number has ended, without renewing it."""
         found: int = self.names.get(name, 0) or self.names_before.get(name, 0)
-        return found != 0 and found >> 8 == isn
+        return found != 0 and found >> 8 & _MASK == isn
 
     def forget(self, name: object) -> int:
         """It begins anew."""

@@ -6,8 +6,8 @@ from tcpcopy.engine.client cimport TcpClient
 from tcpcopy.engine.context cimport Context
 from tcpcopy.engine.counts cimport Counts
 from tcpcopy.engine.flows cimport FlowKey, FlowTable
-from tcpcopy.engine.handshakes cimport Handshakes
 from tcpcopy.engine.kernel cimport KernelClient
+from tcpcopy.engine.newcomers cimport Newcomers
 from tcpcopy.engine.opening cimport Opener
 from tcpcopy.engine.replayed cimport Replayed
 from tcpcopy.engine.session cimport Session
@@ -27,10 +27,10 @@ cdef int _NO_SESSION
 cdef int _PURE_ACK
 cdef int _CLOSED_SESSION
 cdef int _DUPLICATE
+cdef int _OUT_OF_WINDOW
 cdef int _EARLY_LIMIT
 cdef int _FOREIGN
 cdef int _BUG
-cdef int _CAPTURE_HOLE
 cdef int _SHED_MEMORY
 cdef int _INTERNAL_ERROR
 cdef int _FIN
@@ -39,11 +39,13 @@ cdef int _RST
 cdef int _ACK
 cdef int _PSH
 cdef Py_ssize_t _LOOKED_AT
+cdef int _URG
+cdef int _MULTIPATH
 
 cdef class AnswerFeed(PacketHandler):
     cdef Engine engine
 
-cdef class Engine(Handshakes):
+cdef class Engine(Newcomers):
     cdef public AnswerFeed answers
     cdef public FlowKey answer_key
     cdef public FlowTable by_answer
@@ -77,7 +79,6 @@ cdef class Engine(Handshakes):
         outcome=cython.int,
     )
     cdef int _feed(self, Session session, bytes data, long long timestamp_ns) except -1
-    cdef int _hole_or_shed(self, Session session, int reason) except -1
     @cython.locals(chunk=Chunk, rtt_ns=cython.longlong)
     cdef void _note_turns(self, Session session, Chunk before) except *
     cdef void _note_who_speaks_first(self, Session session) except *
@@ -99,6 +100,7 @@ cdef class Engine(Handshakes):
         head=Session,
         session=Session,
         captured_ns=cython.longlong,
+        special=cython.int,
     )
     cdef int _open_sessions(
         self,

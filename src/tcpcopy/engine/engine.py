@@ -19,8 +19,8 @@ from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
-from tcpcopy.engine.handshakes import Handshakes
 from tcpcopy.engine.kernel import KernelClient
+from tcpcopy.engine.newcomers import MULTIPATH, Newcomers
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
 from tcpcopy.engine.session import Session
@@ -45,10 +45,10 @@ _NO_SESSION = int(Drop.NO_SESSION)
 _PURE_ACK = int(Drop.PURE_ACK_NO_SESSION)
 _CLOSED_SESSION = int(Drop.CLOSED_SESSION)
 _DUPLICATE = int(Drop.DUPLICATE)
+_OUT_OF_WINDOW = int(Drop.OUT_OF_WINDOW)
 _EARLY_LIMIT = int(Drop.EARLY_LIMIT)
 _FOREIGN = int(Drop.FOREIGN)
 _BUG = int(Drop.INTERNAL_ERROR)
-_CAPTURE_HOLE = int(Outcome.CAPTURE_HOLE)
 _SHED_MEMORY = int(Outcome.SHED_MEMORY)
 _INTERNAL_ERROR = int(Outcome.INTERNAL_ERROR)
 _FIN = flags.FIN
@@ -57,6 +57,8 @@ _RST = flags.RST
 _ACK = flags.ACK
 _PSH = flags.PSH
 _LOOKED_AT = LOOKED_AT
+_URG = flags.URG
+_MULTIPATH = MULTIPATH
 
 
 class AnswerFeed(PacketHandler):
@@ -75,7 +77,7 @@ class AnswerFeed(PacketHandler):
         return self.engine.take_answer(data, start, end, wire_length, told)
 
 
-class Engine(Handshakes):
+class Engine(Newcomers):
     """All sessions of one worker; takes the captured packets itself (`packet`)."""
 
     __slots__ = (
@@ -97,6 +99,7 @@ class Engine(Handshakes):
         on_bug: Callable[[str], object] = print,
     ) -> None:
         self.set_up_handshakes(config, context, opener, on_bug)
+        self.set_up_newcomers(config.recorded)
         self.max_queued_bytes = 0
         self.most_queued_bytes = 0
         self.answers = AnswerFeed(self)
@@ -123,6 +126,10 @@ class Engine(Handshakes):
             reason = self._prove(session, timestamp_ns)
             if reason != _GO_ON:
                 return reason
+        if segment.flags & (_ACK | _RST | _URG) != _ACK or session.special or self.judges_sums:
+            reason = self._judge(session, data, timestamp_ns)
+            if reason != _GO_ON:
+                return reason
         if segment.payload_length > segment.available:
             return _CUT
         new_data = payload(segment, data, 0) if segment.payload_length > 0 else b""
@@ -137,6 +144,8 @@ class Engine(Handshakes):
                 self._bug(session)
                 reason = _BUG
             session = sibling
+        if reason == _OUT_OF_WINDOW and segment.payload_length > 0:
+            return self._use_again(data, timestamp_ns)
         return reason
 
     def _feed(self, session: Session, data: bytes, timestamp_ns: int) -> int:
@@ -159,8 +168,7 @@ class Engine(Handshakes):
                 self._note_who_speaks_first(session)
             reason = session.take_data(segment.seq, segment.ack, data, captured_ns)
         elif not segment.flags & _FIN:
-            session.acknowledged_by_client(segment.ack)
-            return _USED
+            return session.take_ack(segment.seq, segment.ack, captured_ns)
         if segment.flags & _FIN and not segment.flags & _RST:
             after_fin = session.take_fin((segment.seq + length) & _MASK, segment.ack, captured_ns)
             if length == 0:
@@ -171,23 +179,14 @@ class Engine(Handshakes):
         if session.tail is not tail:
             self._note_turns(session, tail)
             session.note_segment_end(length, segment.flags & _PSH)
-        outcome = self._hole_or_shed(session, reason)
-        if outcome != 0:
-            session.give_up(outcome, self.now_ns)
+        if self.max_queued_bytes and counts.queued_bytes > self.max_queued_bytes:
+            outcome = session.give_up(_SHED_MEMORY, self.now_ns)
+        elif reason == _EARLY_LIMIT:
+            outcome = session.tear(self.now_ns)
         else:
             outcome = session.advance(self.now_ns)
         self._settle(session, outcome)
         return reason
-
-    def _hole_or_shed(self, session: Session, reason: int) -> int:
-        """The outcome when the stream cannot be completed or kept, else 0."""
-        if reason == _EARLY_LIMIT:
-            return _CAPTURE_HOLE
-        if session.stuck_since_ns and session.captured_end != 0:
-            return _CAPTURE_HOLE  # a RST ended what was still missing something
-        if self.max_queued_bytes and self.context.counts.queued_bytes > self.max_queued_bytes:
-            return _SHED_MEMORY
-        return 0
 
     def _note_turns(self, session: Session, before: Any) -> None:
         """Let pacing look at the chunks that were added after `before`."""
@@ -230,14 +229,16 @@ class Engine(Handshakes):
         ended = self.ended.find(name)
         closed = ended & 0xFF
         if is_syn:
-            if closed != 0 and ended >> 8 == segment.seq:
+            if closed != 0 and ended >> 8 & _MASK == segment.seq:
                 return closed  # the same SYN again: this connection has been counted
             self.ended.forget(name)
             if before is not None and not self._supersede(name, before):
+                if before.captured_end == 0:
+                    return self._contest(name, before, data, timestamp_ns)
                 self._detach(before)
         elif segment.flags & _SYN:
             return _NO_SESSION
-        elif closed != 0:
+        elif closed != 0 and not self._is_elsewhere(ended):
             if self.ahead_sessions != 0:
                 self._prove_late(name, timestamp_ns)
             return closed
@@ -257,6 +258,9 @@ class Engine(Handshakes):
                 return _NO_SESSION
             if segment.payload_length > segment.available:
                 return _CUT
+            reason = self._judge_pick_up(name, data)
+            if reason != _GO_ON:
+                return reason
             return self._open_sessions(name, segment, data, False, timestamp_ns)
         except Exception:
             self.on_bug(traceback.format_exc())
@@ -282,7 +286,11 @@ class Engine(Handshakes):
             return self.opener.left_out
         self.by_client.add(head)
         captured_ns = timestamp_ns - self.clock_offset_ns
+        if self.judges_sums and segment is self.segment:
+            self._judge_sum(head, data)
+        special = _MULTIPATH if is_syn and segment.multipath != 0 else 0
         for session in opened:
+            session.special = cython.cast(cython.uchar, special)
             session.last_captured_ns = captured_ns if self.context.recorded else self.now_ns
             if is_syn and self.pure_acks and captured_ns >= self.acks_since_ns:
                 session.syn_ns = captured_ns
@@ -507,7 +515,12 @@ class Engine(Handshakes):
                 self.by_client.replace(session, session.sibling)
             else:
                 self.by_client.remove(session)
-                self.ended.add(key.name(), _CLOSED_SESSION, session.captured_isn)
+                self.ended.add(
+                    key.name(),
+                    _CLOSED_SESSION,
+                    session.captured_isn,
+                    session.captured_rcv_offset,
+                )
         else:
             while head is not None and head.sibling is not session:
                 head = head.sibling
@@ -544,6 +557,8 @@ class Engine(Handshakes):
         self.end_handshakes()
         self.ended.forget_all()
         self.end_incoming()
+        self.twins.forget_all()
+        self.multipath = {}
         heads = list(self.by_client)
         for head in heads:
             self.by_client.remove(head)

@@ -71,6 +71,9 @@ cdef class Handshakes(Incoming):
         bint is_syn,
         long long timestamp_ns,
     ) except? -2
+    cdef int _judge_syn(
+        self, object name, const unsigned char[::1] data, long long sessions
+    ) except -2
     cdef void _finish(self, Session session, int outcome) except *
     cdef void _bug(self, Session session) except *
     cpdef void note_acks(self, bint captured, long long now_ns) except *

@@ -157,6 +157,9 @@ class Handshakes(Incoming):
     def _bug(self, session: Session) -> None:
         raise NotImplementedError
 
+    def _judge_syn(self, name: object, data: Any, sessions: int) -> int:
+        raise NotImplementedError
+
     # --- what the owner knows of acknowledgements ------------------------------------------
 
     def note_acks(self, captured: bool, now_ns: int) -> None:
@@ -210,6 +213,10 @@ class Handshakes(Incoming):
         sessions = self.opener.count_of(segment, data)
         if sessions == 0:
             return _NO_TRANSFER
+        if not self.flood.flooding:
+            reason = self._judge_syn(name, data, sessions)
+            if reason != _GO_ON:
+                return reason
         syn = keep_syn(segment, data, captured_ns, sessions)
         if (
             self.flood.flooding
@@ -503,10 +510,12 @@ class Handshakes(Incoming):
             return
         for name, syn in self.half_open.items():
             if self._is_presumable(syn, clock_ns):
-                self.presume_left -= 1
                 try:
                     self._parse_syn(syn)
                     self.key.named(name)
+                    if self.by_client.find(self.key) is not None:
+                        continue  # it contests an open connection
+                    self.presume_left -= 1
                     self._open_waiting(name, syn)
                 except Exception:
                     self.on_bug(traceback.format_exc())

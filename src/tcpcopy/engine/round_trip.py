@@ -94,6 +94,11 @@ class MeasuredHalf(CapturedHalf):
             self._put_back(gap_ns)
         return 0
 
+    def note_urgent(self) -> int:
+        """An urgent byte was taken out of the stream."""
+        self.context.counts.urgent += 1
+        return 0
+
     def _as_captured(self, nanoseconds: int) -> int:
         return int(cython.cast(cython.double, nanoseconds) * self.context.speed)
 

@@ -55,6 +55,8 @@ cdef class Session(PacedHalf):
     cdef public unsigned char lingers
     cdef public unsigned char outcome
     cdef public unsigned char protocol
+    cdef public unsigned char right_sum
+    cdef public unsigned char special
     cdef public unsigned char unproven
 
     cdef void set_up_session(self, Context context, int copy, object target) except *
@@ -89,6 +91,7 @@ cdef class Session(PacedHalf):
     @cython.locals(context=Context, earliest=cython.longlong, deadline=cython.longlong)
     cpdef long long next_deadline_ns(self) except -1
     cpdef int end_of_capture(self, long long now_ns) except -1
+    cpdef int tear(self, long long now_ns) except -1
     @cython.locals(busy=cython.bint)
     cpdef int note_busy(self) except -1
     cpdef int give_up(self, int outcome, long long now_ns) except -1

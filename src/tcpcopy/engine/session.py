@@ -77,8 +77,10 @@ class Session(PacedHalf):
         "protocol",  # what the client speaks (said.kinds), as far as that is known
         "received_seen",  # server bytes that pacing knows of
         "replayed",
+        "right_sum",  # a segment with a right checksum was captured (of files)
         "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
+        "special",  # bits of engine.newcomers: a SYN contests it, it is MPTCP
         "tally",  # counts what its target says; None: nobody does
         "target",  # the Transfer it is replayed to
         "unproven",  # of its client only the SYN was seen
@@ -108,7 +110,9 @@ class Session(PacedHalf):
         self.protocol = 0
         self.received_seen = 0
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
+        self.right_sum = 0
         self.sibling: Session | None = None
+        self.special = 0
         self.slot_ns = 0
         self.tally: Tally | None = None
         self.target = target
@@ -217,7 +221,7 @@ class Session(PacedHalf):
         context = self.context
         clock_ns = context.capture_ns if context.recorded else now_ns
         if self.stuck_since_ns and clock_ns >= self._hole_deadline_ns():
-            return self.give_up(_CAPTURE_HOLE, now_ns)
+            return self.tear(now_ns)
         if self.gate is not None and self._answer_deadline_ns() <= now_ns and half.established:
             opens = self.gate_opens_ns(half, now_ns)
             if opens != _OPEN:
@@ -287,9 +291,18 @@ class Session(PacedHalf):
 
     def end_of_capture(self, now_ns: int) -> int:
         """Nothing more of this connection is captured; 0, or the outcome when that ends it."""
-        self.cut = int(self.captured_end == 0)
         if self.stuck_since_ns:
-            return self.give_up(_CAPTURE_HOLE, now_ns)
+            return self.tear(now_ns)
+        self.cut = int(self.captured_end == 0)
+        return self.advance(now_ns)
+
+    def tear(self, now_ns: int) -> int:
+        """Bytes of the client are missing for good: what came before them is replayed, no more.
+
+        0, or the outcome when that ends it.
+        """
+        self.context.counts.queued_bytes -= self.tear_captured(now_ns)
+        self.cut = int(self.captured_end == 0)
         return self.advance(now_ns)
 
     def note_busy(self) -> int:
@@ -328,11 +341,15 @@ class Session(PacedHalf):
         """What a session is counted as that is open when the program ends."""
         if not self.is_delivered():
             return _OPEN_AT_EXIT
+        if self.torn:
+            return _CAPTURE_HOLE
         return _REPLAYED if self.captured_end != 0 else _OPEN_COMPLETE
 
     def _outcome_of_ending(self) -> int:
         half = self.replayed
         how = half.ended
+        if self.torn and self.captured_end != 0 and self.gate is None:
+            return _CAPTURE_HOLE  # all that was whole has gone
         if self.cut and self.captured_end == _FIN and how != _BY_TARGET:
             return _OPEN_COMPLETE  # the client never closed it
         if how == endings.CLOSED:

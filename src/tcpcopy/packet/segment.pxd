@@ -22,6 +22,9 @@ cdef class Segment:
     cdef public int flags
     cdef public Py_ssize_t header_offset
     cdef public int mss
+    cdef public int multipath
+    cdef public Py_ssize_t multipath_at
+    cdef public int multipath_size
     cdef public Py_ssize_t options_end
     cdef public Py_ssize_t payload_length
     cdef public Py_ssize_t payload_offset

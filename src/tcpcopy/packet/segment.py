@@ -22,6 +22,9 @@ _FRAGMENT = flags.FRAGMENT
 _NOT_TCP = flags.NOT_TCP
 _MAX_SACK_BLOCKS = 4
 _TCP = 6
+# What `Segment.multipath` says of an MPTCP option (RFC 8684, 3): its subtype, and one more.
+MP_CAPABLE = 1
+MP_JOIN = 2
 _UDP = 17
 _AUTHENTICATION = 51
 
@@ -38,6 +41,9 @@ class Segment:
         "flags",
         "header_offset",  # where the TCP header starts
         "mss",  # 0: option absent
+        "multipath",  # subtype of the MPTCP option, and one more; 0: option absent
+        "multipath_at",  # where that option starts
+        "multipath_size",
         "options_end",  # end of the TCP options, cut to what was captured
         "payload_length",  # payload bytes on the wire
         "payload_offset",
@@ -79,6 +85,8 @@ class Segment:
     def clear_options(self) -> None:
         """Forget the options of the segment parsed before."""
         self.mss = 0
+        self.multipath = 0
+        self.multipath_at = self.multipath_size = 0
         self.window_scale = -1
         self.sack_permitted = 0
         self.sack_count = 0
@@ -267,6 +275,10 @@ def parse_options(segment: Segment, data: Any) -> None:
             segment.sack_permitted = 1
         elif kind == 5:
             _parse_sack(segment, data, at, size)
+        elif kind == 30 and size >= 3 and segment.multipath == 0:
+            segment.multipath = 1 + (data[at + 2] >> 4)
+            segment.multipath_at = at
+            segment.multipath_size = cython.cast(cython.int, size)
         at += size
 
 

@@ -153,6 +153,8 @@ class Census:
             return high_rank < low_rank
         if flow.is_udp:
             return flow.first_from_low
+        if low[-2:] == high[-2:]:
+            return flow.first_from_low
         return int.from_bytes(high[-2:], "big") <= int.from_bytes(low[-2:], "big")
 
 
@@ -178,7 +180,7 @@ def _extent(client: Side, server: Side, missing: bool) -> Extent:
     if client.packets == 0 and server.has_syn_ack and (server.has_fin or server.has_rst):
         return Extent.INCOMPLETE
     begun = client.has_syn or (client.packets == 0 and server.has_syn_ack)
-    ended = client.has_fin or client.has_rst or server.has_rst
+    ended = client.has_fin or client.is_reset() or server.has_rst
     if client.has_syn and client.bytes == 0 and not server.has_syn_ack:
         if server.has_rst and not client.has_ack:
             return Extent.REFUSED

@@ -13,6 +13,7 @@ from typing import Final
 
 from tcpcopy.engine.datagram import LEAST_IDLE_NS, DatagramEngine
 from tcpcopy.packet.handler import PacketHandler
+from tcpcopy.packet.twins import DatagramTwins
 
 #: What `--fast` sends in `SLICE_NS`: an eighth of what a socket takes by default (rmem_default,
 #: 212,992 bytes, of which the shortest datagram takes 768), or one large datagram.
@@ -58,6 +59,7 @@ class DatagramReading:
         self._slice_bytes = self._slice_datagrams = self._slice_sent = 0
         engine.counts_lag = not fast
         engine.file_ns = 0
+        engine.twins = DatagramTwins()  # whatever devices it was recorded on
 
     def wait_ns(self, packet: bytes, wire_length: int, now_ns: int) -> int:
         """How long reading has to wait before this packet, at most; 0: not at all."""

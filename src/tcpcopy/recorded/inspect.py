@@ -16,6 +16,7 @@ from tcpcopy.mapping.addresses import format_endpoint
 from tcpcopy.recorded.census import MOST_FLOWS, Census, Extent, Server
 from tcpcopy.recorded.counts import FileCounts
 from tcpcopy.recorded.files import STANDARD_INPUT
+from tcpcopy.recorded.flows import FlowTable
 from tcpcopy.recorded.stream import PacketStream
 from tcpcopy.report.text import byte_size, clock, number, per_cent, plural
 
@@ -153,6 +154,7 @@ def warnings(findings: Findings) -> list[str]:
             " came first is not there; -O leaves them out"
         )
     found += _protocol_warnings(findings)
+    found += _judged(table)
     lost = counts.lost_fragments + table.lost
     if lost:
         found.append(
@@ -167,6 +169,32 @@ def warnings(findings: Findings) -> list[str]:
         found.append(
             f"more than {number(findings.most_flows)} connections at once:"
             f" {plural(table.refused, 'packet')} of further ones are not in these figures"
+        )
+    return found
+
+
+def _judged(table: FlowTable) -> list[str]:
+    """What was not taken for what it seems, and what a replay makes of it."""
+    found = []
+    if table.jumps_forward:
+        found.append(
+            f"the clock jumps ahead by more than an hour {plural(table.jumps_forward, 'time')}: a"
+            " replay cuts each of those waits to a second (-I SECONDS keeps what is shorter)"
+        )
+    if table.jumps_back:
+        found.append(
+            f"the clock goes back {plural(table.jumps_back, 'time')}: a replay goes on at once, and"
+            " keeps the pauses after that"
+        )
+    if table.seen_twice:
+        found.append(
+            f"{plural(table.seen_twice, 'connection or datagram', 'connections or datagrams')} seen"
+            " on another device as well: counted once, as the one that came first"
+        )
+    if table.not_taken:
+        found.append(
+            f"{plural(table.not_taken, 'segment')} with a wrong checksum: the other end has dropped"
+            " those, and so does a replay"
         )
     return found
 
@@ -366,6 +394,10 @@ def to_json(findings: Findings) -> dict[str, Any]:
             "fragments_lost": findings.counts.lost_fragments + table.lost,
             "bad_headers": table.bad,
             "not_followed": table.refused,
+            "wrong_checksum": table.not_taken,
+            "seen_twice": table.seen_twice,
+            "clock_jumps_forward": table.jumps_forward,
+            "clock_jumps_back": table.jumps_back,
         },
         "sessions": {
             "total": totals.sessions,

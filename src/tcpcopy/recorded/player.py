@@ -193,6 +193,23 @@ class Player:
     def _held_due_ns(self, now_ns: int) -> int:
         return self._due_ns(self.feed.timestamp_ns, now_ns) + self._paused_ns
 
+    def clock_jumps(self) -> list[tuple[str, str]]:
+        """Which ways the clock of the file has jumped, and what that means for the replay."""
+        found = []
+        if self._schedule.jumps_forward:
+            found.append((
+                "ahead",
+                "jumps ahead by more than an hour: that wait is cut to a second; -I SECONDS keeps"
+                " pauses up to so long, however long",
+            ))  # fmt: skip
+        if self._schedule.jumps_back:
+            found.append((
+                "back",
+                "goes back (captures joined in another order, or a clock that was set): what"
+                " follows is sent at once, with its own pauses",
+            ))  # fmt: skip
+        return found
+
     def counts(self) -> InputCounts:
         """What was read of the files."""
         done, total = self.progress()

@@ -140,6 +140,7 @@ class Snapshot:
     bytes_delivered: int = 0  # of these, acknowledged by the target
     answer_bytes: int = 0  # that the target sent, each byte once
     said: dict[str, Said] = field(default_factory=dict)  # by target, "address:port"
+    urgent_bytes: int = 0  # of TCP's urgent data, which are no part of a stream and are not sent
     waits_expired: int = 0  # turns sent because their wait for the target's answer ran out
 
     # Packets.

@@ -416,6 +416,14 @@ def _worker_lost(snapshot: Snapshot, context: Context, count: int) -> _Explained
     return text, remedies.WORKER_DIED
 
 
+def _mptcp(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    return (
+        f"{plural(count, 'session')} of MPTCP with several subflows: each carries a part of one"
+        " stream, and they are not put together",
+        ("capture behind what ends MPTCP (a proxy), or let online take plain TCP for that time",),
+    )
+
+
 def _shed_forwarded(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     text = f"{plural(count, 'session')} not taken on or broken off: the assistant passes the"
     text += " target's answers on to the real clients, which must not get them"
@@ -437,6 +445,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.UNANSWERED: _unanswered,
     Outcome.IDLE_TIMEOUT: _idle_timeout,
     Outcome.CAPTURE_HOLE: _capture_hole,
+    Outcome.MPTCP: _mptcp,
     Outcome.SHED_MEMORY: _shed_memory,
     Outcome.SHED_SESSIONS: _shed_sessions,
     Outcome.NO_ADDRESS: _no_address,

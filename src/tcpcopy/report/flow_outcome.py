@@ -47,6 +47,9 @@ class DatagramDrop(Described):
     SHED_FLOW = (10, "of a flow not taken on")
     SEND_ERROR = (11, "could not be sent from this host")
     INTERNAL_ERROR = (12, "met an error inside tcpcopy")
+    # Packets again.
+    SEEN_TWICE = (13, "seen on another device as well")
+    ANSWER_SIDE = (14, "an answer (both ends use ports of -x)")
 
 
 FLOW_OUTCOME_SLOTS: Final = len(FlowOutcome) + 1

@@ -44,6 +44,7 @@ class Outcome(Ending):
     SHED_FORWARDED = (24, "not taken on or broken off, clients would get answers")
     RESET_AT_END = (25, "replayed in full, then reset by the target", False)
     UNANSWERED = (26, "delivered, but the target answered nothing of it")
+    MPTCP = (27, "MPTCP with several subflows, which are not put together")
 
 
 class Drop(Described):
@@ -79,6 +80,14 @@ class Drop(Described):
     INTERNAL_ERROR = (20, "met an error inside tcpcopy")
     # Answers at intercept only.
     OWN_ADDRESS = (21, "for this host itself, not for a client")
+    # Captured ones again.
+    BEHIND_HOLE = (22, "behind bytes that were not captured")
+    NO_ACK = (23, "without an acknowledgement: online drops those")
+    BAD_CHECKSUM = (24, "with a wrong checksum: online drops those")
+    STRAY_SYN = (25, "a SYN within an open connection: online ignores those")
+    SEEN_TWICE = (26, "of a connection that was seen on another device as well")
+    ANSWER_SIDE = (27, "an answer (both ends use ports of -x)")
+    SUBFLOW = (28, "of a subflow of MPTCP")
 
 
 OUTCOME_SLOTS: Final = len(Outcome) + 1

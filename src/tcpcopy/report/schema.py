@@ -69,6 +69,7 @@ FIELDS: Final[dict[str, str]] = {
     "bytes.captured": "client bytes captured, each once",
     "bytes.delivered": "client bytes acknowledged by the target",
     "bytes.answered": "bytes the target answered",
+    "bytes.urgent": "urgent bytes left out: no ordinary read of online has seen them",
     "packets.captured": "packets handed over by the capture",
     "packets.used": "of these, used",
     **{f"packets.dropped.{r.name.lower()}": f"not used: {r.description}" for r in Drop},
@@ -168,6 +169,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "captured": snapshot.bytes_captured,
             "delivered": snapshot.bytes_delivered,
             "answered": snapshot.answer_bytes,
+            "urgent": snapshot.urgent_bytes,
         },
         "packets": {
             "captured": snapshot.packets_captured,

@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import pytest
 
-from tcpcopy.engine.captured import EARLY_LIMIT_BYTES, EARLY_LIMIT_SEGMENTS, CapturedHalf
+from tcpcopy.engine.captured import (
+    EARLY_LIMIT_BYTES,
+    EARLY_LIMIT_SEGMENTS,
+    FARTHEST_IN_FLIGHT,
+    MOST_DOUBTS,
+    CapturedHalf,
+)
 from tcpcopy.engine.chunk import CHUNK_COST, FIN, RST
 from tcpcopy.engine.outcome import Drop
-from tests.unit.engine.feeding import ISN, SERVER_BASE, START, Feed, stream
+from tests.unit.engine.feeding import ISN, SERVER_BASE, START, Feed, chunks, stream
 
 DUPLICATE = int(Drop.DUPLICATE)
 OUT_OF_WINDOW = int(Drop.OUT_OF_WINDOW)
 EARLY_LIMIT = int(Drop.EARLY_LIMIT)
 CLOSED = int(Drop.CLOSED_SESSION)
+BEHIND_HOLE = int(Drop.BEHIND_HOLE)
 USED = 0
 
 
@@ -117,7 +124,8 @@ def test_keep_alive_probe_before_any_data_repeats_the_syn() -> None:
 def test_segment_far_behind_is_old() -> None:
     feed = Feed()
     feed.data(0, 100)
-    assert feed.data(-0x40000000, -0x40000000 + 10, data=bytes(10)) == DUPLICATE
+    assert feed.data(-1_000_000, -1_000_000 + 10, data=bytes(10)) == DUPLICATE
+    assert feed.data(-0x40000000, -0x40000000 + 10, data=bytes(10)) == OUT_OF_WINDOW
 
 
 @pytest.mark.parametrize("ahead", [0x40000000, 0x7FFFFF00])
@@ -419,9 +427,89 @@ def test_rst_over_a_gap_leaves_the_gap() -> None:
     feed = Feed()
     feed.data(100, 200)
     assert feed.rst(200) == USED
-    assert feed.lines() == ["R 0 s0 t0"]
+    assert feed.lines() == []
     assert feed.half.stuck_since_ns == START
-    assert feed.half.captured_end == RST
+    feed.data(0, 100)
+    assert feed.lines() == ["D 0+100 s0 t0", "D 100+100 s0 t0", "R 200 s0 t0"]
+    assert feed.half.stuck_since_ns == 0
+
+
+def test_rst_inside_the_window_is_ignored_when_the_client_goes_on() -> None:
+    """Online answers with a challenge and goes on (RFC 5961, 3.2)."""
+    feed = Feed()
+    feed.data(0, 100)
+    assert feed.rst(160) == USED
+    feed.data(100, 130)
+    assert feed.half.captured_end == 0
+    assert feed.half.stuck_since_ns == 0
+    feed.data(130, 160)  # the RST does not come back where the stream reaches its number
+    assert feed.half.captured_end == 0
+
+
+def test_rst_behind_bytes_that_never_come_ends_what_is_there() -> None:
+    feed = Feed()
+    feed.data(0, 100)
+    assert feed.rst(600) == USED
+    assert feed.half.stuck_since_ns == START
+    assert feed.half.tear_captured(feed.now) == 0
+    assert feed.lines() == ["D 0+100 s0 t0", "R 100 s0 t0"]
+    assert feed.data(100, 200) == CLOSED
+
+
+def test_acknowledgement_behind_bytes_never_seen_is_a_gap() -> None:
+    feed = Feed()
+    feed.data(0, 100)
+    assert feed.half.take_ack(feed.seq(101), feed.ack(5), feed.now) == USED  # may be the FIN
+    assert feed.half.stuck_since_ns == 0
+    assert feed.half.take_ack(feed.seq(600), feed.ack(5), feed.now) == USED
+    assert feed.half.stuck_since_ns == START
+    feed.data(100, 600)
+    assert feed.half.stuck_since_ns == 0
+    assert feed.half.signs is None
+
+
+def test_a_stray_acknowledgement_is_forgotten_when_the_client_stays_where_it_was() -> None:
+    feed = Feed()
+    feed.data(0, 100)
+    feed.half.take_ack(feed.seq(600), feed.ack(5), feed.now)
+    for _ in range(MOST_DOUBTS):
+        assert feed.half.stuck_since_ns == START
+        feed.half.take_ack(feed.seq(100), feed.ack(5), feed.now)
+    assert feed.half.stuck_since_ns == 0
+
+
+def test_the_client_is_elsewhere_when_far_segments_come_again() -> None:
+    far = FARTHEST_IN_FLIGHT + 1000
+    feed = Feed()
+    feed.data(0, 100)
+    assert feed.data(far, far + 10, data=bytes(10)) == OUT_OF_WINDOW
+    assert feed.half.stuck_since_ns == 0
+    assert feed.fin(far + 10) == OUT_OF_WINDOW
+    assert feed.half.stuck_since_ns == START
+
+
+def test_torn_stream_takes_nothing_more() -> None:
+    feed = Feed()
+    feed.data(0, 100)
+    feed.data(200, 300)
+    assert feed.half.tear_captured(feed.now) == 100
+    assert feed.data(100, 200) == feed.fin(100) == feed.rst(100) == BEHIND_HOLE
+    assert feed.lines() == ["D 0+100 s0 t0"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (2, 1, 0), (1, 0, 2)])
+def test_urgent_byte_is_no_part_of_the_stream(order: tuple[int, ...]) -> None:
+    feed = Feed()
+    pieces = [(0, b"abc"), (3, b"\xff"), (4, b"def")]
+    for index in order:
+        at, data = pieces[index]
+        if index == 1:
+            feed.half.take_urgent(feed.seq(3))
+        feed.data(at, at + len(data), data=data)
+    feed.fin(7)
+    assert b"".join(chunk.data for chunk in chunks(feed.half)) == b"abcdef"
+    assert feed.half.captured_end == FIN
+    assert feed.half.early is None
 
 
 # --- what the client had seen of the server ------------------------------------------------

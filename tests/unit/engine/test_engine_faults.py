@@ -81,10 +81,10 @@ def test_bug_in_a_timer() -> None:
 
 
 def test_bug_in_giving_up_is_told_too() -> None:
-    """A hole ends the session; ending it trips, and ending it for that trips again."""
+    """Too much ends the session; ending it trips, and ending it for that trips again."""
     world, caller, _ = world_with_bug("abort")
-    caller.give("PA", at=20, payload=b"x")
-    assert caller.give("RA", at=21) is Drop.INTERNAL_ERROR
+    world.engine.max_queued_bytes = 1
+    assert caller.give("PA", at=20, payload=b"xyz") is Drop.INTERNAL_ERROR
     assert world.outcomes() == {"INTERNAL_ERROR": 1}
     assert len(world.bugs) == 2
     world.check()
@@ -103,6 +103,7 @@ def test_bug_while_the_port_is_used_again() -> None:
     world, _, _ = world_with_bug("transmit")
     again = Caller(world, isn=5)
     assert again.syn() == 0
+    assert again.give("A") == 0
     assert world.outcomes() == {"INTERNAL_ERROR": 1}
     assert again.say("x") == 0
     world.check()

@@ -123,6 +123,7 @@ def test_a_hole_may_still_be_filled() -> None:
     world.run_to(world.now + 4 * SECOND - 1)
     assert world.counts.live == 1
     world.run_to(world.now + 1)
+    target.settle()
     assert world.outcomes() == {"CAPTURE_HOLE": 1}
 
 
