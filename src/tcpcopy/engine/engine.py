@@ -554,11 +554,7 @@ class Engine(Newcomers):
 
         What comes next is read from the beginning: new connections, whatever they look like.
         """
-        self.end_handshakes()
-        self.ended.forget_all()
-        self.end_incoming()
-        self.twins.forget_all()
-        self.multipath = {}
+        self.end_newcomers()
         heads = list(self.by_client)
         for head in heads:
             self.by_client.remove(head)

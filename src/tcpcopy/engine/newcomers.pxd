@@ -48,6 +48,7 @@ cdef class Newcomers(Handshakes):
     cdef public Twins twins
 
     cdef void set_up_newcomers(self, bint judges_sums) except *
+    cpdef void end_newcomers(self) except *
     cdef void _detach(self, Session head) except *
     cdef void _settle(self, Session session, int outcome) except *
     cdef int _take_first(

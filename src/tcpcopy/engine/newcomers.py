@@ -85,6 +85,14 @@ class Newcomers(Handshakes):
         self.sums = Sums()
         self.twins = Twins()
 
+    def end_newcomers(self) -> None:
+        """What comes next is read from the beginning: nothing seen before tells whose it is."""
+        self.end_handshakes()
+        self.ended.forget_all()
+        self.end_incoming()
+        self.twins.forget_all()
+        self.multipath = {}
+
     # --- given by the subclass -------------------------------------------------------------
 
     def _detach(self, head: Session) -> None:
