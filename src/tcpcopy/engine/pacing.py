@@ -353,6 +353,9 @@ class PacedHalf(MeasuredHalf):
 
     def _when_short(self, replayed: Replayed, answered: int, expected: int, now_ns: int) -> int:
         quiet = self._short_quiet(replayed.pushed, answered * 2 < expected)
+        if self.steady and replayed.received >= self.turn_offset + expected:
+            # All that online had said has come: what it is short of had come before the turn.
+            quiet = min(quiet, self._brief_wait())
         if self.behind:
             quiet = max(quiet, self._both_quiet())
         if quiet < self.rtt_ns:
@@ -450,8 +453,9 @@ class PacedHalf(MeasuredHalf):
     def _brief_wait(self) -> int:
         """Some times what the target's answers take, and never long."""
         wait = self.answer_usual_ns * _SURPLUS_FACTOR
-        if wait < _SURPLUS_MIN:
-            return _SURPLUS_MIN
+        least = _QUIET if self.steady else _SURPLUS_MIN
+        if wait < least:
+            return least
         return wait if wait < _SURPLUS_MAX else _SURPLUS_MAX
 
     def _longest_wait(self) -> int:

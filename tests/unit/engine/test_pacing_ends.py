@@ -194,6 +194,19 @@ def test_reactions_to_what_a_target_pushed_ahead_are_soon_sent() -> None:
     assert gate.half.streaming == 1
 
 
+def test_a_lead_that_shrinks_is_no_shorter_answer() -> None:
+    """Online acknowledged late, the target at once: nothing more can come, and nothing is owed."""
+    gate = asked()
+    for number in range(1, 5):  # messages, each acknowledged with 4 bytes; online is 16 behind
+        gate.turn(10 * MS * number, seen=4 * number)
+        gate.answer(10 * MS * number, 20 if number == 1 else 4)
+        gate.goes_after(10 * MS * number)
+    gate.turn(60 * MS, seen=32)  # online has caught up
+    gate.answer(60 * MS, 4)  # to 36
+    usual_ns = gate.half.answer_usual_ns
+    assert gate.goes_after(60 * MS) - 60 * MS <= SURPLUS_FACTOR * usual_ns + QUIET_NS
+
+
 def test_target_that_pushes_on_and_on_holds_nothing_for_long() -> None:
     """More comes every millisecond, so that it is never quiet."""
     gate = pushed_ahead(1)
