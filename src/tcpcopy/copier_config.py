@@ -37,7 +37,7 @@ class CopierConfig:
     capture_namespace: Namespace | None = None  # None: the one this process is in
     filter: str | None = None
     buffer_bytes: int = 32 * _MIB
-    snaplen: int = 65535
+    snaplen: int = 1 << 20
     promiscuous: bool = False
     unwraps: bool = False  # tunnels and tags of switches are taken off what is captured
     intercepts: tuple[tuple[str, int], ...] = ()  # none: socket mode

@@ -126,7 +126,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
            "IPv4 and one for IPv6", "NUM", 1, 2048, 32, MIB),
     Option("snaplen", "-S", "--snaplen", _CAPTURE,
            "bytes captured of a packet; sessions with longer packets cannot be replayed exactly",
-           "NUM", 128, 262144, 65535),
+           "NUM", 128, 1 << 20, 1 << 20),
     Option("promiscuous", "", "--promiscuous", _CAPTURE,
            "also take frames addressed to other hosts, on the devices of -i: for a switch's mirror "
            "port; takes tunnels off as well"),
@@ -245,7 +245,7 @@ class Options:
     send_namespace: Namespace | None = None
     filter: str | None = None  # pcap syntax, not compiled yet; None: made from the transfers
     buffer_bytes: int = 32 * MIB
-    snaplen_bytes: int = 65535  # captured of one packet
+    snaplen_bytes: int = 1 << 20  # captured of one packet
     promiscuous: bool = False
     unwraps: bool = False  # tunnels are taken off
     mtu_bytes: int = 1500

@@ -146,3 +146,22 @@ def test_captured_by_a_link_local_address(scenario: Scenario) -> None:
         scenario.load(LOAD, to=f"{own}%eth0")
         scenario.wait_for_target()
     check(scenario, replay, STREAMS)
+
+
+@pytest.mark.parametrize("mode", ["socket", "classic"])
+def test_packets_of_big_tcp(scenario: Scenario, mode: str) -> None:
+    """Clients' packets of up to half a megabyte, as they come where BIG TCP is set up."""
+    lab = scenario.lab
+    for host in (lab.client, lab.online, lab.bridge):
+        devices = [name for name in host.run("ls", "/sys/class/net").split() if name != "lo"]
+        sizes = ("gso_max_size", "gro_max_size")
+        host.ip(*(f"link set dev {device} {size} 500000" for device in devices for size in sizes))
+    scenario.servers()
+    with scenario.replay(mode, transfer=f"{PORT}-[{lab.target.v6}]:{PORT}") as replay:
+        scenario.load("--connections 6 --requests 3 --request-bytes 3000000", to=lab.online.v6)
+        scenario.wait_for_target(6, 30)
+    result = scenario.compare()
+    assert result.clean and result.exact == 6, f"{result}\n{replay.output}"
+    packets, client_bytes = replay.report["packets"], replay.report["bytes"]
+    assert replay.exit_code == 0 and client_bytes["captured"] > 50_000_000
+    assert packets["captured"] < client_bytes["captured"] // 65_536, "the kernel made none"

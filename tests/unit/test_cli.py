@@ -136,7 +136,7 @@ def test_defaults() -> None:
     assert found.transfers == parse(*X).transfers
     assert (found.devices, found.filter, found.intercepts) == ((), None, ())
     assert found.buffer_bytes == parse(*X).buffer_bytes
-    assert (found.snaplen, found.memory_bytes) == (65535, 1024 * MIB)
+    assert (found.snaplen, found.memory_bytes) == (1 << 20, 1024 * MIB)
     assert (found.copies, found.factor, found.percentage, found.gradual) == (1, 0, 100, False)
     assert (found.pool, found.localhost_replacement, found.local_addresses) == (None, None, ())
     engine = found.engine

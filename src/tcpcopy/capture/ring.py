@@ -1,10 +1,11 @@
 """Live capture: a memory-mapped AF_PACKET receive ring (TPACKET_V2), one per device.
 
 **Whole packets.** A frame of the ring holds a packet up to the usual MTU. Larger ones (GRO and TSO
-make segments of up to 64 KiB) are cut in their frame, and because of PACKET_COPY_THRESH the kernel
-also queues them, uncopied, on the socket: `drain` reads them there, in step with their frames. If
-that queue is full the packet is handed on cut, with its true length, and counted in `cut`. A large
-queue takes CAP_NET_ADMIN; else the sysctl net.core.rmem_max bounds it (`queue_bytes`).
+make segments of up to 64 KiB, BIG TCP of up to 512 KiB) are cut in their frame, and because of
+PACKET_COPY_THRESH the kernel also queues them, uncopied, on the socket: `drain` reads them there,
+in step with their frames. If that queue is full the packet is handed on cut, with its true length,
+and counted in `cut`. A large queue takes CAP_NET_ADMIN; else the sysctl net.core.rmem_max bounds it
+(`queue_bytes`).
 
 **Each packet once.** What this host sends is never captured (PACKET_IGNORE_OUTGOING, and in the
 filter for kernels without it): on `lo` each packet is seen when it comes in, not when it leaves.
@@ -52,12 +53,12 @@ IPV4 = 0x0800
 IPV6 = 0x86DD
 
 DEFAULT_BUFFER_BYTES = 16 << 20
-DEFAULT_SNAPLEN = 65535
+DEFAULT_SNAPLEN = 1 << 20  # twice what the kernel merges at most (BIG TCP: 512 KiB)
 
 # Frames that hold a packet of 1,500 bytes; a block is a contiguous piece of the kernel's memory.
 FRAME_BYTES = 2048
 _BLOCK_BYTES = 1 << 16
-_COPY_BYTES = (1 << 16) + 64
+_COPY_BYTES = DEFAULT_SNAPLEN + 64
 
 # linux/if_packet.h, linux/if_ether.h
 _SOL_PACKET = 263
