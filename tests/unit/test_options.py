@@ -45,7 +45,7 @@ def test_defaults() -> None:
     expected = Options(transfers=found.transfers)
     assert found == expected
     assert (found.copies, found.factor, found.percentage) == (1, 0, 100)
-    assert (found.buffer_bytes, found.snaplen_bytes) == (32 << 20, 65535)
+    assert (found.buffer_bytes, found.snaplen_bytes) == (32 << 20, 1 << 20)
     assert (found.mtu_bytes, found.mss_bytes, found.round_trip_ns) == (1500, 1460, 0)
     assert (found.session_timeout_ns, found.keepalive_timeout_ns) == (600 * SECOND, 720 * SECOND)
     assert (found.memory_bytes, found.relay_connections) == (1 << 30, 2)
