@@ -88,6 +88,7 @@ COMPILED_MODULES = [
     "tcpcopy.relay.connection",
     "tcpcopy.relay.native_records",
     "tcpcopy.relay.records",
+    "tcpcopy.relay.route",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
     "tcpcopy.waiting",

@@ -100,6 +100,10 @@ class RecordDecoder:
         self.malformed = 0
         self.records = 0
 
+    def hand_to(self, handler: PacketHandler) -> None:
+        """Give what comes from now on to another handler."""
+        self._handler = handler
+
     @property
     def layout(self) -> Layout:
         """The layout as far as it is known: AUTO until record size and batching are both told."""
@@ -350,6 +354,7 @@ class RecordWriter:
         "_batch_records",  # records after which a batch is closed
         "_batched",  # 1: batches with a count, 0: bare records
         "_buffer",
+        "_counts",  # of batches, that the stream has until now
         "_filled",  # end of what is packed
         "_limit",  # most bytes that the buffer grows to
         "_record",  # bytes of a record
@@ -361,6 +366,9 @@ class RecordWriter:
         "peer",  # Peer: whose connection it is
         "queued",  # the owner's mark: it knows that there is something to send
         "records",  # records packed
+        "repeats",  # answers that should have got a session on, and had to come again
+        "unsure",  # it is not known whether this tcpcopy reads batches
+        "went_bare",  # it was found not to
     )
 
     def __init__(
@@ -379,6 +387,7 @@ class RecordWriter:
         self._view = self._buffer
         self._batch_at = -1
         self._batch_count = 0
+        self._counts = 0
         self._filled = 0
         self._sent = 0
         self.closed = False
@@ -387,6 +396,9 @@ class RecordWriter:
         self.peer = Peer() if peer is None else peer
         self.queued = False
         self.records = 0
+        self.repeats = 0
+        self.unsure = False
+        self.went_bare = False
 
     @property
     def pending_bytes(self) -> int:
@@ -502,6 +514,23 @@ class RecordWriter:
         self._view = self._buffer
         self._limit = 0
 
+    def go_bare(self) -> None:
+        """From batches of records of 64 bytes to bare ones, in the midst of the stream.
+
+        Who reads bare records has taken the counts for parts of them: zeros bring it to where one
+        starts. To who reads batches they are batches of nothing, which the C program takes.
+        """
+        room = -2 * self._counts % _RECORD_BYTES
+        if self._filled + room > len(self._view) and not self._make_room(room):
+            return  # it does not read at all
+        for at in range(self._filled, self._filled + room):
+            self._view[at] = 0
+        self._filled += room
+        self._batch_at = -1
+        self._batched = 0
+        self.unsure = False
+        self.went_bare = True
+
     def _reserve(self) -> int:
         """Room for one record, its batch's count brought up to date; -1 when there is none."""
         counted = 2 if self._batched and self._batch_at < 0 else 0
@@ -512,6 +541,7 @@ class RecordWriter:
         if counted:
             self._batch_at = self._filled
             self._batch_count = 0
+            self._counts += 1
             self._filled += 2
         if self._batched:
             self._batch_count += 1
