@@ -28,6 +28,7 @@ cdef extern from *:
 cdef Py_ssize_t _EAGAIN
 cdef Py_ssize_t _EINTR
 cdef int _READS
+cdef Py_ssize_t _DOUBTFUL_BYTES
 
 cdef Py_ssize_t _RECORD_BYTES
 cdef Py_ssize_t _PAYLOAD_RECORD_BYTES
@@ -113,6 +114,7 @@ cdef class RecordWriter:
     cdef int _batched
     cdef object _buffer
     cdef long long _counts
+    cdef bytearray _doubtful
     cdef Py_ssize_t _filled
     cdef Py_ssize_t _limit
     cdef Py_ssize_t _record
@@ -153,7 +155,8 @@ cdef class RecordWriter:
     cpdef Py_ssize_t write(self, int descriptor) except? -9999
     cdef Py_ssize_t _write_once(self, int descriptor, Py_ssize_t room) except? -9999
     cpdef void sent(self, Py_ssize_t count) noexcept
-    @cython.locals(room=cython.Py_ssize_t, at=cython.Py_ssize_t)
+    cpdef void understood(self) except *
+    @cython.locals(room=cython.Py_ssize_t, at=cython.Py_ssize_t, more=bytes)
     cpdef void go_bare(self) except *
     @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _reserve(self) except -2

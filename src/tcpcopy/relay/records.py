@@ -38,6 +38,7 @@ _MAX_TRANSPORT_BYTES = MAX_TRANSPORT_BYTES
 _MAX_PAYLOAD_BYTES = MAX_PAYLOAD_BYTES
 _EAGAIN = errno.EAGAIN
 _EINTR = errno.EINTR
+_DOUBTFUL_BYTES = 32768
 _READS = 8  # buffers in one go: other connections wait
 _NONE = int(RelayFault.NONE)
 _BATCH_COUNT = int(RelayFault.BATCH_COUNT)
@@ -355,6 +356,7 @@ class RecordWriter:
         "_batched",  # 1: batches with a count, 0: bare records
         "_buffer",
         "_counts",  # of batches, that the stream has until now
+        "_doubtful",  # records sent that may not have been understood
         "_filled",  # end of what is packed
         "_limit",  # most bytes that the buffer grows to
         "_record",  # bytes of a record
@@ -388,6 +390,7 @@ class RecordWriter:
         self._batch_at = -1
         self._batch_count = 0
         self._counts = 0
+        self._doubtful = bytearray()
         self._filled = 0
         self._sent = 0
         self.closed = False
@@ -465,6 +468,8 @@ class RecordWriter:
         for offset in range(copied, self._record - 20):
             view[at + offset] = 0
         self.records += 1
+        if self.unsure and len(self._doubtful) < _DOUBTFUL_BYTES:
+            self._doubtful += self._buffer[at - 20 : at - 20 + self._record]
         return 1
 
     def write(self, descriptor: int) -> int:
@@ -514,21 +519,28 @@ class RecordWriter:
         self._view = self._buffer
         self._limit = 0
 
+    def understood(self) -> None:
+        """The tcpcopy reads batches."""
+        self.unsure = False
+        self._doubtful = bytearray()
+
     def go_bare(self) -> None:
         """From batches of records of 64 bytes to bare ones, in the midst of the stream.
 
-        Who reads bare records has taken the counts for parts of them: zeros bring it to where one
-        starts. To who reads batches they are batches of nothing, which the C program takes.
+        Who reads bare records has taken the counts for parts of them, and the C program stands
+        still as long as one is not whole: zeros fill it up. What was sent comes again, before it
+        takes up anything else: sessions whose clients have gone meanwhile would be given up.
         """
         room = -2 * self._counts % _RECORD_BYTES
-        if self._filled + room > len(self._view) and not self._make_room(room):
+        more = bytes(room) + self._doubtful
+        if self._filled + len(more) > len(self._view) and not self._make_room(len(more)):
             return  # it does not read at all
-        for at in range(self._filled, self._filled + room):
-            self._view[at] = 0
-        self._filled += room
+        for at in range(len(more)):
+            self._view[self._filled + at] = more[at]
+        self._filled += len(more)
         self._batch_at = -1
         self._batched = 0
-        self.unsure = False
+        self.understood()
         self.went_bare = True
 
     def _reserve(self) -> int:

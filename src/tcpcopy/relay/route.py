@@ -7,7 +7,8 @@ from tcpcopy.relay.records import RecordWriter
 _SYN, _RST = 0x02, 0x04
 # A SYN-ACK that comes so much later was sent again; sooner, it is the same one seen on two devices.
 _AGAIN_NS = 500_000_000
-# After so many, and no session that got on, the tcpcopy does not understand what it gets.
+# After so many, and no session that got on, the tcpcopy does not understand what it gets. The C
+# program gives a session up that is not established after three seconds: there is no time for more.
 _NOT_UNDERSTOOD = 3
 
 
@@ -16,7 +17,7 @@ class Route:
 
     __slots__ = (
         "active_ns",  # last answer or announcement
-        "answered",  # 1: a SYN-ACK of the target was relayed
+        "answered",  # 1: a SYN-ACK of the target was relayed, as far as `judge` is asked
         "checked_ns",  # when it was put at the young end of its list
         "ended",  # 1: a FIN or RST of the target was seen, or it was removed
         "key",  # what the table knows it by: client address and port, target port; not of IPv6
@@ -66,7 +67,7 @@ class Route:
         writer = self.writer
         if not flags & _SYN:
             if self.answered and not flags & _RST:
-                writer.unsure = False  # type: ignore[union-attr]
+                writer.understood()  # type: ignore[union-attr]
         elif not self.answered:
             self.answered = 1
         elif now_ns - self.active_ns >= _AGAIN_NS:

@@ -70,7 +70,6 @@ cdef class AnswerRouter(PacketHandler):
         flags=cython.int,
         key=cython.ulonglong,
         route=Route,
-        writer=RecordWriter,
     )
     cpdef int packet(
         self,
@@ -104,19 +103,8 @@ cdef class AnswerRouter(PacketHandler):
         Py_ssize_t wire_length,
         long long timestamp_ns,
     ) except -1
-    @cython.locals(packed=cython.int)
-    cdef int _pack(
-        self,
-        RecordWriter writer,
-        const unsigned char[::1] data,
-        Py_ssize_t start,
-        Py_ssize_t end,
-        long long destination,
-        Py_ssize_t wire_length,
-        long long timestamp_ns,
-    ) except -1
     @cython.locals(turn=cython.ulonglong)
-    cdef RecordWriter _whose_turn(self, unsigned long long key)
+    cdef Route _give(self, Route route, unsigned long long key, long long target)
     @cython.locals(answers=list)
     cdef int _keep(self, object number, tuple answer) except -1
     @cython.locals(
@@ -151,6 +139,7 @@ cdef class AnswerRouter(PacketHandler):
     cdef bint _leads_here(self, Route route) except -1
     cdef void _refuse_own(self, RecordWriter writer) except *
     cdef void _attach(self, RecordWriter writer, Route route) except *
+    @cython.locals(key=cython.ulonglong, target=cython.longlong, route=Route)
     cpdef void set_single(self, list writers) except *
     cpdef long long kept_since_ns(self) except -2
     @cython.locals(writer=RecordWriter)

@@ -183,11 +183,10 @@ class AnswerRouter(PacketHandler):
             self.drops[_OWN_ADDRESS] += 1
             return _OWN_ADDRESS
         if self._single:
-            writer = self._whose_turn(key)
-            self.relayed += self._pack(
-                writer, data, start, end, destination, wire_length, timestamp_ns
+            route = self._give(route, key, target)
+            return self._relay(
+                route, data, start, end, destination, flags, wire_length, timestamp_ns
             )
-            return 0
         if not flags & (_SYN | _RST):
             self.drops[_FOREIGN] += 1
             return _FOREIGN
@@ -238,32 +237,22 @@ class AnswerRouter(PacketHandler):
         route.active_ns = self.now_ns
         if flags & (_FIN | _RST) and not route.ended:
             self._end(route)
-        assert writer is not None
-        self.relayed += self._pack(writer, data, start, end, destination, wire_length, timestamp_ns)
+        if writer.append(data, start, end, destination, wire_length, timestamp_ns):  # type: ignore[union-attr]
+            self.relayed += 1
+        else:
+            self.lost += 1
+        if not writer.queued:  # type: ignore[union-attr]
+            self._queue(writer)  # type: ignore[arg-type]
         return 0
 
-    def _pack(
-        self,
-        writer: RecordWriter,
-        data: Any,
-        start: int,
-        end: int,
-        destination: int,
-        wire_length: int,
-        timestamp_ns: int,
-    ) -> int:
-        """Pack an answer for this connection; 1 when done, 0 when it is counted as lost."""
-        packed = writer.append(data, start, end, destination, wire_length, timestamp_ns)
-        if not packed:
-            self.lost += 1
-        if not writer.queued:
-            self._queue(writer)
-        return packed
-
-    def _whose_turn(self, key: int) -> RecordWriter:
-        """The connection of a tcpcopy that announces nothing: all of a session over the same."""
+    def _give(self, route: Route | None, key: int, target: int) -> Route:
+        """The session of an answer that nobody has announced, of a tcpcopy that announces none."""
+        if route is None:
+            route = self._add(key, 0 if self._ignore_target else target)
+        # All of a session over one connection, or its answers would come in another order.
         turn = (key >> 32) + (key >> 16 & 0xFFFF)
-        return self._single[turn % len(self._single)]
+        self._attach(self._single[turn % len(self._single)], route)
+        return route
 
     def _find(self, key: int, target: int) -> Route | None:
         route = self._routes.get(key)
@@ -445,7 +434,10 @@ class AnswerRouter(PacketHandler):
             return
         for number in list(self._early):
             if isinstance(number, int):
-                self._send_early(self._whose_turn(number >> 32), number)
+                key, target = number >> 32, number & 0xFFFFFFFF
+                route = self._give(self._find(key, target), key, target)
+                route.answered = 1
+                self._send_early(route.writer, number)  # type: ignore[arg-type]
 
     def kept_since_ns(self) -> int:
         """Since when an answer of IPv4 has been waiting for its announcement; -1: none is."""
