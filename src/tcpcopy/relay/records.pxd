@@ -156,7 +156,9 @@ cdef class RecordWriter:
     cdef Py_ssize_t _write_once(self, int descriptor, Py_ssize_t room) except? -9999
     cpdef void sent(self, Py_ssize_t count) noexcept
     cpdef void understood(self) except *
-    @cython.locals(room=cython.Py_ssize_t, at=cython.Py_ssize_t, more=bytes)
+    @cython.locals(
+        over=cython.Py_ssize_t, room=cython.Py_ssize_t, at=cython.Py_ssize_t, more=bytes
+    )
     cpdef void go_bare(self) except *
     @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _reserve(self) except -2

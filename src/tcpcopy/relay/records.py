@@ -356,7 +356,7 @@ class RecordWriter:
         "_batched",  # 1: batches with a count, 0: bare records
         "_buffer",
         "_counts",  # of batches, that the stream has until now
-        "_doubtful",  # records sent that may not have been understood
+        "_doubtful",  # records sent since the first of `repeats`
         "_filled",  # end of what is packed
         "_limit",  # most bytes that the buffer grows to
         "_record",  # bytes of a record
@@ -468,7 +468,7 @@ class RecordWriter:
         for offset in range(copied, self._record - 20):
             view[at + offset] = 0
         self.records += 1
-        if self.unsure and len(self._doubtful) < _DOUBTFUL_BYTES:
+        if self.repeats and self.unsure and len(self._doubtful) < _DOUBTFUL_BYTES:
             self._doubtful += self._buffer[at - 20 : at - 20 + self._record]
         return 1
 
@@ -528,10 +528,11 @@ class RecordWriter:
         """From batches of records of 64 bytes to bare ones, in the midst of the stream.
 
         Who reads bare records has taken the counts for parts of them, and the C program stands
-        still as long as one is not whole: zeros fill it up. What was sent comes again, before it
-        takes up anything else: sessions whose clients have gone meanwhile would be given up.
+        still as long as one is not whole: zeros fill it up. What was sent since the first doubt
+        comes again; what was sent before comes again from the target, and twice would be wrong.
         """
-        room = -2 * self._counts % _RECORD_BYTES
+        over = 2 * self._counts % _RECORD_BYTES
+        room = _RECORD_BYTES - over if over else 0
         more = bytes(room) + self._doubtful
         if self._filled + len(more) > len(self._view) and not self._make_room(len(more)):
             return  # it does not read at all
