@@ -97,6 +97,7 @@ COMPILED_MODULES = [
     "tcpcopy.relay.native_records",
     "tcpcopy.relay.own",
     "tcpcopy.relay.records",
+    "tcpcopy.relay.route",
     "tcpcopy.relay.router",
     "tcpcopy.report.histogram",
     "tcpcopy.said.answer",

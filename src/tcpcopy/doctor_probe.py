@@ -21,6 +21,10 @@ from tcpcopy.report.context import SOCKET, Context
 
 _PORTS: Final = (40_000, 60_000)
 _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
+_SINGLE: Final = (
+    "not tried with --single: the intercept would take a connection of the probe for that of a new"
+    " tcpcopy, and leave the one that runs"
+)
 _NO_CLIENT: Final = (
     "not tried: without -c the handshake needs a client's address, and no client is connected now;"
     " look again while clients are, or see what tcpcopy logs at its start"
@@ -34,6 +38,8 @@ def probe_targets(options: Options, config: CopierConfig, setup: Context) -> lis
     """
     if not options.copies_tcp:
         return []
+    if config.relay.single:
+        return [Finding("probe", Level.NOTE, _SINGLE)]
     with inside(options.send_namespace):
         return _probe_targets(options, config, setup)
 

@@ -110,7 +110,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RELAY, "tcpcopy",
         "certificates, in PEM form, one of which each tcpcopy's own must be signed by; none is "
         "asked for when not given",
-        "the certificate shown to tcpcopy, in PEM form"),
+        "the certificate shown to tcpcopy, in PEM form",
+        single="hand the answers that nobody has announced to the connections of the tcpcopy that "
+        "came last, in turn: for a C tcpcopy built --single; found out when not given, where -F or "
+        "--allow says what and who is meant",
+        bare="send answers one by one, for a C tcpcopy built --disable-combined, as --relay-format "
+        "bare does; found out when not given, a few seconds after its first sessions"),
     *END_OPTIONS,
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
@@ -177,7 +182,7 @@ def parse(argv: Sequence[str]) -> InterceptOptions:
         host=_address(words.get("bind")),
         port=numbers["port"],
         batch_records=numbers["batch"],
-        layout=_layout(words.get("layout")),
+        layout=_layout(words.get("layout"), relay.bare),
         early_limit=min(numbers["early"], _MOST_EARLY),
         session_limit=numbers["sessions"],
         replaced_address=replaced,
@@ -316,9 +321,11 @@ def _address_pair(word: Word | None) -> tuple[bytes, bytes]:
     return replaced.packed, original.packed
 
 
-def _layout(word: Word | None) -> Layout:
+def _layout(word: Word | None, is_bare: bool) -> Layout | None:
     if word is None:
-        return Layout.BATCHED
+        return Layout.BARE if is_bare else None
+    if is_bare and word.value != "bare":
+        word.refuse("is not what --disable-combined says", "leave one of the two out")
     if word.value not in _LAYOUTS:
         word.refuse("is not a relay format", f"give one of {', '.join(_LAYOUTS)}")
     return _LAYOUTS[word.value]

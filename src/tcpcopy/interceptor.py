@@ -72,7 +72,7 @@ class InterceptConfig:
     host: str = ""  # to listen on; "": all addresses
     port: int = DEFAULT_PORT
     batch_records: int = MAX_BATCH
-    layout: Layout = Layout.BATCHED
+    layout: Layout | None = None  # None: batches, or what a C tcpcopy turns out to take
     early_limit: int = 65536  # sessions of which answers are kept until they are announced
     session_limit: int = 524_288
     replaced_address: bytes = b""  # answers to this address ...
@@ -112,7 +112,9 @@ class Interceptor:
             host=config.host,
             port=config.port,
             batch_records=config.batch_records,
-            layout=config.layout,
+            layout=config.layout or Layout.BATCHED,
+            finds_layout=config.layout is None,
+            shows_quiet=bool(config.filter) or not config.is_open,
             protected=config.protected,
             terms=config.relay,
             peers=Peers(

@@ -58,14 +58,14 @@ _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
 # Without -s the target gets connections of this host's kernel: there is nothing for these to do.
 _CLASSIC_ONLY: Final = (
     "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
-    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key", "single", "disable_combined",
 )  # fmt: skip
 
 # TCP has them alone: a datagram is sent when it was captured, whatever the target does.
 _TCP_ONLY: Final = (
     "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
     "relay_port", "relay_connections", "lonely",
-    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
+    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key", "single", "disable_combined",
 )  # fmt: skip
 TRANSPORTS: Final = ("tcp", "udp", "both")
 
@@ -175,7 +175,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
         _RELAY, "intercept",
         "certificates, in PEM form, by which intercept's is checked; those of this host when not "
         "given",
-        "this tcpcopy's certificate, in PEM form, for an intercept that asks for one"),
+        "this tcpcopy's certificate, in PEM form, for an intercept that asks for one",
+        single="announce no sessions: for an intercept that hands every answer to the connections "
+        "in turn, as a C intercept built --single does, which is found out when not given",
+        bare="take answers one by one, as a C intercept built --disable-combined sends them, which "
+        "is found out when not given"),
     process_options.workers_option(_PROCESS),
     Option("log", "-l", "--log", _PROCESS,
            "append the log to this file; else it goes to stderr, or to syslog with -d", "FILE"),
@@ -470,7 +474,7 @@ def _check_classic(word: Word, transfers: TransferTable) -> None:
                 transfer,
                 f"the target {format_endpoint(*transfer.target)} is IPv6, which the classic relay "
                 "cannot carry",
-                "leave out --relay classic, or give an IPv4 target",
+                "leave out --relay classic and --single, or give an IPv4 target",
             )
 
 

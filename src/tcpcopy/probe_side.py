@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol
 
+from tcpcopy.doctor.finding import Finding
 from tcpcopy.doctor.probe import ProbeConfig, probe
 from tcpcopy.doctor.start import Candidate, Sessions, StartProbe
 from tcpcopy.engine.context import EngineConfig
@@ -118,10 +119,10 @@ def start_probe(
         stop.clients,
         lambda: sum(counts.outcome_counts()[outcome] for outcome in _NOT_CONNECTED),
         lambda: counts.established,
-        lambda: relay is None or relay.servers_up > 0,
+        lambda: relay is None or (relay.servers_up > 0 and not relay.is_single),
         lambda: (counts.sessions, counts.live, counts.established + counts.packets_answered),
     )
-    run, tun_device = probe, ""
+    run, tun_device = partial(_probe_beside, relay), ""
     if local is not None:
         tun_device = local.device.name
         run = partial(probe, output=local.sender)
@@ -135,6 +136,14 @@ def start_probe(
     if setup.mode == SOCKET:
         identities = None
     return StartProbe(candidates, identities, sessions, run=run, stop=stop.found)
+
+
+def _probe_beside(relay: RelayClient | None, config: ProbeConfig) -> list[Finding]:
+    """The probe, unless its answers came by the connections of the replay."""
+    findings = probe(config)
+    if relay is not None and relay.is_single:
+        return []
+    return findings
 
 
 def local_address(told: Told, size: int) -> bytes:

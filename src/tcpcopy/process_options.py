@@ -110,6 +110,8 @@ def workers(words: Mapping[str, Word], memory_bytes: int, recorded: object | Non
     is_recorded = recorded is not None
     if word is None:
         return 1
+    if "single" in words and word.value != "1":
+        word.refuse("the answers of --single come to any of them", "leave one of the two out")
     if is_recorded and word.value not in ("auto", "1"):
         word.refuse("files are replayed by one process", "leave it out")
     if word.value == "auto":

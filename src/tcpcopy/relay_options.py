@@ -12,14 +12,19 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.security import client_tls, read_secret, server_tls
 
 _MODES: Final = {mode.name.lower(): mode for mode in RelayMode}
+_OF_CLASSIC: Final = "is about the classic relay, which is spoken with C programs alone"
 _FILES: Final = ("tls_ca", "tls_cert", "tls_key")
 
 
-def relay_options(group: str, other: str, ca: str, certificate: str) -> tuple[Option, ...]:
+def relay_options(
+    group: str, other: str, ca: str, certificate: str, *, single: str, bare: str
+) -> tuple[Option, ...]:
     """The options under a heading; `other` is the program at the other end, `ca` and
-    `certificate` say what these files are for.
+    `certificate` say what these files are for, `single` and `bare` what the C switches do here.
     """
     return (
+        Option("single", "", "--single", group, single),
+        Option("disable_combined", "", "--disable-combined", group, bare),
         Option("relay", "", "--relay", group,
                f"the relay to {other}: native, classic (that of the C programs), or auto: native "
                "where both ends have it; auto when not given", "RELAY"),
@@ -45,7 +50,16 @@ def relay_terms(words: Mapping[str, Word], *, is_server: bool) -> RelayTerms:
     if "secret_file" in words:
         word = words["secret_file"]
         secret = read_secret(word.typed, word.value)
-    terms = RelayTerms(mode, secret, _tls(words, is_server))
+    is_single, is_bare = "single" in words, "disable_combined" in words
+    for name in ("single", "disable_combined"):
+        if name in words and mode is RelayMode.NATIVE:
+            words[name].refuse(_OF_CLASSIC, "leave out --relay native, or this")
+    if is_single and not is_server:
+        mode = RelayMode.CLASSIC
+    terms = RelayTerms(mode, secret, _tls(words, is_server), single=is_single, bare=is_bare)
+    if (is_single or is_bare) and (secret or terms.tls is not None):
+        name = "single" if is_single else "disable_combined"
+        words[name].refuse(_OF_CLASSIC, "leave out --secret-file and --tls, or this")
     if mode is RelayMode.CLASSIC and (terms.secret or terms.tls is not None):
         protected = words["secret_file" if terms.secret else "tls"]
         raise UsageError(

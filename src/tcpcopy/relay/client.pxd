@@ -18,6 +18,7 @@ cdef class RelayClient:
     cdef bint _resuming
     cdef public list _servers
     cdef object _terms
+    cdef dict _turns
     cdef list _unsent
     cdef public list faults
 

@@ -26,7 +26,8 @@ from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, RelayFault
 from tcpcopy.relay.connection import FIRST_RETRY_NS, Connection, LiveSession, Server
 from tcpcopy.relay.handshake import Kind
 from tcpcopy.relay.native import RelayTerms
-from tcpcopy.relay.sockets import problem_of, watch_peer
+from tcpcopy.relay.sockets import met_itself, problem_of, watch_peer
+from tcpcopy.relay.turns import RENEW_NS, TurnWatch
 from tcpcopy.report.counters import RelayCounts
 
 _log = logging.getLogger("tcpcopy.relay")
@@ -69,6 +70,7 @@ class RelayClient:
         "_resuming",
         "_servers",
         "_terms",
+        "_turns",
         "_unsent",
         "faults",
     )
@@ -104,6 +106,13 @@ class RelayClient:
             for host, port in servers
         ]
         self._terms = terms or RelayTerms()
+        if self._terms.bare:
+            self._layout = Layout.BARE
+        self._turns: dict[str, TurnWatch] = {}  # of servers of which it is not known
+        for server in self._servers:
+            server.is_single = self._terms.single
+            if connections_per_server > 1 and not server.is_single:
+                self._turns[server.name] = TurnWatch()
         self._by_fd: dict[int, tuple[Server, Connection]] = {}
         self._unsent: list[tuple[Server, Connection]] = []  # the kernel may take more of these
         self._deadline_ns: int | None = None
@@ -170,6 +179,9 @@ class RelayClient:
                 connection = server.next_up()
                 if connection is None:
                     break
+                if server.is_single:
+                    told += 1
+                    break
                 if connection.queued_bytes + BYTES_OF_ONE <= self._queue_bytes:
                     told += self._queue(server, connection, session)
                     break
@@ -227,6 +239,9 @@ class RelayClient:
             if late_ns > native.STANDSTILL_NS:
                 for _, connection in self._all():
                     connection.stand_still(now_ns, late_ns)
+            for server in self._servers:
+                if 0 < server.renew_ns <= now_ns:
+                    self._renew(server, now_ns)
             for server, connection in self._all():
                 if connection.socket is None:
                     if connection.next_attempt_ns <= now_ns:
@@ -246,6 +261,11 @@ class RelayClient:
     # --- what the owner reads -----------------------------------------------------------------
 
     @property
+    def is_single(self) -> bool:
+        """Whether an intercept hands answers to any connection, also to those of a probe."""
+        return any(server.is_single for server in self._servers)
+
+    @property
     def servers_up(self) -> int:
         """Intercepts that have at least one connection now."""
         return sum(any(c.up for c in server.connections) for server in self._servers)
@@ -259,21 +279,7 @@ class RelayClient:
 
         `lost` counts lost announcements, and lost answers of which a native intercept told.
         """
-        found = {}
-        for server in self._servers:
-            counts = server.counts
-            found[server.name] = RelayCounts(
-                connected=sum(connection.up for connection in server.connections),
-                records=counts.records,
-                malformed=counts.malformed,
-                lost=counts.lost,
-                dropped=counts.dropped,
-                native=counts.native,
-                encrypted=counts.encrypted,
-                connects=counts.connects,
-                reconnects=counts.reconnects,
-            )
-        return found
+        return {server.name: server.counted() for server in self._servers}
 
     # --- announcements ------------------------------------------------------------------------
 
@@ -282,6 +288,9 @@ class RelayClient:
 
     def _queue(self, server: Server, connection: Connection, session: LiveSession) -> int:
         self._mark(server, connection)
+        turns = self._turns.get(server.name)
+        if turns is not None and connection.kind == Kind.CLASSIC:
+            turns.announced(connection, session)
         return int(connection.queue(MessageType.ADD, session))
 
     def _mark(self, server: Server, connection: Connection) -> None:
@@ -292,6 +301,8 @@ class RelayClient:
 
     def _resume(self, server: Server) -> None:
         """Start to announce all live sessions again."""
+        if server.is_single:
+            return
         server.resumed = iter(self._live_sessions())
         self._resuming = True
 
@@ -436,7 +447,10 @@ class RelayClient:
         elif not others_up:
             _log.info("intercept %s: %s relay", server.name, handshake.kind.name.lower())
         connection.was_up = True
-        records = connection.come_up(self._handler, self._layout, now_ns)
+        handler, turns = self._handler, self._turns.get(server.name)
+        if turns is not None and handshake.kind == Kind.CLASSIC:
+            handler = turns.of(connection, handler)
+        records = connection.come_up(handler, self._layout, now_ns)
         counts.records += records
         self._send(server, connection, now_ns)
         if not others_up and connection.up:
@@ -479,7 +493,21 @@ class RelayClient:
         elif connection.grant() | connection.take_credit():
             self._mark(server, connection)
         self._heard(server, connection)
+        turns = self._turns.get(server.name) if self._turns else None
+        if turns is not None and turns.is_over:
+            turns.end(server, self._handler, now_ns)
+            del self._turns[server.name]
+            self._set_deadline(now_ns)
         return handed
+
+    def _renew(self, server: Server, now_ns: int) -> None:
+        """Make all connections anew: a C intercept built --single forgets those that are gone."""
+        server.renew_ns = 0
+        for connection in server.connections:
+            if connection.socket is not None:
+                self._close_socket(connection)
+            connection.was_up = False
+            connection.next_attempt_ns = now_ns
 
     def _heard(self, server: Server, connection: Connection) -> None:
         """Something was read: a tunnel has more to look at."""
@@ -534,6 +562,8 @@ class RelayClient:
         self._close_socket(connection)
         if was_up:
             _log.warning("intercept %s: connection lost: %s", server.name, problem)
+            if server.is_single:  # what has pushed it out may be gone soon
+                server.renew_ns = now_ns + RENEW_NS
             if now_ns - connection.since_ns >= _SETTLED_NS:
                 connection.retry_ns = FIRST_RETRY_NS
             if any(other.up for other in server.connections):
@@ -560,19 +590,7 @@ class RelayClient:
 
     def _set_deadline(self, now_ns: int) -> None:
         due = [c.due_ns() for _, c in self._all() if not c.up]
+        due += [server.renew_ns for server in self._servers if server.renew_ns]
         if any(c.kind == Kind.NATIVE for _, c in self._all()):
             due.append(now_ns + _LOOK_NS)
         self._deadline_ns = min(due, default=None)
-
-
-def met_itself(attempt: socket.socket) -> bool:
-    """Whether a socket is connected to itself, or not at all any more.
-
-    The intercept's port may be among those that the kernel gives to clients: without an intercept
-    on this host an attempt can get that very port, and would then keep an intercept from it.
-    Source: RFC 9293 (3.5), simultaneous open.
-    """
-    try:
-        return bool(attempt.getsockname() == attempt.getpeername())
-    except OSError:
-        return True

@@ -50,8 +50,10 @@ cdef class Server:
     cdef public object counts
     cdef public int family
     cdef public bint is_native
+    cdef public bint is_single
     cdef public str name
     cdef public bint refused
+    cdef public long long renew_ns
     cdef public object resumed
     cdef public tuple sockaddr
     cdef public Py_ssize_t turn

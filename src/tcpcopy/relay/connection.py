@@ -316,8 +316,10 @@ class Server:
         "counts",
         "family",
         "is_native",  # it has said so once: that is waited for
+        "is_single",  # it hands answers to the connections in turn: nothing is announced
         "name",
         "refused",  # the last attempt ended in a handshake
+        "renew_ns",  # when all connections are to be made anew; 0: never
         "resumed",  # live sessions still to announce again, or None
         "sockaddr",
         "turn",
@@ -328,8 +330,10 @@ class Server:
         self.counts = RelayCounts()
         self.family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.is_native = False
+        self.is_single = False
         self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.refused = False
+        self.renew_ns = 0
         self.resumed: Iterator[LiveSession] | None = None
         self.sockaddr = (host, port)
         self.turn = 0
@@ -342,3 +346,18 @@ class Server:
             if connection.up:
                 return connection
         return None
+
+    def counted(self) -> RelayCounts:
+        """Its counts, and how many of its connections are up."""
+        counts = self.counts
+        return RelayCounts(
+            connected=sum(connection.up for connection in self.connections),
+            records=counts.records,
+            malformed=counts.malformed,
+            lost=counts.lost,
+            dropped=counts.dropped,
+            native=counts.native,
+            encrypted=counts.encrypted,
+            connects=counts.connects,
+            reconnects=counts.reconnects,
+        )

@@ -124,6 +124,8 @@ class RelayTerms:
     secret: bytes = b""  # "": none
     tls: ssl.SSLContext | None = None
     tunnel: bool = False  # packets travel in it, from tcpcopy to intercept's device
+    single: bool = False  # classic: no sessions are announced (the C programs' --single)
+    bare: bool = False  # classic: records without counts (the C programs' --disable-combined)
 
     @property
     def knows_peers(self) -> bool:

@@ -28,6 +28,7 @@ cdef extern from *:
 cdef Py_ssize_t _EAGAIN
 cdef Py_ssize_t _EINTR
 cdef int _READS
+cdef Py_ssize_t _DOUBTFUL_BYTES
 
 cdef Py_ssize_t _RECORD_BYTES
 cdef Py_ssize_t _PAYLOAD_RECORD_BYTES
@@ -59,6 +60,7 @@ cdef class RecordDecoder:
     cdef readonly long long malformed
     cdef readonly long long records
 
+    cpdef void hand_to(self, PacketHandler handler) except *
     cpdef object space(self)
     @cython.locals(unread=cython.Py_ssize_t)
     cdef void _compact(self) except *
@@ -111,6 +113,8 @@ cdef class RecordWriter:
     cdef int _batch_records
     cdef int _batched
     cdef object _buffer
+    cdef long long _counts
+    cdef bytearray _doubtful
     cdef Py_ssize_t _filled
     cdef Py_ssize_t _limit
     cdef Py_ssize_t _record
@@ -122,6 +126,9 @@ cdef class RecordWriter:
     cdef readonly Peer peer
     cdef public bint queued
     cdef readonly long long records
+    cdef public long long repeats
+    cdef public bint unsure
+    cdef readonly bint went_bare
 
     @cython.locals(
         view=cython.uchar[::1],
@@ -148,6 +155,11 @@ cdef class RecordWriter:
     cpdef Py_ssize_t write(self, int descriptor) except? -9999
     cdef Py_ssize_t _write_once(self, int descriptor, Py_ssize_t room) except? -9999
     cpdef void sent(self, Py_ssize_t count) noexcept
+    cpdef void understood(self) except *
+    @cython.locals(
+        over=cython.Py_ssize_t, room=cython.Py_ssize_t, at=cython.Py_ssize_t, more=bytes
+    )
+    cpdef void go_bare(self) except *
     @cython.locals(counted=cython.Py_ssize_t, at=cython.Py_ssize_t)
     cdef Py_ssize_t _reserve(self) except -2
     @cython.locals(pending=cython.Py_ssize_t, size=cython.Py_ssize_t)

@@ -38,6 +38,7 @@ _MAX_TRANSPORT_BYTES = MAX_TRANSPORT_BYTES
 _MAX_PAYLOAD_BYTES = MAX_PAYLOAD_BYTES
 _EAGAIN = errno.EAGAIN
 _EINTR = errno.EINTR
+_DOUBTFUL_BYTES = 32768
 _READS = 8  # buffers in one go: other connections wait
 _NONE = int(RelayFault.NONE)
 _BATCH_COUNT = int(RelayFault.BATCH_COUNT)
@@ -99,6 +100,10 @@ class RecordDecoder:
         self.fault = _NONE
         self.malformed = 0
         self.records = 0
+
+    def hand_to(self, handler: PacketHandler) -> None:
+        """Give what comes from now on to another handler."""
+        self._handler = handler
 
     @property
     def layout(self) -> Layout:
@@ -350,6 +355,8 @@ class RecordWriter:
         "_batch_records",  # records after which a batch is closed
         "_batched",  # 1: batches with a count, 0: bare records
         "_buffer",
+        "_counts",  # of batches, that the stream has until now
+        "_doubtful",  # records sent since the first of `repeats`
         "_filled",  # end of what is packed
         "_limit",  # most bytes that the buffer grows to
         "_record",  # bytes of a record
@@ -361,6 +368,9 @@ class RecordWriter:
         "peer",  # Peer: whose connection it is
         "queued",  # the owner's mark: it knows that there is something to send
         "records",  # records packed
+        "repeats",  # answers that should have got a session on, and had to come again
+        "unsure",  # it is not known whether this tcpcopy reads batches
+        "went_bare",  # it was found not to
     )
 
     def __init__(
@@ -379,6 +389,8 @@ class RecordWriter:
         self._view = self._buffer
         self._batch_at = -1
         self._batch_count = 0
+        self._counts = 0
+        self._doubtful = bytearray()
         self._filled = 0
         self._sent = 0
         self.closed = False
@@ -387,6 +399,9 @@ class RecordWriter:
         self.peer = Peer() if peer is None else peer
         self.queued = False
         self.records = 0
+        self.repeats = 0
+        self.unsure = False
+        self.went_bare = False
 
     @property
     def pending_bytes(self) -> int:
@@ -453,6 +468,8 @@ class RecordWriter:
         for offset in range(copied, self._record - 20):
             view[at + offset] = 0
         self.records += 1
+        if self.repeats and self.unsure and len(self._doubtful) < _DOUBTFUL_BYTES:
+            self._doubtful += self._buffer[at - 20 : at - 20 + self._record]
         return 1
 
     def write(self, descriptor: int) -> int:
@@ -502,6 +519,31 @@ class RecordWriter:
         self._view = self._buffer
         self._limit = 0
 
+    def understood(self) -> None:
+        """The tcpcopy reads batches."""
+        self.unsure = False
+        self._doubtful = bytearray()
+
+    def go_bare(self) -> None:
+        """From batches of records of 64 bytes to bare ones, in the midst of the stream.
+
+        Who reads bare records has taken the counts for parts of them, and the C program stands
+        still as long as one is not whole: zeros fill it up. What was sent since the first doubt
+        comes again; what was sent before comes again from the target, and twice would be wrong.
+        """
+        over = 2 * self._counts % _RECORD_BYTES
+        room = _RECORD_BYTES - over if over else 0
+        more = bytes(room) + self._doubtful
+        if self._filled + len(more) > len(self._view) and not self._make_room(len(more)):
+            return  # it does not read at all
+        for at in range(len(more)):
+            self._view[self._filled + at] = more[at]
+        self._filled += len(more)
+        self._batch_at = -1
+        self._batched = 0
+        self.understood()
+        self.went_bare = True
+
     def _reserve(self) -> int:
         """Room for one record, its batch's count brought up to date; -1 when there is none."""
         counted = 2 if self._batched and self._batch_at < 0 else 0
@@ -512,6 +554,7 @@ class RecordWriter:
         if counted:
             self._batch_at = self._filled
             self._batch_count = 0
+            self._counts += 1
             self._filled += 2
         if self._batched:
             self._batch_count += 1

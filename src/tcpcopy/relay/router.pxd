@@ -5,6 +5,7 @@ from tcpcopy.packet.segment cimport copy_bytes
 from tcpcopy.relay.headers cimport check_v4, check_v6, read32
 from tcpcopy.relay.own cimport OwnAddresses
 from tcpcopy.relay.records cimport Peer, RecordWriter
+from tcpcopy.relay.route cimport Route
 
 cdef int _FOREIGN
 cdef int _CLOSED_SESSION
@@ -20,24 +21,6 @@ cdef int _FIN
 cdef int _SYN
 cdef int _RST
 cdef Py_ssize_t _EARLY_PER_SESSION
-
-
-@cython.trashcan(True)
-cdef class Route:
-    cdef long long active_ns
-    cdef long long checked_ns
-    cdef int ended
-    cdef unsigned long long key
-    cdef bytes name
-    cdef Route newer
-    cdef Route older
-    cdef int removed
-    cdef Route sibling
-    cdef long long target
-    cdef RecordWriter writer
-
-    cdef void unlink(self) noexcept
-    cdef void link_newest(self, Route head) noexcept
 
 
 cdef class AnswerRouter(PacketHandler):
@@ -60,6 +43,7 @@ cdef class AnswerRouter(PacketHandler):
     cdef dict _routes_v6
     cdef long long _session_limit
     cdef long long _sessions
+    cdef list _single
     cdef readonly long long announced
     cdef readonly long long answers
     cdef readonly list drops
@@ -119,6 +103,8 @@ cdef class AnswerRouter(PacketHandler):
         Py_ssize_t wire_length,
         long long timestamp_ns,
     ) except -1
+    @cython.locals(turn=cython.ulonglong)
+    cdef Route _give(self, Route route, unsigned long long key, long long target)
     @cython.locals(answers=list)
     cdef int _keep(self, object number, tuple answer) except -1
     @cython.locals(
@@ -153,6 +139,9 @@ cdef class AnswerRouter(PacketHandler):
     cdef bint _leads_here(self, Route route) except -1
     cdef void _refuse_own(self, RecordWriter writer) except *
     cdef void _attach(self, RecordWriter writer, Route route) except *
+    @cython.locals(key=cython.ulonglong, target=cython.longlong, route=Route)
+    cpdef void set_single(self, list writers) except *
+    cpdef long long kept_since_ns(self) except -2
     @cython.locals(writer=RecordWriter)
     cpdef list take_ready(self)
     cpdef object sweep(self, long long now_ns, Py_ssize_t budget=*)

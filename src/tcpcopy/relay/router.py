@@ -27,6 +27,7 @@ from tcpcopy.relay.headers import check_v4, check_v6, read32
 from tcpcopy.relay.native import MESSAGE_V6_BYTES
 from tcpcopy.relay.own import OwnAddresses
 from tcpcopy.relay.records import Peer, RecordWriter
+from tcpcopy.relay.route import Route
 from tcpcopy.report.outcome import DROP_SLOTS, Drop
 
 _FOREIGN = int(Drop.FOREIGN)
@@ -43,51 +44,6 @@ _NAME_BYTES = 36  # both addresses and ports of IPv6, as they stand in a packet
 _CLIENT_AT = 16  # in such a name
 # After its end a session is its host's for so long, or until the host itself has removed it.
 _KEPT_NS = 10_000_000_000
-
-
-class Route:
-    """One announced session. Also the head of a list of them, linked in a ring by age."""
-
-    __slots__ = (
-        "active_ns",  # last answer or announcement
-        "checked_ns",  # when it was put at the young end of its list
-        "ended",  # 1: a FIN or RST of the target was seen, or it was removed
-        "key",  # what the table knows it by: client address and port, target port; not of IPv6
-        "name",  # of IPv6: target and client address, target and client port; else None
-        "newer",
-        "older",
-        "removed",  # 1: tcpcopy has removed it; it lingers so that late answers find it
-        "sibling",  # another target address with the same key
-        "target",  # target address
-        "writer",  # of the connection that gets the answers
-    )
-
-    def __init__(self) -> None:
-        self.active_ns = 0
-        self.checked_ns = 0
-        self.ended = 0
-        self.key = 0
-        self.name: bytes | None = None
-        self.newer: Route = self
-        self.older: Route = self
-        self.removed = 0
-        self.sibling: Route | None = None
-        self.target = 0
-        self.writer: RecordWriter | None = None
-
-    def unlink(self) -> None:
-        """Leave the list; a ring of its own remains."""
-        self.older.newer = self.newer
-        self.newer.older = self.older
-        self.newer = self
-        self.older = self
-
-    def link_newest(self, head: Route) -> None:
-        """Go to the young end of the list of `head`; not linked before."""
-        self.newer = head
-        self.older = head.older
-        head.older.newer = self
-        head.older = self
 
 
 class AnswerRouter(PacketHandler):
@@ -118,6 +74,7 @@ class AnswerRouter(PacketHandler):
         "_routes_v6",  # name: Route
         "_session_limit",
         "_sessions",  # routes in the table
+        "_single",  # writers that get, in turn, the answers that nobody has announced
         "announced",  # sessions added, again or not
         "answers",  # answers captured
         "drops",  # by report.outcome.Drop
@@ -170,6 +127,7 @@ class AnswerRouter(PacketHandler):
         self._routes_v6: dict[bytes, Route] = {}
         self._session_limit = session_limit
         self._sessions = 0
+        self._single: list[RecordWriter] = []
         self.announced = 0
         self.answers = 0
         self.drops = [0] * DROP_SLOTS
@@ -224,6 +182,11 @@ class AnswerRouter(PacketHandler):
         if self._own.has_v4(client):
             self.drops[_OWN_ADDRESS] += 1
             return _OWN_ADDRESS
+        if self._single:
+            route = self._give(route, key, target)
+            return self._relay(
+                route, data, start, end, destination, flags, wire_length, timestamp_ns
+            )
         if not flags & (_SYN | _RST):
             self.drops[_FOREIGN] += 1
             return _FOREIGN
@@ -268,10 +231,12 @@ class AnswerRouter(PacketHandler):
         if route.removed:
             self.drops[_CLOSED_SESSION] += 1
             return _CLOSED_SESSION
+        writer = route.writer
+        if writer.unsure:  # type: ignore[union-attr]
+            route.judge(flags, self.now_ns)
         route.active_ns = self.now_ns
         if flags & (_FIN | _RST) and not route.ended:
             self._end(route)
-        writer = route.writer
         if writer.append(data, start, end, destination, wire_length, timestamp_ns):  # type: ignore[union-attr]
             self.relayed += 1
         else:
@@ -279,6 +244,15 @@ class AnswerRouter(PacketHandler):
         if not writer.queued:  # type: ignore[union-attr]
             self._queue(writer)  # type: ignore[arg-type]
         return 0
+
+    def _give(self, route: Route | None, key: int, target: int) -> Route:
+        """The session of an answer that nobody has announced, of a tcpcopy that announces none."""
+        if route is None:
+            route = self._add(key, 0 if self._ignore_target else target)
+        # All of a session over one connection, or its answers would come in another order.
+        turn = (key >> 32) + (key >> 16 & 0xFFFF)
+        self._attach(self._single[turn % len(self._single)], route)
+        return route
 
     def _find(self, key: int, target: int) -> Route | None:
         route = self._routes.get(key)
@@ -439,6 +413,7 @@ class AnswerRouter(PacketHandler):
     def _attach(self, writer: RecordWriter, route: Route) -> None:
         """From now on the session's answers go to this connection."""
         if route.ended:
+            route.answered = 0
             route.ended = 0
             route.removed = 0
             self._move(route, self._live)
@@ -448,6 +423,28 @@ class AnswerRouter(PacketHandler):
                 _count_session(route.writer.peer, -1)
             route.writer = writer
             _count_session(writer.peer, 1)
+
+    def set_single(self, writers: list[RecordWriter]) -> None:
+        """Hand the answers that nobody has announced to these connections in turn; none: to nobody.
+
+        Those kept until now go out first.
+        """
+        self._single = writers
+        if not writers:
+            return
+        for number in list(self._early):
+            if isinstance(number, int):
+                key, target = number >> 32, number & 0xFFFFFFFF
+                route = self._give(self._find(key, target), key, target)
+                route.answered = 1
+                self._send_early(route.writer, number)  # type: ignore[arg-type]
+
+    def kept_since_ns(self) -> int:
+        """Since when an answer of IPv4 has been waiting for its announcement; -1: none is."""
+        for expiry_ns, number, answers in self._early_queue:
+            if isinstance(number, int) and self._early.get(number) is answers:
+                return expiry_ns - self._early_ns
+        return -1
 
     def connection_closed(self) -> None:
         """A connection has gone, its writer closed: its sessions leave with the next sweeps."""
@@ -495,6 +492,7 @@ class AnswerRouter(PacketHandler):
             self.evicted += 1
         route = Route.__new__(Route)
         route.active_ns = 0
+        route.answered = 0
         route.ended = 0
         route.key = 0
         route.name = None

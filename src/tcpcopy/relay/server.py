@@ -20,6 +20,7 @@ from collections import Counter
 
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
+from tcpcopy.relay.builds import Builds
 from tcpcopy.relay.classic import MAX_BATCH, Layout, MessageDecoder, RelayFault
 from tcpcopy.relay.desk import ProbeDesk
 from tcpcopy.relay.handshake import Kind, ServerHandshake
@@ -109,13 +110,17 @@ class RelayServer:
         terms: RelayTerms | None = None,
         peers: Peers | None = None,
         injector: Injector | None = None,
+        finds_layout: bool = False,
+        shows_quiet: bool = False,
     ) -> None:
         """Nothing is opened yet. `host` "" means all IPv4 addresses of this host.
 
         `protected`: while connections of one tcpcopy host are open, those of others are refused.
         `buffer_bytes` bounds what waits for one connection. `batch_records` and `layout` are for
         classic peers. `terms`: what is spoken, with which secret; `peers`: who may connect;
-        `injector`: where the packets of tunnels go, with `terms` that have one.
+        `injector`: where the packets of tunnels go, with `terms` that have one. `finds_layout`:
+        who does not understand batches gets bare records. `shows_quiet`: a tcpcopy that announces
+        nothing may get answers that nobody has announced.
         """
         self.router = router
         self.host = host
@@ -143,6 +148,13 @@ class RelayServer:
         self._protected = protected
         self._listener: socket.socket | None = None
         self._terms = terms or RelayTerms()
+        self._builds = Builds(
+            router,
+            self.peers,
+            is_single=self._terms.single,
+            guesses_single=shows_quiet,
+            guesses_bare=finds_layout,
+        )
 
     @property
     def connections(self) -> int:
@@ -235,6 +247,7 @@ class RelayServer:
                 self._send(connection)
             if self._terms.tunnel and not writer.closed:
                 self._tell_of_packets(connection, writer)
+        self._builds.look(now_ns)
         self.peers.look(now_ns)
         if self.desk is not None:
             self.desk.look(now_ns)
@@ -432,6 +445,8 @@ class RelayServer:
         connection.handshake = None
         del self._in_handshake[fd]
         self.accepted += 1
+        is_classic = connection.classic is not None
+        self._builds.connected(connection.writer, connection.address, is_classic=is_classic)
         self._take(connection, handshake.rest)
         if connection.socket.fileno() >= 0:
             self.peers.log(connection.address, "tcpcopy %s connected, %s", connection.peer, shown)
@@ -441,7 +456,10 @@ class RelayServer:
         writer = connection.writer
         assert writer is not None
         if connection.classic is not None:
-            self.router.messages(writer, connection.classic.feed(data))
+            messages = connection.classic.feed(data)
+            if messages:
+                self._builds.announced(writer)
+                self.router.messages(writer, messages)
             fault = connection.classic.fault
         else:
             assert connection.frames is not None
@@ -555,6 +573,7 @@ class RelayServer:
         self._lost_of_closed += writer.lost
         writer.close()
         self.peers.closed(connection.address)
+        self._builds.closed(writer, self._now_ns)
         self.router.connection_closed()
         if problem:
             unsent = f", {lost} answers were not sent" if lost else ""

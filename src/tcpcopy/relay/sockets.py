@@ -34,3 +34,16 @@ def watch_peer(connection: socket.socket, idle_s: int, interval_s: int, give_up_
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, give_up_ms)
+
+
+def met_itself(attempt: socket.socket) -> bool:
+    """Whether a socket is connected to itself, or not at all any more.
+
+    The intercept's port may be among those that the kernel gives to clients: without an intercept
+    on this host an attempt can get that very port, and would then keep an intercept from it.
+    Source: RFC 9293 (3.5), simultaneous open.
+    """
+    try:
+        return bool(attempt.getsockname() == attempt.getpeername())
+    except OSError:
+        return True

@@ -18,9 +18,11 @@ from tcpcopy.relay.classic import (
     encode_message,
     encode_version,
 )
-from tcpcopy.relay.client import RelayClient, Unreachable, met_itself
+from tcpcopy.relay.client import RelayClient, Unreachable
 from tcpcopy.relay.connection import LiveSession
-from tests.unit.relay.packets import CLIENT, TARGET, Collector, answer, batch, record
+from tcpcopy.relay.native import RelayMode, RelayTerms
+from tcpcopy.relay.sockets import met_itself
+from tests.unit.relay.packets import ACK, CLIENT, SYN, TARGET, Collector, answer, batch, record
 
 MS = 1_000_000
 
@@ -324,3 +326,61 @@ def test_version_and_messages_are_the_c_programs(start: Start) -> None:
     add = [encode_message(MessageType.ADD, *session(port)) for port in (1, 2)]
     # `connect` has let the fake intercept read the version already, or not.
     assert [data.removeprefix(encode_version()) for data in said] == add
+
+
+# --- builds of the C intercept -----------------------------------------------------------------
+
+
+def syn_ack(port: int) -> bytes:
+    return batch(record(answer(client_port=port, flags=SYN | ACK)))
+
+
+def test_an_intercept_that_hands_out_in_turn_is_found_out(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Answers come over connections that did not announce them; then nothing is announced."""
+    setting = start()
+    (intercept,) = setting.intercepts
+    for port in (1, 2):
+        setting.client.announce(*session(port))
+    setting.client.flush(setting.now())
+    setting.until(lambda: len(intercept.all_messages) == 2)
+    first = next(index for index, said in enumerate(intercept.messages) if ports(said) == [1])
+    intercept.peers[first].sendall(syn_ack(2))
+    intercept.peers[1 - first].sendall(syn_ack(1))
+    setting.until(lambda: setting.client.is_single)
+    assert len(setting.collector.packets) == 2
+    assert any("--single" in line for line in caplog.messages)
+    assert setting.client.announce(*session(3)) == 1
+    setting.client.flush(setting.now())
+    setting.step()
+    assert len(intercept.all_messages) == 2
+    # Later all connections are made anew: it forgets those that a probe had.
+    setting.client.run_timers(setting.now() + 10_000 * MS)
+    setting.until(lambda: len(intercept.peers) == 4)
+    setting.until(lambda: setting.client.servers_up == 1)
+
+
+def test_an_intercept_that_answers_where_it_was_asked_is_none_of_these(start: Start) -> None:
+    setting = start()
+    (intercept,) = setting.intercepts
+    for port in range(1, 41):
+        setting.client.announce(*session(port))
+    setting.client.flush(setting.now())
+    setting.until(lambda: len(intercept.all_messages) == 40)
+    for peer, messages in zip(intercept.peers, intercept.messages, strict=True):
+        for port in ports(messages):
+            peer.sendall(syn_ack(port))
+    setting.until(lambda: len(setting.collector.packets) == 40)
+    assert not setting.client.is_single
+
+
+def test_told_so_nothing_is_announced(start: Start) -> None:
+    setting = start(terms=RelayTerms(RelayMode.CLASSIC, single=True))
+    (intercept,) = setting.intercepts
+    assert setting.client.announce(*session(1)) == 1
+    setting.client.flush(setting.now())
+    setting.until(lambda: [d.version for d in intercept.decoders] == [6, 6])
+    assert not intercept.all_messages
+    intercept.peers[0].sendall(syn_ack(1))
+    setting.until(lambda: len(setting.collector.packets) == 1)

@@ -288,3 +288,47 @@ def test_closed_writer_takes_nothing() -> None:
     assert writer.closed and writer.pending_bytes == 0
     assert not writer.append(DATA, 0, len(DATA))
     assert writer.lost == 1
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 31, 32])
+def test_a_writer_goes_on_with_bare_records_where_one_would_start(before: int) -> None:
+    """A C tcpcopy built --disable-combined reads 64 bytes at a time, whatever they are."""
+    writer = RecordWriter(1, 1)
+    said = b""
+    for _ in range(before):
+        writer.append(DATA, 0, len(DATA))
+        said += bytes(writer.pending())
+        writer.sent(writer.pending_bytes)
+    writer.go_bare()
+    writer.append(DATA, 0, len(DATA))
+    writer.append(HANDSHAKE, 0, len(HANDSHAKE))
+    said += bytes(writer.pending())
+    assert len(said) % 64 == 0
+    assert said[-128:] == record(DATA) + record(HANDSHAKE)
+    filling = said[:-128].removeprefix(batch(record(DATA)) * before)
+    assert not filling.strip(b"\0") and len(filling) < 64
+    assert writer.went_bare
+
+
+def test_what_was_sent_in_doubt_comes_again() -> None:
+    writer = RecordWriter(1, 1)
+    writer.unsure = True
+    writer.append(HANDSHAKE, 0, len(HANDSHAKE))
+    writer.repeats = 1
+    writer.append(DATA, 0, len(DATA))
+    writer.go_bare()
+    expected = batch(record(HANDSHAKE)) + batch(record(DATA)) + bytes(60)
+    with writer.pending() as data:
+        assert bytes(data) == expected + record(DATA)
+    assert (writer.unsure, writer.records) == (False, 2)
+
+
+def test_what_was_understood_does_not() -> None:
+    writer = RecordWriter(1, 1)
+    writer.unsure = True
+    writer.repeats = 1
+    writer.append(HANDSHAKE, 0, len(HANDSHAKE))
+    writer.understood()
+    writer.go_bare()
+    with writer.pending() as data:
+        assert bytes(data) == batch(record(HANDSHAKE)) + bytes(62)
