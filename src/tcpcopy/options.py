@@ -64,7 +64,7 @@ _CLASSIC_ONLY: Final = (
 # TCP has them alone: a datagram is sent when it was captured, whatever the target does.
 _TCP_ONLY: Final = (
     "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
-    "relay_port", "relay_connections", "lonely",
+    "retry", "relay_port", "relay_connections", "lonely",
     "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key",
 )  # fmt: skip
 TRANSPORTS: Final = ("tcp", "udp", "both")
@@ -152,6 +152,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
            1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("retry", "", "--retry", _REPLAY,
+           "seconds for which a connection that the target refuses is tried again; a session that "
+           "the target cuts goes on with its next turn on another connection, unless -O; 0: "
+           "neither", "NUM", 0, _MONTH_SECONDS, 10, NS_PER_SECOND),
     Option("flow_timeout", "", "--flow-timeout", _REPLAY,
            "seconds without a datagram after which a UDP flow ends", "NUM",
            1, _MONTH_SECONDS, 30, NS_PER_SECOND),
@@ -250,6 +254,7 @@ class Options:
     wait_for_answers: bool = True
     session_timeout_ns: int = 600 * NS_PER_SECOND
     keepalive_timeout_ns: int = 720 * NS_PER_SECOND
+    retry_ns: int = 10 * NS_PER_SECOND
     memory_bytes: int = 1024 * MIB
     output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
@@ -366,6 +371,7 @@ def parse(
         wait_for_answers="no_wait" not in words,
         session_timeout_ns=timeout_ns,
         keepalive_timeout_ns=numbers["keepalive_timeout"] or timeout_ns + _KEEPALIVE_MORE_NS,
+        retry_ns=_given(numbers, "retry"),
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,

@@ -48,6 +48,7 @@ cdef class Engine(Handshakes):
     cdef public object leftovers
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
+    cdef public object retries
     cdef public Timers timers
 
     @cython.locals(
@@ -114,7 +115,8 @@ cdef class Engine(Handshakes):
         long long captured_ns,
         long long timestamp_ns,
     ) except *
-    cdef void _connect(self, Session session) except *
+    @cython.locals(outcome=cython.int)
+    cdef int _connect(self, Session session) except -1
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *

@@ -23,6 +23,7 @@ from tcpcopy.engine.handshakes import Handshakes
 from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
+from tcpcopy.engine.retry import Retries
 from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
@@ -80,6 +81,7 @@ class Engine(Handshakes):
         "leftovers",  # of a run before (engine.leftovers); None: none, or no more
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
+        "retries",  # of targets that go away (--retry), or None
         "timers",
     )
 
@@ -99,6 +101,8 @@ class Engine(Handshakes):
         self.by_answer = FlowTable(config.seed, True)
         self.leftovers: Leftovers | None = None
         self.timers = Timers()
+        has_retries = config.retry_ns > 0
+        self.retries: Any = Retries(config, context, opener, self.timers) if has_retries else None
 
     # --- captured packets ------------------------------------------------------------------
 
@@ -299,7 +303,9 @@ class Engine(Handshakes):
     def _start(
         self, session: Session, data: bytes, is_syn: bool, captured_ns: int, timestamp_ns: int
     ) -> None:
-        if session.opens_ns == 0:  # else when --rate lets it
+        if session.opens_ns == 0 and (  # else when --rate lets it
+            self.retries is None or not self.retries.holds(session, self.now_ns)
+        ):
             session.replayed.open(self.now_ns)
         if not is_syn:
             self._feed(session, data, timestamp_ns)
@@ -310,10 +316,15 @@ class Engine(Handshakes):
             self._note_turns(session, None)
         self._settle(session, session.advance(self.now_ns))
 
-    def _connect(self, session: Session) -> None:
+    def _connect(self, session: Session) -> int:
+        """Connect, or wait for a target that refuses; 0, or the outcome of waiting for it."""
+        if self.retries is not None:
+            outcome: int = self.retries.connect(session, self.now_ns)
+            return outcome
         session.opens_ns = 0
         self.opener.announce(session)
         session.replayed.open(self.now_ns)
+        return 0
 
     def _detach(self, head: Session) -> None:
         """The client uses its port again: what stands there has ended, its replay goes on."""
@@ -435,8 +446,13 @@ class Engine(Handshakes):
             self.timers.schedule(session, deadline, now)
             return
         if session.opens_ns != 0 and session.opens_ns <= self.context.rate_clock_ns(now):
-            self._connect(session)
+            outcome = self._connect(session)
+            if outcome != 0:
+                self._finish(session, outcome)
+                return
         outcome = session.run_timers(now)
+        if self.retries is not None and (outcome != 0 or session.retry is not None):
+            outcome = self.retries.step(session, outcome, now)
         if outcome != 0:
             self._finish(session, outcome)
             return
@@ -449,6 +465,8 @@ class Engine(Handshakes):
         """After progress: end the session, or see that it is called in time."""
         if session.outcome != 0:
             return
+        if self.retries is not None and (outcome != 0 or session.retry is not None):
+            outcome = self.retries.step(session, outcome, self.now_ns)
         if outcome != 0:
             self._finish(session, outcome)
             return
@@ -469,6 +487,8 @@ class Engine(Handshakes):
 
     def _finish(self, session: Session, outcome: int) -> None:
         """Count the outcome; the session stays for late packets while it lingers."""
+        if session.retry is not None:
+            outcome = self.retries.settle(session, outcome, self.now_ns)
         session.outcome = cython.cast(cython.uchar, outcome)
         counts = self.context.counts
         counts.outcomes[outcome] += 1
@@ -560,7 +580,7 @@ class Engine(Handshakes):
 
     def unfinished(self) -> int:
         """Sessions with something captured that the target does not have yet."""
-        return sum(1 for session in self.sessions() if not session.is_delivered())
+        return sum(1 for s in self.sessions() if not (s.is_delivered() or s.is_parked()))
 
     def close_all(self, outcome: int = 0) -> None:
         """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""

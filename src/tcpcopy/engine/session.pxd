@@ -36,6 +36,7 @@ cdef class Session(PacedHalf):
     cdef public long long opens_ns
     cdef public long long received_seen
     cdef public Replayed replayed
+    cdef public object retry
     cdef public Session sibling
     cdef public long long slot_ns
     cdef public object target
@@ -53,6 +54,8 @@ cdef class Session(PacedHalf):
     cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
+    @cython.locals(chunk=Chunk)
+    cdef bint _is_cut_short(self, Replayed half) except *
     @cython.locals(opens=cython.longlong)
     cdef void _open_gate(self, Replayed half, long long now_ns) except *
     @cython.locals(chunk=Chunk)
@@ -80,6 +83,7 @@ cdef class Session(PacedHalf):
     cpdef int end_of_capture(self, long long now_ns) except -1
     @cython.locals(busy=cython.bint)
     cpdef int note_busy(self) except -1
+    cpdef bint is_parked(self) except *
     cpdef int give_up(self, int outcome, long long now_ns) except -1
     @cython.locals(half=Replayed)
     cpdef bint is_delivered(self) except *
