@@ -334,11 +334,7 @@ def parse(
     for show in ("help", "version"):
         if show in words:
             return Options(show=show)
-    numbers = {
-        option.name: number(option, words.get(option.name))
-        for option in OPTIONS
-        if option.low is not None
-    }
+    numbers = {o.name: number(o, words.get(o.name)) for o in OPTIONS if o.low is not None}
     places = _places(words, devices, open_namespace)
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]

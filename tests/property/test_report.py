@@ -78,6 +78,7 @@ def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     snapshot.sessions_midstream = _part(draw, captured)
     snapshot.turns_captured = draw(counts)
     snapshot.turns_replayed = _part(draw, snapshot.turns_captured)
+    snapshot.turns_missed = _part(draw, snapshot.turns_replayed)
     snapshot.turns_late = _part(draw, snapshot.turns_replayed)
     snapshot.waits_expired = _part(draw, snapshot.turns_replayed)
     snapshot.bytes_captured = draw(counts)
@@ -186,6 +187,7 @@ def test_part_above_its_whole_is_noticed(snapshot: Snapshot, data: st.DataObject
                 ("sessions_midstream", "sessions_captured"),
                 ("sessions_peak", "sessions_captured"),
                 ("turns_replayed", "turns_captured"),
+                ("turns_missed", "turns_replayed"),
                 ("turns_late", "turns_replayed"),
                 ("waits_expired", "turns_replayed"),
                 ("bytes_delivered", "bytes_captured"),

@@ -69,6 +69,8 @@ cdef class TcpClient(ReceiveHalf):
         int target_port,
     ) except *
     cdef void _set_state(self, int state) except *
+    @cython.locals(first=cython.longlong, ports=cython.uint, seed=cython.longlong)
+    cpdef int open(self, long long now_ns) except -1
     cpdef int begin_at(self, long long offset) except -1
     cpdef int connect_by(self, long long deadline_ns) except -1
     cpdef int come_after(self, TcpClient before) except -1

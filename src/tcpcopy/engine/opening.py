@@ -297,7 +297,8 @@ class Opener:
             session.replayed = client
         else:
             assert self.transport is not None
-            session.replayed = self._kernel_client(session, session.target, self.transport)
+            target: Any = session.target
+            session.replayed = self._kernel_client(session, target, self.transport)
         before.linger(now_ns)
         session.replayed.begin_at(session.released_end)
         session.received_seen = 0

@@ -44,7 +44,7 @@ class Outcome(Ending):
     SHED_FORWARDED = (24, "not taken on or broken off, clients would get answers")
     RESET_AT_END = (25, "replayed in full, then reset by the target", False)
     UNANSWERED = (26, "delivered, but the target answered nothing of it")
-    GONE_ON = (27, "cut by the target, gone on with its next turn on another connection")
+    GONE_ON = (27, "cut by the target, gone on with on another connection")
 
 
 class Drop(Described):

@@ -156,18 +156,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "peak": snapshot.syn_flood_peak,
             "rate": snapshot.syn_flood_rate,
         },
-        "retry": {
-            "connects": snapshot.connects_retried,
-            "waited": snapshot.sessions_waited,
-            "resumed": snapshot.sessions_resumed,
-        },
-        "turns": {
-            "captured": snapshot.turns_captured,
-            "replayed": snapshot.turns_replayed,
-            "missed": snapshot.turns_missed,
-            "late": snapshot.turns_late,
-            "waits_expired": snapshot.waits_expired,
-        },
+        **_turns(snapshot),
         "bytes": {
             "captured": snapshot.bytes_captured,
             "delivered": snapshot.bytes_delivered,
@@ -209,6 +198,24 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
+    }
+
+
+def _turns(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """What clients asked, and what came of a target that went away meanwhile."""
+    return {
+        "retry": {
+            "connects": snapshot.connects_retried,
+            "waited": snapshot.sessions_waited,
+            "resumed": snapshot.sessions_resumed,
+        },
+        "turns": {
+            "captured": snapshot.turns_captured,
+            "replayed": snapshot.turns_replayed,
+            "missed": snapshot.turns_missed,
+            "late": snapshot.turns_late,
+            "waits_expired": snapshot.waits_expired,
+        },
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -96,7 +97,7 @@ def test_pauses_grow_to_a_second_and_end_with_retry(world: World) -> None:
         assert world.now <= 10 * SECOND
         if world.counts.live:
             world.run_to(max(0, world.engine.next_deadline_ns() - world.engine.now_ns) + world.now)
-    gaps = [(b - a) // MS for a, b in zip(at, at[1:], strict=False)]
+    gaps = [(b - a) // MS for a, b in itertools.pairwise(at)]
     assert gaps[:5] == [50, 100, 200, 400, 800]
     assert set(gaps[5:]) == {1000}
     assert world.outcomes() == {"REFUSED": 1}
