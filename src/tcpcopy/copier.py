@@ -458,6 +458,7 @@ class Copier:
             sessions_established=counts.established,
             sessions_resumed=counts.sessions_resumed,
             sessions_waited=counts.retry_waited,
+            sessions_refused=counts.retry_waiting,
             connects_retried=counts.connects_retried,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),

@@ -1,4 +1,4 @@
-"""A target whose server ends and comes back during a run: what it asked for arrives all the same."""
+"""A target whose server ends and comes back during a run: what was asked arrives all the same."""
 
 from __future__ import annotations
 
@@ -71,8 +71,12 @@ def test_server_ends_and_comes_back(
     assert not [line for line, count in Counter(heard).items() if count > 1]
     assert share >= 95
     missing = len(told) - len(set(heard))
-    assert report["turns"]["missed"] >= missing - outcomes.get("reset", 0), outcomes
-    assert not set(outcomes) - {"replayed", "gone_on", "reset", "closed_early", "reset_at_end"}
-    assert replay.exit_code == (1 if missing or set(outcomes) != {"replayed"} else 0)
+    # Where the last turn was under way there was no next one to go on with.
+    ended = outcomes.get("reset", 0) + outcomes.get("closed_early", 0)
+    assert missing <= report["turns"]["missed"] + ended
+    good = {"replayed", "reset_at_end"}
+    assert not set(outcomes) - good - {"gone_on", "reset", "closed_early"}
+    assert replay.exit_code == (1 if set(outcomes) - good else 0)
+    assert not (missing and replay.exit_code == 0)
     assert "refuses connections: trying again for 10 s (--retry)" in replay.output
     assert "is back: " in replay.output

@@ -73,6 +73,7 @@ def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     snapshot.sessions_captured = sum(snapshot.outcomes) + snapshot.sessions_live
     captured = snapshot.sessions_captured
     snapshot.sessions_peak = draw(st.integers(snapshot.sessions_live, captured))
+    snapshot.sessions_refused = _part(draw, snapshot.sessions_live)
     snapshot.sessions_established = _part(draw, captured)
     snapshot.sessions_since_accept = _part(draw, captured)
     snapshot.sessions_midstream = _part(draw, captured)

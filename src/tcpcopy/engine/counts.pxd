@@ -26,6 +26,7 @@ cdef class Counts:
     cdef public long long queued_bytes
     cdef public long long retransmitted
     cdef public long long retry_waited
+    cdef public long long retry_waiting
     cdef public long long segments_sent
     cdef public long long server_first
     cdef public long long sessions

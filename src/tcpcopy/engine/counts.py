@@ -36,6 +36,7 @@ class Counts:
         "queued_bytes",  # memory that waiting payload takes now, in all sessions; 0 when idle
         "retransmitted",  # segments sent again
         "retry_waited",  # sessions that waited in line for a target that refused
+        "retry_waiting",  # those that do now
         "segments_sent",
         "server_first",  # connections seen from their SYN whose server spoke first
         "sessions",  # captured connections, times copies and targets
@@ -71,6 +72,7 @@ class Counts:
         self.queued_bytes = 0
         self.retransmitted = 0
         self.retry_waited = 0
+        self.retry_waiting = 0
         self.segments_sent = 0
         self.server_first = 0
         self.sessions = 0

@@ -232,6 +232,7 @@ class Retries:
             retry.line = line
             line.waited += 1
             self._context.counts.retry_waited += 1
+            self._context.counts.retry_waiting += 1
         if line.prober is None:
             line.prober = session
         if line.prober is session:
@@ -254,6 +255,7 @@ class Retries:
         if retry.resumed == 0:
             session.retry = None
         if line is not None:
+            self._context.counts.retry_waiting -= 1
             self._let_follow(line, session, now_ns)
 
     def _let_follow(self, line: Line, prober: Session, now_ns: int) -> None:
@@ -270,6 +272,7 @@ class Retries:
                 continue
             retry: Retry = session.retry
             retry.line = None
+            self._context.counts.retry_waiting -= 1
             if retry.state == WAITING:
                 delay_ns += FOLLOW_NS
                 session.opens_ns = clock_ns + delay_ns
@@ -283,6 +286,7 @@ class Retries:
         line = retry.line
         if line is None:
             return
+        self._context.counts.retry_waiting -= 1
         line.waiting.pop(session, None)
         if line.prober is not session:
             return

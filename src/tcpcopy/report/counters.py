@@ -124,6 +124,7 @@ class Snapshot:
     sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
     sessions_resumed: int = 0  # of the captured, those cut by the target that went on
     sessions_waited: int = 0  # times that one stood in line for a target that refused
+    sessions_refused: int = 0  # now, of the live: those that stand in line for such a target
     connects_retried: int = 0  # connects tried again, and those of sessions that went on
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
     sessions_unread: int = 0  # beside the captured: those whose SYN was left unread at exit
@@ -457,6 +458,7 @@ _PARTS = (
     ("sessions_since_accept", "sessions_captured"),
     ("sessions_midstream", "sessions_captured"),
     ("sessions_resumed", "sessions_captured"),
+    ("sessions_refused", "sessions_live"),
     ("sessions_live", "sessions_peak"),
     ("sessions_peak", "sessions_captured"),
     ("syn_flood_rate", "syn_flood_peak"),

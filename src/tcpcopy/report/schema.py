@@ -64,6 +64,7 @@ FIELDS: Final[dict[str, str]] = {
     "syn_flood.rate": "in the last second, 0: there is no flood now",
     "retry.connects": "connects tried again, and those of sessions that went on (--retry)",
     "retry.waited": "times that a session stood in line for a target that refused",
+    "retry.waiting": "sessions that do so now",
     "retry.resumed": "sessions cut by the target that went on with a later turn",
     "turns.captured": "turns of client data captured",
     "turns.replayed": "turns sent",
@@ -207,6 +208,7 @@ def _turns(snapshot: Snapshot) -> dict[str, dict[str, int]]:
         "retry": {
             "connects": snapshot.connects_retried,
             "waited": snapshot.sessions_waited,
+            "waiting": snapshot.sessions_refused,
             "resumed": snapshot.sessions_resumed,
         },
         "turns": {

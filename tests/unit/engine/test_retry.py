@@ -1,4 +1,4 @@
-"""A target that goes away: what waits, what is sent again and what is not, and how it is counted."""
+"""A target that goes away: what waits, what is sent again, what is not, and how it is counted."""
 
 from __future__ import annotations
 
@@ -149,6 +149,7 @@ def test_all_end_refused_when_the_target_stays_down(world: World) -> None:
         door.settle()
     settle_until(world, door, 10 * SECOND + 10 * MS)
     assert world.outcomes() == {"REFUSED": 50}
+    assert world.counts.retry_waiting == 0
     assert len(door.syns) < 80
     world.check_ended()
 
@@ -161,6 +162,7 @@ def test_targets_do_not_wait_for_each_other() -> None:
     transport.accept(1)
     Caller(world, CLIENT_PORT + 1).connect()
     assert [client.target_port for client in transport.clients] == [8080, 9090, 9090]
+    assert world.counts.retry_waiting == 2
 
 
 def test_an_unanswered_connect_ends_as_before(world: World) -> None:
@@ -382,6 +384,7 @@ def test_the_owner_is_told_once_of_each_change() -> None:
     assert told == [(8080, True, 0), (8080, False, 3)]
     world.run_to(70 * MS)
     assert len(transport.clients) == 6
+    assert world.counts.retry_waiting == 0
 
 
 def kernel_conversation() -> tuple[World, Sockets, Caller]:
