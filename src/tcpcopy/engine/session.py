@@ -133,16 +133,18 @@ class Session(PacedHalf):
         return _NONE
 
     def _is_cut_short(self, half: Replayed) -> bool:
-        """The target has closed, its client goes on with a turn, and so may the session.
+        """The target has closed where online had not, and the client goes on with a turn.
 
-        Not when the client had been told exactly as much, the FIN included: it knew of that end.
+        Only its FIN is more than online had said. Where answers differ in length that is not known:
+        online may have closed its side, too, and read on. There the turn is sent, and is lost when
+        the target resets.
         """
         chunk = self.gate
         if chunk is None or chunk.kind >= _FIN or not self.context.resumes:
             return False
         if self.turn_count > 0 and chunk.server_offset <= self.turn_offset:
             return False
-        return chunk.server_offset + self.drift != half.received
+        return chunk.server_offset + self.drift + 1 == half.received
 
     def _open_gate(self, half: Replayed, now_ns: int) -> None:
         while self.gate is not None:

@@ -274,6 +274,20 @@ def test_late_answers_of_the_old_connection_are_not_the_new_ones(world: World) -
     assert door.texts()[-1] == "three."
 
 
+def test_the_new_number_comes_after_more_bytes_than_the_clock_counts(world: World) -> None:
+    door, caller = conversation(world)
+    for _ in range(50):
+        caller.say("x" * 1400, seen=4)
+        door.settle()
+    first = door.syns[0]
+    sent = len(door.texts()[0])
+    door.cut()
+    caller.say("next.", seen=6)
+    settle_until(world, door, world.now + 10 * MS)
+    ahead = (door.syns[1].seq - first.seq) & 0xFFFFFFFF
+    assert 70_000 < sent < ahead < 1 << 31
+
+
 @pytest.mark.parametrize("ending", ["fin", "rst"])
 def test_a_cut_without_a_next_turn_is_what_it_was(world: World, ending: str) -> None:
     door, caller = conversation(world)
