@@ -308,6 +308,8 @@ class Retries:
         if not self._resumes or session.fin_released or session.rst_released:
             return outcome
         half = session.replayed
+        if session.retry is not None and session.retry.state == OPENING:
+            self._accepted(session, session.retry, now_ns)  # and cut at once
         retry: Retry | None = session.retry
         heard = half.received - half.target_closed
         fruitless = 0 if heard else 1 + (retry.fruitless if retry is not None else 0)
@@ -384,7 +386,7 @@ def _turns_under_way(session: Session, heard: int) -> int:
             turns += 1
             offset = chunk.server_offset
         chunk = chunk.following
-    return max(turns, int(heard <= session.turn_base))
+    return max(turns, int(heard <= session.turn_base), session.turn_count - session.turns_heard)
 
 
 def _begin_at(session: Session, chunk: Any) -> None:
@@ -405,4 +407,4 @@ def _begin_at(session: Session, chunk: Any) -> None:
     session.growing = session.lead = session.steady = session.misses = 0
     session.reached_ns = 0
     session.surplus_0 = session.surplus_1 = session.surplus_2 = session.surplus_3 = 0
-    session.turn_base = session.turn_count = session.turn_offset = 0
+    session.turn_base = session.turn_count = session.turn_offset = session.turns_heard = 0

@@ -75,6 +75,7 @@ class Session(PacedHalf):
         "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
         "target",  # the Transfer it is replayed to
+        "turns_heard",  # turns released when the target last sent something but its FIN
         "unproven",  # of its client only the SYN was seen
     )
 
@@ -104,6 +105,7 @@ class Session(PacedHalf):
         self.sibling: Session | None = None
         self.slot_ns = 0
         self.target = target
+        self.turns_heard = 0
         self.unproven = 0
 
     # --- progress --------------------------------------------------------------------------
@@ -115,6 +117,8 @@ class Session(PacedHalf):
             return self._outcome_of_ending()
         if half.received > self.received_seen:
             self.received_seen = half.received
+            if not half.target_closed:
+                self.turns_heard = self.turn_count
             self.note_answer(now_ns)
         self.gate_deadline_ns = 0
         if half.target_closed and self._is_cut_short(half):
