@@ -43,7 +43,7 @@ cdef class Session(PacedHalf):
     cdef public unsigned int answer_ports
     cdef public unsigned int captured_ports
     cdef public unsigned int ledger_place
-    cdef public unsigned int turns_heard
+    cdef public int turns_heard
     cdef public unsigned short copy
     cdef public unsigned short mapped_port
     cdef public unsigned char busy
