@@ -392,6 +392,7 @@ def copier_config(
             mss=mss_given,
             wait_for_answers=options.wait_for_answers,
             full_sessions_only=options.full_sessions_only,
+            retry_ns=options.retry_ns,
             max_sessions=max_sessions,
             seed=seed,
             recorded=recorded is not None,

@@ -46,6 +46,7 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.counters import RateCounts, Snapshot
+from tcpcopy.retry_side import RetryLog
 from tcpcopy.said_side import fill_said
 from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpSide
@@ -148,7 +149,10 @@ class Copier:
             opener.rate = config.rate.session_rate(self._rate, config.recorded is not None)
             if config.rate.is_requests:
                 context.turn_rate = self._rate
-        return Engine(config.engine, context, opener, on_bug=_log_bug)
+        engine = Engine(config.engine, context, opener, on_bug=_log_bug)
+        if engine.retries is not None:
+            engine.retries.tell = RetryLog(config.engine.retry_ns // 1_000_000_000)
+        return engine
 
     def _allocator(self, pool: AddressPool | None) -> Allocator:
         config = self.config
@@ -473,10 +477,15 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
+            sessions_resumed=counts.sessions_resumed,
+            sessions_waited=counts.retry_waited,
+            sessions_refused=counts.retry_waiting,
+            connects_retried=counts.connects_retried,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,
             turns_replayed=counts.turns_replayed,
+            turns_missed=counts.turns_missed,
             turns_late=counts.turns_late,
             bytes_captured=counts.bytes_captured,
             bytes_delivered=counts.bytes_delivered,

@@ -55,17 +55,17 @@ _MONTH_SECONDS: Final = 30 * 86400
 _KEEPALIVE_MORE_NS: Final = 120 * NS_PER_SECOND  # SESS_KEEPLIVE_ADD of TCPCopy 1.3.0
 _MAX_INTERCEPTS: Final = 32  # MAX_REAL_SERVERS of TCPCopy 1.3.0
 _HEADERS_BYTES: Final = 40  # IPv4 and TCP without options
-# Without -s the target gets connections of this host's kernel: there is nothing for these to do.
-_CLASSIC_ONLY: Final = (
-    "localhost", "factor", "mtu", "mss", "relay_port", "relay_connections", "lonely",
-    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key", "single", "disable_combined",
+_RELAYED: Final = (
+    "relay_port", "relay_connections", "lonely", "relay", "secret_file", "tls", "tls_ca",
+    "tls_cert", "tls_key", "single", "disable_combined",
 )  # fmt: skip
+# Without -s the target gets connections of this host's kernel: there is nothing for these to do.
+_CLASSIC_ONLY: Final = ("localhost", "factor", "mtu", "mss", *_RELAYED)
 
 # TCP has them alone: a datagram is sent when it was captured, whatever the target does.
 _TCP_ONLY: Final = (
     "full_sessions_only", "mss", "round_trip", "no_wait", "session_timeout", "keepalive_timeout",
-    "relay_port", "relay_connections", "lonely",
-    "relay", "secret_file", "tls", "tls_ca", "tls_cert", "tls_key", "single", "disable_combined",
+    "retry", *_RELAYED,
 )  # fmt: skip
 TRANSPORTS: Final = ("tcp", "udp", "both")
 
@@ -155,6 +155,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("keepalive_timeout", "-k", "--keepalive-timeout", _REPLAY,
            "seconds that a session may be idle; 120 more than -t when not given", "NUM",
            1, _MONTH_SECONDS, None, NS_PER_SECOND),
+    Option("retry", "", "--retry", _REPLAY,
+           "seconds for which a connection that the target refuses is tried again; a session that "
+           "the target cuts goes on with its next turn on another connection, unless -O; 0: "
+           "neither", "NUM", 0, _MONTH_SECONDS, 10, NS_PER_SECOND),
     Option("flow_timeout", "", "--flow-timeout", _REPLAY,
            "seconds without a datagram after which a UDP flow ends", "NUM",
            1, _MONTH_SECONDS, 30, NS_PER_SECOND),
@@ -258,6 +262,7 @@ class Options:
     wait_for_answers: bool = True
     session_timeout_ns: int = 600 * NS_PER_SECOND
     keepalive_timeout_ns: int = 720 * NS_PER_SECOND
+    retry_ns: int = 10 * NS_PER_SECOND
     memory_bytes: int = 1024 * MIB
     output_device: str = ""  # frames are sent on it; "": packets through the IP layer
     relay_connections: int = 2  # to each intercept
@@ -337,11 +342,7 @@ def parse(
     for show in ("help", "version"):
         if show in words:
             return Options(show=show)
-    numbers = {
-        option.name: number(option, words.get(option.name))
-        for option in OPTIONS
-        if option.low is not None
-    }
+    numbers = {o.name: number(o, words.get(o.name)) for o in OPTIONS if o.low is not None}
     places = _places(words, devices, open_namespace)
     transfers = _transfers(words.get("transfer"), resolve, places["recorded"])
     targets = [address for address, _ in transfers.targets()]
@@ -374,6 +375,7 @@ def parse(
         wait_for_answers="no_wait" not in words,
         session_timeout_ns=timeout_ns,
         keepalive_timeout_ns=numbers["keepalive_timeout"] or timeout_ns + _KEEPALIVE_MORE_NS,
+        retry_ns=_given(numbers, "retry"),
         memory_bytes=_given(numbers, "memory"),
         relay_connections=_given(numbers, "relay_connections"),
         lonely="lonely" in words,
@@ -423,9 +425,8 @@ def _transfers(
     word: Word | None, resolve: Resolver, recorded: RecordedConfig | None
 ) -> TransferTable:
     if word is None:
-        raise UsageError(
-            "-x", "", "is missing", "say what to copy, for example -x 80-192.168.0.2:8080"
-        )
+        hint = "say what to copy, for example -x 80-192.168.0.2:8080"
+        raise UsageError("-x", "", "is missing", hint)
     return TransferTable(
         parse_transfers(word.value, option=word.typed, resolve=resolve),
         excludes_targets=recorded is None or recorded.is_live,
@@ -451,9 +452,8 @@ def _intercepts(word: Word | None, default_port: int, resolve: Resolver) -> tupl
             raise UsageError(word.typed, item, "the same intercept is given twice", "leave one out")
         found[address, port] = Intercept(host, address, port)
     if len(found) > _MAX_INTERCEPTS:
-        raise UsageError(
-            word.typed, len(found), "intercepts are too many", f"give {_MAX_INTERCEPTS} at most"
-        )
+        hint = f"give {_MAX_INTERCEPTS} at most"
+        raise UsageError(word.typed, len(found), "intercepts are too many", hint)
     return tuple(found.values())
 
 

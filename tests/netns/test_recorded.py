@@ -229,7 +229,7 @@ def test_a_target_that_is_down(scenario: Scenario) -> None:
     """Each session has a true outcome, and the run ends."""
     path = record(scenario, "--connections 20 --requests 3")
     scenario.target[0].stop()
-    replay = replay_files(scenario, "socket", "-i", path, "--fast")
+    replay = replay_files(scenario, "socket", "-i", path, "--fast", "--retry", 1)
     assert replay.exit_code == 1
     assert replay.report["sessions"]["outcomes"]["refused"] == 20
 

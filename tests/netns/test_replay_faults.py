@@ -114,7 +114,7 @@ def test_percentage(scenario: Scenario, mode: str) -> None:
 def test_target_refuses_then_comes_up(scenario: Scenario, mode: str) -> None:
     """A target that is down at first: refused, and said so; sessions after that are exact."""
     scenario.serve(scenario.lab.online)
-    with scenario.replay(mode) as replay:
+    with scenario.replay(mode, "--retry", 0) as replay:
         scenario.load("--connections 10")
         time.sleep(0.5)
         first = len(scenario.online[0].snapshot())
@@ -133,7 +133,7 @@ def test_target_refuses_then_comes_up(scenario: Scenario, mode: str) -> None:
 def test_target_restarted(scenario: Scenario, mode: str) -> None:
     """The target's server dies in the middle: each session has one true outcome, new ones go."""
     _, target = scenario.servers()
-    with scenario.replay(mode) as replay:
+    with scenario.replay(mode, "--retry", 0) as replay:
         load = scenario.start_load("--connections 20 --requests 30 --think-ms 20-60")
         time.sleep(0.7)
         target.program.kill()

@@ -73,11 +73,13 @@ def sound_snapshots(draw: st.DrawFn, live: bool = True) -> Snapshot:
     snapshot.sessions_captured = sum(snapshot.outcomes) + snapshot.sessions_live
     captured = snapshot.sessions_captured
     snapshot.sessions_peak = draw(st.integers(snapshot.sessions_live, captured))
+    snapshot.sessions_refused = _part(draw, snapshot.sessions_live)
     snapshot.sessions_established = _part(draw, captured)
     snapshot.sessions_since_accept = _part(draw, captured)
     snapshot.sessions_midstream = _part(draw, captured)
     snapshot.turns_captured = draw(counts)
     snapshot.turns_replayed = _part(draw, snapshot.turns_captured)
+    snapshot.turns_missed = _part(draw, snapshot.turns_replayed)
     snapshot.turns_late = _part(draw, snapshot.turns_replayed)
     snapshot.waits_expired = _part(draw, snapshot.turns_replayed)
     snapshot.bytes_captured = draw(counts)
@@ -186,6 +188,7 @@ def test_part_above_its_whole_is_noticed(snapshot: Snapshot, data: st.DataObject
                 ("sessions_midstream", "sessions_captured"),
                 ("sessions_peak", "sessions_captured"),
                 ("turns_replayed", "turns_captured"),
+                ("turns_missed", "turns_replayed"),
                 ("turns_late", "turns_replayed"),
                 ("waits_expired", "turns_replayed"),
                 ("bytes_delivered", "bytes_captured"),

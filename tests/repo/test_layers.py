@@ -37,6 +37,7 @@ LAYERS: list[set[str]] = [
     {"ending", "figures"},
     {
         "loop",
+        "retry_side",
         "socket_side",
         "udp_side",
         "local_side",

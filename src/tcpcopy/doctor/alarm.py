@@ -98,7 +98,7 @@ def explain(failing: Failing, snapshot: Snapshot, context: Context) -> list[str]
     """What to say of sessions that fail alike: the summary's words, a line each."""
     outcomes = list(snapshot.outcomes)
     count = max(1, outcomes[failing.outcome])
-    if failing.outcome is Outcome.CONNECT_TIMEOUT:
+    if failing.outcome in (Outcome.CONNECT_TIMEOUT, Outcome.REFUSED):
         count = max(count, failing.count)  # those that wait have not ended
     outcomes[failing.outcome] = count
     found = diagnose(replace(snapshot, outcomes=outcomes), context)

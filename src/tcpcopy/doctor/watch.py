@@ -72,7 +72,11 @@ class FailureWatch:
 
         `now_ns` is of any monotonic clock.
         """
-        found = self._ended_alike(snapshot) or self._in_vain(snapshot, now_ns)
+        found = (
+            self._ended_alike(snapshot)
+            or self._refused(snapshot)
+            or self._in_vain(snapshot, now_ns)
+        )
         if found is None or found.outcome == self._told or now_ns < self._quiet_until_ns:
             return None
         self._told = found.outcome
@@ -95,6 +99,11 @@ class FailureWatch:
         self._told = None  # well again: the next time is news
         return None
 
+    def _refused(self, snapshot: Snapshot) -> Failing | None:
+        """Sessions that are tried again (--retry): why is worth telling while they wait."""
+        waiting = snapshot.sessions_refused
+        return Failing(Outcome.REFUSED, waiting, waiting) if waiting >= LEAST else None
+
     def _in_vain(self, snapshot: Snapshot, now_ns: int) -> Failing | None:
         # What ends in another way was answered, too: by a reset, or by this host.
         otherwise = snapshot.sessions_lost - snapshot.outcomes[Outcome.CONNECT_TIMEOUT]
@@ -102,7 +111,7 @@ class FailureWatch:
         none = snapshot.sessions_skipped + snapshot.sessions_incomplete + snapshot.sessions_waiting
         begun = snapshot.sessions_captured - none
         # What waits on this host asked nobody: why it waits is told where it does.
-        live = snapshot.sessions_live - snapshot.ports.waiting
+        live = snapshot.sessions_live - snapshot.ports.waiting - snapshot.sessions_refused
         waiting = self._silence.look(begun, live, answered, now_ns)
         return Failing(Outcome.CONNECT_TIMEOUT, waiting, waiting) if waiting else None
 

@@ -53,6 +53,7 @@ cdef class TcpClient(ReceiveHalf):
     cdef public int state
     cdef public unsigned short syn_mss
     cdef public unsigned short syn_window
+    cdef public unsigned char again
     cdef public unsigned char rst_repeats
     cdef public unsigned char syn_sack
     cdef public unsigned char syn_timestamps
@@ -68,8 +69,13 @@ cdef class TcpClient(ReceiveHalf):
         int target_port,
     ) except *
     cdef void _set_state(self, int state) except *
+    @cython.locals(first=cython.longlong, ports=cython.uint, seed=cython.longlong)
+    cpdef int open(self, long long now_ns) except -1
+    cpdef int begin_at(self, long long offset) except -1
+    cpdef int connect_by(self, long long deadline_ns) except -1
+    cpdef int come_after(self, TcpClient before) except -1
     cdef void _send_syn(self, long long now_ns) except *
-    @cython.locals(segment_flags=cython.int, acceptable=cython.bint)
+    @cython.locals(segment_flags=cython.int, acceptable=cython.bint, number=cython.longlong)
     cdef int _take_in_syn_sent(self, Segment segment, long long now_ns) except -1
     @cython.locals(both=cython.bint, peer_mss=cython.int, headers=cython.int)
     cdef void _establish(self, Segment segment, long long now_ns) except *

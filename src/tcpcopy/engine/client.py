@@ -61,6 +61,7 @@ class TcpClient(ReceiveHalf):
     """One connection towards the target."""
 
     __slots__ = (
+        "again",  # the session had a connection before; `iss` is then a number after all of its
         "challenge_ns",  # when an odd segment was answered last
         "progress_ns",  # when the target last acknowledged something, or nothing was in flight
         "rst_deadline_ns",  # when the RST is repeated, 0: not
@@ -97,6 +98,7 @@ class TcpClient(ReceiveHalf):
         """See `Timed.set_up_timed`."""
         self.set_up_sender(context, queue, address, port, target_address, target_port)
         self.set_up_receiver()
+        self.again = 0
         self.challenge_ns = 0
         self.progress_ns = 0
         self.rst_deadline_ns = 0
@@ -121,12 +123,38 @@ class TcpClient(ReceiveHalf):
         # A port is promoted to a signed int, which has no room for 16 bits above 16.
         ports = cython.cast(cython.uint, self.port) << 16 | self.target_port
         seed = self.context.seed
-        self.iss = initial_number(self.address, self.target_address, ports, seed, now_ns)
+        first = initial_number(self.address, self.target_address, ports, seed, now_ns)
+        if self.again and seqnum.difference(first, self.iss) < 0:
+            first = self.iss  # later than what was sent before (RFC 6191)
+        self.iss = cython.cast(cython.uint, (first - self.snd_una) & _MASK)
         self.state_deadline_ns = now_ns + self.context.connect_timeout_ns
         self.progress_ns = now_ns
         self.rto_deadline_ns = now_ns + self.rto_ns
         self.rtt_started_ns = now_ns
         self._send_syn(now_ns)
+        return 0
+
+    def begin_at(self, offset: int) -> int:
+        """See `Replayed`."""
+        self.snd_una = self.snd_nxt = self.acknowledged = offset
+        return 0
+
+    def connect_by(self, deadline_ns: int) -> int:
+        """See `Replayed`."""
+        if self.state == _SYN_SENT and self.state_deadline_ns > deadline_ns:
+            self.state_deadline_ns = deadline_ns
+        return 0
+
+    def come_after(self, before: TcpClient) -> int:
+        """Before `open`: take the place of a connection between the same ends that has ended."""
+        self.again = 1
+        self.iss = cython.cast(cython.uint, (before.iss + 1 + before.snd_nxt) & _MASK)
+        self.rtt_ns = before.rtt_ns
+        self.syn_mss = before.syn_mss
+        self.syn_sack = before.syn_sack
+        self.syn_timestamps = before.syn_timestamps
+        self.syn_window = before.syn_window
+        self.syn_wscale = before.syn_wscale
         return 0
 
     def _send_syn(self, now_ns: int) -> None:
@@ -140,7 +168,7 @@ class TcpClient(ReceiveHalf):
             self.port,
             self.target_address,
             self.target_port,
-            self.iss,
+            (self.iss + self.snd_una) & _MASK,
             0,
             _SYN,
             self.syn_window,
@@ -156,7 +184,13 @@ class TcpClient(ReceiveHalf):
 
     def _take_in_syn_sent(self, segment: Segment, now_ns: int) -> int:
         segment_flags = segment.flags
-        acceptable = segment_flags & _ACK and segment.ack == seqnum.add(self.iss, 1)
+        if self.state_deadline_ns == 0:
+            # No SYN was sent yet: it is of the connection before, which has ended.
+            if segment_flags & _ACK and not segment_flags & _RST:
+                self._send_bare_rst(segment.ack)
+            return _BAD_STATE
+        number = seqnum.add(self.iss, 1 + self.snd_una)
+        acceptable = segment_flags & _ACK and segment.ack == number
         if segment_flags & _RST:
             if not acceptable:
                 return _BAD_ACK

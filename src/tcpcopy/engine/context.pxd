@@ -24,6 +24,7 @@ cdef class Context:
     cdef public bint recorded
     cdef public long long remember_ns
     cdef public long long resumed_ns
+    cdef public bint resumes
     cdef public long long rtt_ns
     cdef public long long seed
     cdef public double speed

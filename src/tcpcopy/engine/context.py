@@ -23,6 +23,7 @@ class EngineConfig:
     idle_timeout_ns: int = 720 * SECOND_NS  # -k
     connect_timeout_ns: int = 20 * SECOND_NS
     hole_timeout_ns: int = 10 * SECOND_NS
+    retry_ns: int = 0  # --retry: for how long a refused session is tried again, and cut ones go on
     linger_ns: int = SECOND_NS  # a closed session answers late packets for so long
     close_timeout_ns: int = (
         60 * SECOND_NS
@@ -71,6 +72,7 @@ class Context:
         "pauses",  # what is known of the targets' pauses within answers
         "recorded",
         "remember_ns",  # how long a connection that has ended is known
+        "resumes",  # a session that the target cut goes on with its next turn (engine.retry)
         "resumed_ns",  # when the last standstill of this process ended, 0: there was none
         "rtt_ns",
         "seed",
@@ -97,6 +99,7 @@ class Context:
         self.hole_timeout_ns = int(config.hole_timeout_ns / config.speed)
         self.idle_timeout_ns = int(config.idle_timeout_ns / config.speed)
         self.remember_ns = int(REMEMBER_NS / config.speed)
+        self.resumes = config.retry_ns > 0 and not config.full_sessions_only
         self.resumed_ns = 0
         self.stood_still_ns = 0
         self.turn_rate: object | None = None

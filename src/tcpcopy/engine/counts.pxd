@@ -16,6 +16,7 @@ cdef class Counts:
     cdef long long[::1] capture_drops
     cdef public Histogram capture_lag
     cdef public long long client_first
+    cdef public long long connects_retried
     cdef public long long established
     cdef public long long far
     cdef public long long packets_answered
@@ -27,11 +28,15 @@ cdef class Counts:
     cdef public long long picked_up
     cdef public long long queued_bytes
     cdef public long long retransmitted
+    cdef public long long retry_waited
+    cdef public long long retry_waiting
     cdef public dict said
     cdef public long long segments_sent
     cdef public long long server_first
     cdef public long long sessions
+    cdef public long long sessions_resumed
     cdef public long long turns_captured
+    cdef public long long turns_missed
     cdef public long long turns_replayed
     cdef public long long urgent
     cdef public long long waiting

@@ -25,6 +25,7 @@ class Counts:
         "capture_drops",  # array by Drop; slot 0 counts captured packets used
         "client_first",  # connections seen from their SYN whose client spoke first
         "capture_lag",  # histogram: a turn captured to the same turn released, ns
+        "connects_retried",  # connects tried again, and those of sessions that went on
         "far",  # connections whose round-trip time is put back
         "established",  # sessions that the target accepted
         "live",  # sessions open now
@@ -35,13 +36,17 @@ class Counts:
         "peak",  # most sessions open at once
         "queued_bytes",  # memory that waiting payload takes now, in all sessions; 0 when idle
         "retransmitted",  # segments sent again
+        "retry_waited",  # sessions that waited in line for a target that refused
+        "retry_waiting",  # those that do now
         "said",  # what each target said, by its address and port
         "segments_sent",
         "server_first",  # connections seen from their SYN whose server spoke first
         "sessions",  # captured connections, times copies and targets
+        "sessions_resumed",  # sessions cut by the target that went on with a later turn
         "turns_captured",
         "urgent",  # urgent bytes, which are no part of a stream
         "turns_late",  # turns released later than captured, because the target was slower
+        "turns_missed",  # of `turns_replayed`, those under way when such a session was cut
         "turns_replayed",
         "waiting",  # of `sessions`, those whose SYN waits for a sign of life
         "waits_expired",  # gates opened because an answer did not come as it did online
@@ -59,6 +64,7 @@ class Counts:
         self.bytes_captured = 0
         self.bytes_delivered = 0
         self.client_first = 0
+        self.connects_retried = 0
         self.established = 0
         self.far = 0
         self.live = 0
@@ -68,12 +74,16 @@ class Counts:
         self.picked_up = 0
         self.queued_bytes = 0
         self.retransmitted = 0
+        self.retry_waited = 0
+        self.retry_waiting = 0
         self.said: dict[tuple[bytes, int], Tally] = {}
         self.segments_sent = 0
         self.server_first = 0
         self.sessions = 0
+        self.sessions_resumed = 0
         self.turns_captured = 0
         self.turns_late = 0
+        self.turns_missed = 0
         self.turns_replayed = 0
         self.urgent = 0
         self.waiting = 0

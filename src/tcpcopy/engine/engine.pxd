@@ -52,6 +52,7 @@ cdef class Engine(Newcomers):
     cdef public object leftovers
     cdef public long long max_queued_bytes
     cdef public long long most_queued_bytes
+    cdef public object retries
     cdef public Timers timers
 
     @cython.locals(
@@ -81,9 +82,6 @@ cdef class Engine(Newcomers):
     cdef int _feed(self, Session session, bytes data, long long timestamp_ns) except -1
     @cython.locals(chunk=Chunk, rtt_ns=cython.longlong)
     cdef void _note_turns(self, Session session, Chunk before) except *
-    cdef void _note_who_speaks_first(self, Session session) except *
-    @cython.locals(before=cython.longlong)
-    cdef void _note_distance(self, Session session, long long captured_ns) except *
     @cython.locals(
         segment=Segment,
         name=object,
@@ -118,7 +116,8 @@ cdef class Engine(Newcomers):
         long long captured_ns,
         long long timestamp_ns,
     ) except *
-    cdef void _connect(self, Session session) except *
+    @cython.locals(outcome=cython.int)
+    cdef int _connect(self, Session session) except -1
     @cython.locals(session=Session, sibling=Session)
     cdef void _detach(self, Session head) except *
     cdef void _end_detached(self, Session session) except *

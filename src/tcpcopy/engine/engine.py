@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import cython
 
-from tcpcopy.engine import seqnum
 from tcpcopy.engine.client import TcpClient
 from tcpcopy.engine.context import Context, EngineConfig
 from tcpcopy.engine.flows import FlowKey, FlowTable
@@ -23,6 +22,7 @@ from tcpcopy.engine.kernel import KernelClient
 from tcpcopy.engine.newcomers import MULTIPATH, Newcomers
 from tcpcopy.engine.opening import Opener
 from tcpcopy.engine.outcome import Drop, Outcome
+from tcpcopy.engine.retry import Retries
 from tcpcopy.engine.session import Session
 from tcpcopy.engine.timers import Timers
 from tcpcopy.packet import flags
@@ -87,6 +87,7 @@ class Engine(Newcomers):
         "leftovers",  # of a run before (engine.leftovers); None: none, or no more
         "max_queued_bytes",  # set by the owner, 0: none; who would go beyond it is shed
         "most_queued_bytes",  # at the largest, since its owner set it to 0
+        "retries",  # of targets that go away (--retry), or None
         "timers",
     )
 
@@ -107,6 +108,8 @@ class Engine(Newcomers):
         self.by_answer = FlowTable(config.seed, True)
         self.leftovers: Leftovers | None = None
         self.timers = Timers()
+        has_retries = config.retry_ns > 0
+        self.retries: Any = Retries(config, context, opener, self.timers) if has_retries else None
 
     # --- captured packets ------------------------------------------------------------------
 
@@ -199,25 +202,6 @@ class Engine(Newcomers):
         if session.rtt_ns != rtt_ns:
             self.opener.set_round_trip(session.replayed, session.rtt_ns)
 
-    def _note_distance(self, session: Session, captured_ns: int) -> None:
-        """The segment's options are parsed: how far is the client?"""
-        before = session.rtt_ns
-        if session.syn_ns == 0:
-            session.note_echo(self.segment, captured_ns)
-        elif self.pure_acks:
-            self.context.counts.far += session.note_handshake(self.segment, captured_ns)
-        else:
-            session.syn_ns = 0  # this is a request, after who knows how long a thought
-        if session.rtt_ns != before:
-            self.opener.set_round_trip(session.replayed, session.rtt_ns)
-
-    def _note_who_speaks_first(self, session: Session) -> None:
-        """The client's first data, and how its handshake ended was seen."""
-        if seqnum.difference(self.segment.ack, session.server_base) > 0:
-            self.context.counts.server_first += 1
-        else:
-            self.context.counts.client_first += 1
-
     # --- the first packet of a connection --------------------------------------------------
 
     def _take_first(
@@ -305,7 +289,9 @@ class Engine(Newcomers):
     def _start(
         self, session: Session, data: bytes, is_syn: bool, captured_ns: int, timestamp_ns: int
     ) -> None:
-        if session.opens_ns == 0:  # else when --rate lets it
+        if session.opens_ns == 0 and (  # else when --rate lets it
+            self.retries is None or not self.retries.holds(session, self.now_ns)
+        ):
             session.replayed.open(self.now_ns)
         if not is_syn:
             self._feed(session, data, timestamp_ns)
@@ -316,10 +302,15 @@ class Engine(Newcomers):
             self._note_turns(session, None)
         self._settle(session, session.advance(self.now_ns))
 
-    def _connect(self, session: Session) -> None:
+    def _connect(self, session: Session) -> int:
+        """Connect, or wait for a target that refuses; 0, or the outcome of waiting for it."""
+        if self.retries is not None:
+            outcome: int = self.retries.connect(session, self.now_ns)
+            return outcome
         session.opens_ns = 0
         self.opener.announce(session)
         session.replayed.open(self.now_ns)
+        return 0
 
     def _detach(self, head: Session) -> None:
         """The client uses its port again: what stands there has ended, its replay goes on."""
@@ -450,8 +441,13 @@ class Engine(Newcomers):
             self.timers.schedule(session, deadline, now)
             return
         if session.opens_ns != 0 and session.opens_ns <= self.context.rate_clock_ns(now):
-            self._connect(session)
+            outcome = self._connect(session)
+            if outcome != 0:
+                self._finish(session, outcome)
+                return
         outcome = session.run_timers(now)
+        if self.retries is not None and (outcome != 0 or session.retry is not None):
+            outcome = self.retries.step(session, outcome, now)
         if outcome != 0:
             self._finish(session, outcome)
             return
@@ -464,6 +460,8 @@ class Engine(Newcomers):
         """After progress: end the session, or see that it is called in time."""
         if session.outcome != 0:
             return
+        if self.retries is not None and (outcome != 0 or session.retry is not None):
+            outcome = self.retries.step(session, outcome, self.now_ns)
         if outcome != 0:
             self._finish(session, outcome)
             return
@@ -484,6 +482,8 @@ class Engine(Newcomers):
 
     def _finish(self, session: Session, outcome: int) -> None:
         """Count the outcome; the session stays for late packets while it lingers."""
+        if session.retry is not None:
+            outcome = self.retries.settle(session, outcome, self.now_ns)
         session.outcome = cython.cast(cython.uchar, outcome)
         session.settle_said()
         counts = self.context.counts
@@ -580,7 +580,7 @@ class Engine(Newcomers):
 
     def unfinished(self) -> int:
         """Sessions with something captured that the target does not have yet."""
-        return sum(1 for session in self.sessions() if not session.is_delivered())
+        return sum(1 for s in self.sessions() if not (s.is_delivered() or s.is_parked()))
 
     def close_all(self, outcome: int = 0) -> None:
         """End every session, as `outcome`; 0: what is delivered is counted so, what is not, too."""

@@ -76,6 +76,9 @@ cdef class Handshakes(Incoming):
     ) except -2
     cdef void _finish(self, Session session, int outcome) except *
     cdef void _bug(self, Session session) except *
+    cdef void _note_who_speaks_first(self, Session session) except *
+    @cython.locals(before=cython.longlong)
+    cdef void _note_distance(self, Session session, long long captured_ns) except *
     cpdef void note_acks(self, bint captured, long long now_ns) except *
     cdef void _note_pure_ack(self) noexcept
     cdef bint _is_blind(self, long long syn_ns) noexcept

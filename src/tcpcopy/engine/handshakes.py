@@ -162,6 +162,25 @@ class Handshakes(Incoming):
 
     # --- what the owner knows of acknowledgements ------------------------------------------
 
+    def _note_distance(self, session: Session, captured_ns: int) -> None:
+        """The segment's options are parsed: how far is the client?"""
+        before = session.rtt_ns
+        if session.syn_ns == 0:
+            session.note_echo(self.segment, captured_ns)
+        elif self.pure_acks:
+            self.context.counts.far += session.note_handshake(self.segment, captured_ns)
+        else:
+            session.syn_ns = 0  # this is a request, after who knows how long a thought
+        if session.rtt_ns != before:
+            self.opener.set_round_trip(session.replayed, session.rtt_ns)
+
+    def _note_who_speaks_first(self, session: Session) -> None:
+        """The client's first data, and how its handshake ended was seen."""
+        if seqnum.difference(self.segment.ack, session.server_base) > 0:
+            self.context.counts.server_first += 1
+        else:
+            self.context.counts.client_first += 1
+
     def note_acks(self, captured: bool, now_ns: int) -> None:
         """Whether pure acknowledgements are captured from `now_ns` on."""
         if captured:

@@ -48,6 +48,8 @@ cdef class KernelClient(Replayed):
 
     @cython.locals(result=cython.int)
     cpdef int open(self, long long now_ns) except -1
+    cpdef int begin_at(self, long long offset) except -1
+    cpdef int connect_by(self, long long deadline_ns) except -1
     cdef void _connect_failed(self, int error) except *
     cpdef int on_connecting(self, long long now_ns) except -1
     cpdef int on_connected(self, int error, long long now_ns) except -1

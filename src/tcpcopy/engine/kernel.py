@@ -135,6 +135,17 @@ class KernelClient(Replayed):
             self._connect_failed(-result)
         return 0
 
+    def begin_at(self, offset: int) -> int:
+        """See `Replayed`."""
+        self.sent = self.acknowledged = offset
+        return 0
+
+    def connect_by(self, deadline_ns: int) -> int:
+        """See `Replayed`."""
+        if self.connect_deadline_ns > deadline_ns:
+            self.connect_deadline_ns = deadline_ns
+        return 0
+
     def _connect_failed(self, error: int) -> None:
         if error == errno.ECONNREFUSED or error == errno.ECONNRESET:
             self._end(_REFUSED)

@@ -91,6 +91,8 @@ cdef class Opener:
     cdef void _set_syn_options(self, TcpClient client, Segment segment, bint is_syn) except *
     @cython.locals(client=KernelClient)
     cdef KernelClient _kernel_client(self, Session session, object target, Transport transport)
+    @cython.locals(before=Replayed, old=TcpClient, client=TcpClient)
+    cpdef int replace(self, Session session, long long now_ns) except -1
     @cython.locals(client=TcpClient)
     cpdef int set_round_trip(self, Replayed replayed, long long rtt_ns) except -1
     cpdef int give_back(self, Session session, long long now_ns) except -1

@@ -250,7 +250,7 @@ class Opener:
         target: Any = session.target
         mapped, port = session.mapped_client()
         address, target_port = target.target_address, target.target_port
-        if self.ledger is not None:
+        if self.ledger is not None and session.ledger_place == 0:
             place = self.ledger.add(mapped, port, address, target_port)
             session.ledger_place = cython.cast(cython.uint, place)
         if self.announcer is not None:
@@ -281,6 +281,31 @@ class Opener:
         )
         client.owner = session
         return client
+
+    def replace(self, session: Session, now_ns: int) -> int:
+        """Give a session whose replayed half has ended another one, which is not opened yet."""
+        before = session.replayed
+        if isinstance(before, TcpClient):
+            old: TcpClient = before
+            client = TcpClient.__new__(TcpClient)
+            client.set_up_client(
+                self.context,
+                session,
+                old.address,
+                session.mapped_port,
+                old.target_address,
+                old.target_port,
+            )
+            client.come_after(old)
+            session.replayed = client
+        else:
+            assert self.transport is not None
+            target: Any = session.target
+            session.replayed = self._kernel_client(session, target, self.transport)
+        before.linger(now_ns)
+        session.replayed.begin_at(session.released_end)
+        session.received_seen = 0
+        return 0
 
     def set_round_trip(self, replayed: Replayed, rtt_ns: int) -> int:
         """The client's round-trip time has become known."""

@@ -14,6 +14,8 @@ cdef class Replayed:
 
     cdef void set_up_replayed(self) except *
     cpdef int open(self, long long now_ns) except -1
+    cpdef int begin_at(self, long long offset) except -1
+    cpdef int connect_by(self, long long deadline_ns) except -1
     cpdef int transmit(self, long long now_ns) except -1
     cpdef int abort(self, long long now_ns) except -1
     cpdef int run_timers(self, long long now_ns) except -1

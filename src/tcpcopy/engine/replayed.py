@@ -54,6 +54,14 @@ class Replayed:
         """Start to connect."""
         raise NotImplementedError
 
+    def begin_at(self, offset: int) -> int:
+        """Before `open`: what the client sent before stream offset `offset` is not sent."""
+        raise NotImplementedError
+
+    def connect_by(self, deadline_ns: int) -> int:
+        """After `open`: wait no longer for the target to accept."""
+        raise NotImplementedError
+
     def transmit(self, now_ns: int) -> int:
         """Send what has been released and may be sent now."""
         raise NotImplementedError

@@ -40,6 +40,7 @@ cdef class Session(PacedHalf):
     cdef public long long opens_ns
     cdef public long long received_seen
     cdef public Replayed replayed
+    cdef public object retry
     cdef public Session sibling
     cdef public long long slot_ns
     cdef public Tally tally
@@ -47,6 +48,7 @@ cdef class Session(PacedHalf):
     cdef public unsigned int answer_ports
     cdef public unsigned int captured_ports
     cdef public unsigned int ledger_place
+    cdef public int turns_heard
     cdef public unsigned short copy
     cdef public unsigned short mapped_port
     cdef public unsigned char busy
@@ -62,6 +64,8 @@ cdef class Session(PacedHalf):
     cdef void set_up_session(self, Context context, int copy, object target) except *
     @cython.locals(half=Replayed, closes=cython.longlong)
     cpdef int advance(self, long long now_ns) except -1
+    @cython.locals(chunk=Chunk)
+    cdef bint _is_cut_short(self, Replayed half) except *
     @cython.locals(known=cython.int)
     cdef void _note_said(self, Replayed half) except *
     @cython.locals(half=Replayed, online=cython.longlong, target=cython.longlong)
@@ -94,6 +98,7 @@ cdef class Session(PacedHalf):
     cpdef int tear(self, long long now_ns) except -1
     @cython.locals(busy=cython.bint)
     cpdef int note_busy(self) except -1
+    cpdef bint is_parked(self) except *
     cpdef int give_up(self, int outcome, long long now_ns) except -1
     @cython.locals(half=Replayed)
     cpdef bint is_delivered(self) except *

@@ -72,17 +72,19 @@ class Session(PacedHalf):
         "ledger_place",  # where it is written down, 0: nowhere
         "lingers",  # its outcome is counted, it only answers late packets
         "mapped_port",  # as given by the allocator; 0: nothing to give back
-        "opens_ns",  # --rate: when it may connect, by `Context.rate_clock_ns`; 0: it may
+        "opens_ns",  # when it may connect (--rate, --retry), by `rate_clock_ns`; 0: it may
         "outcome",  # how it ended, 0: it has not
         "protocol",  # what the client speaks (said.kinds), as far as that is known
         "received_seen",  # server bytes that pacing knows of
         "replayed",
+        "retry",  # what became of being refused or cut (engine.retry), or None
         "right_sum",  # a segment with a right checksum was captured (of files)
         "slot_ns",  # --rate: when the turn at the gate may go, by the same clock; 0: not asked yet
         "sibling",  # the next session of the same captured connection, or None
         "special",  # bits of engine.newcomers: a SYN contests it, it is MPTCP
         "tally",  # counts what its target says; None: nobody does
         "target",  # the Transfer it is replayed to
+        "turns_heard",  # turns released when the target last sent something but its FIN
         "unproven",  # of its client only the SYN was seen
     )
 
@@ -110,12 +112,14 @@ class Session(PacedHalf):
         self.protocol = 0
         self.received_seen = 0
         self.replayed: Replayed = None  # type: ignore[assignment]  # set right after
+        self.retry: Any = None
         self.right_sum = 0
         self.sibling: Session | None = None
         self.special = 0
         self.slot_ns = 0
         self.tally: Tally | None = None
         self.target = target
+        self.turns_heard = 0
         self.unproven = 0
 
     # --- progress --------------------------------------------------------------------------
@@ -123,12 +127,18 @@ class Session(PacedHalf):
     def advance(self, now_ns: int) -> int:
         """Let through what may go now; 0, or the outcome when the session has ended."""
         half = self.replayed
+        if half.ended != _RUNNING:
+            return self._outcome_of_ending()
         if half.received > self.received_seen:
             if half.looks and half.received - half.target_closed > self.received_seen:
                 self._note_said(half)
             self.received_seen = half.received
+            if not half.target_closed:
+                self.turns_heard = self.turn_count
             self.note_answer(now_ns)
         self.gate_deadline_ns = 0
+        if half.target_closed and self._is_cut_short(half):
+            return self.give_up(_CLOSED_EARLY, now_ns)
         self._open_gate(half, now_ns)
         if self.cut and self.captured_end == 0 and self.gate is None:
             closes = self._cut_closes_ns(half, now_ns)
@@ -141,6 +151,20 @@ class Session(PacedHalf):
         if half.ended != _RUNNING:
             return self._outcome_of_ending()
         return _NONE
+
+    def _is_cut_short(self, half: Replayed) -> bool:
+        """The target has closed where online had not, and the client goes on with a turn.
+
+        Only its FIN is more than online had said. Where answers differ in length that is not known:
+        online may have closed its side, too, and read on. There the turn is sent, and is lost when
+        the target resets.
+        """
+        chunk = self.gate
+        if chunk is None or chunk.kind >= _FIN or not self.context.resumes:
+            return False
+        if self.turn_count > 0 and chunk.server_offset <= self.turn_offset:
+            return False
+        return chunk.server_offset + self.drift + 1 == half.received
 
     def _open_gate(self, half: Replayed, now_ns: int) -> None:
         while self.gate is not None:
@@ -313,12 +337,16 @@ class Session(PacedHalf):
             self.head is not None  # not released, or not taken by the target
             or self.captured_end != 0
             or self.cut != 0
-            or not self.replayed.established
+            or (not self.replayed.established and not self.is_parked())
         )
         if busy != self.busy:
             self.busy = cython.cast(cython.uchar, busy)
             self.context.counts.busy += 1 if busy else -1
         return 0
+
+    def is_parked(self) -> bool:
+        """Cut by the target: it wants nothing until its client sends something more."""
+        return self.retry is not None and bool(self.retry.is_parked)
 
     def give_up(self, outcome: int, now_ns: int) -> int:
         """End the session from this side with `outcome`."""

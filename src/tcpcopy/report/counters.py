@@ -123,6 +123,10 @@ class Snapshot:
     sessions_peak: int = 0  # most live at once (joined: the sum of the workers' peaks)
     sessions_established: int = 0  # of the captured, those that the target accepted
     sessions_since_accept: int = 0  # of the captured, those begun since it last accepted one
+    sessions_resumed: int = 0  # of the captured, those cut by the target that went on
+    sessions_waited: int = 0  # times that one stood in line for a target that refused
+    sessions_refused: int = 0  # now, of the live: those that stand in line for such a target
+    connects_retried: int = 0  # connects tried again, and those of sessions that went on
     sessions_midstream: int = 0  # of the captured, those first seen without their SYN
     sessions_unread: int = 0  # beside the captured: those whose SYN was left unread at exit
     outcomes: list[int] = field(default_factory=lambda: [0] * OUTCOME_SLOTS)
@@ -135,6 +139,7 @@ class Snapshot:
     # What they carry; sessions that were skipped or shed do not count here.
     turns_captured: int = 0
     turns_replayed: int = 0  # handed to the replayed side
+    turns_missed: int = 0  # of these, under way when the target cut a session that went on
     turns_late: int = 0  # of these, sent later than captured because the target was slower
     bytes_captured: int = 0  # of client data, each byte once
     bytes_delivered: int = 0  # of these, acknowledged by the target
@@ -463,11 +468,14 @@ _PARTS = (
     ("sessions_established", "sessions_captured"),
     ("sessions_since_accept", "sessions_captured"),
     ("sessions_midstream", "sessions_captured"),
+    ("sessions_resumed", "sessions_captured"),
+    ("sessions_refused", "sessions_live"),
     ("sessions_live", "sessions_peak"),
     ("sessions_peak", "sessions_captured"),
     ("syn_flood_rate", "syn_flood_peak"),
     ("syn_flood_peak", "syn_flood_attempts"),
     ("turns_replayed", "turns_captured"),
+    ("turns_missed", "turns_replayed"),
     ("turns_late", "turns_replayed"),
     ("waits_expired", "turns_replayed"),
     ("bytes_delivered", "bytes_captured"),

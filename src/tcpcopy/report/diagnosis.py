@@ -344,6 +344,13 @@ def _capture_hole(snapshot: Snapshot, context: Context, count: int) -> _Explaine
     return text, tuple(steps)
 
 
+def _gone_on(snapshot: Snapshot, context: Context, count: int) -> _Explained:
+    text = f"{plural(count, 'session')} cut by the target, gone on with on another connection:"
+    text += f" {plural(snapshot.turns_missed, 'turn')} under way then not known to be carried out"
+    return text, ("the target's server was restarted, or closes connections that online keeps:"
+                  " see its log, and compare its time-outs",)  # fmt: skip
+
+
 def _shed_memory(snapshot: Snapshot, context: Context, count: int) -> _Explained:
     now = f" of {byte_size(context.memory_mib << 20)}" if context.memory_mib else ""
     text = f"{plural(count, 'session')} not taken on or broken off: the memory limit{now} was near"
@@ -443,6 +450,7 @@ _EXPLAIN: dict[Outcome, Callable[[Snapshot, Context, int], _Explained]] = {
     Outcome.CONNECT_TIMEOUT: _connect_timeout,
     Outcome.ANSWER_TIMEOUT: _answer_timeout,
     Outcome.UNANSWERED: _unanswered,
+    Outcome.GONE_ON: _gone_on,
     Outcome.IDLE_TIMEOUT: _idle_timeout,
     Outcome.CAPTURE_HOLE: _capture_hole,
     Outcome.MPTCP: _mptcp,

@@ -45,6 +45,7 @@ class Outcome(Ending):
     RESET_AT_END = (25, "replayed in full, then reset by the target", False)
     UNANSWERED = (26, "delivered, but the target answered nothing of it")
     MPTCP = (27, "MPTCP with several subflows, which are not put together")
+    GONE_ON = (28, "cut by the target, gone on with on another connection")
 
 
 class Drop(Described):

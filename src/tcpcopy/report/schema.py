@@ -62,8 +62,13 @@ FIELDS: Final[dict[str, str]] = {
     "syn_flood.attempts": "connection attempts in SYN floods, which never completed",
     "syn_flood.peak": "most of them in one second",
     "syn_flood.rate": "in the last second, 0: there is no flood now",
+    "retry.connects": "connects tried again, and those of sessions that went on (--retry)",
+    "retry.waited": "times that a session stood in line for a target that refused",
+    "retry.waiting": "sessions that do so now",
+    "retry.resumed": "sessions cut by the target that went on with a later turn",
     "turns.captured": "turns of client data captured",
     "turns.replayed": "turns sent",
+    "turns.missed": "of these, under way when the target cut a session that went on (--retry)",
     "turns.late": "of these, sent later than captured because the target was slower",
     "turns.waits_expired": "of these, sent because the wait for the target's answer ran out",
     "bytes.captured": "client bytes captured, each once",
@@ -159,12 +164,7 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
             "peak": snapshot.syn_flood_peak,
             "rate": snapshot.syn_flood_rate,
         },
-        "turns": {
-            "captured": snapshot.turns_captured,
-            "replayed": snapshot.turns_replayed,
-            "late": snapshot.turns_late,
-            "waits_expired": snapshot.waits_expired,
-        },
+        **_turns(snapshot),
         "bytes": {
             "captured": snapshot.bytes_captured,
             "delivered": snapshot.bytes_delivered,
@@ -209,6 +209,25 @@ def to_json(snapshot: Snapshot, context: Context) -> dict[str, Any]:
         "workers_lost": snapshot.workers_lost,
         "findings": _findings(snapshot, context),
         "violations": snapshot.check(),
+    }
+
+
+def _turns(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """What clients asked, and what came of a target that went away meanwhile."""
+    return {
+        "retry": {
+            "connects": snapshot.connects_retried,
+            "waited": snapshot.sessions_waited,
+            "waiting": snapshot.sessions_refused,
+            "resumed": snapshot.sessions_resumed,
+        },
+        "turns": {
+            "captured": snapshot.turns_captured,
+            "replayed": snapshot.turns_replayed,
+            "missed": snapshot.turns_missed,
+            "late": snapshot.turns_late,
+            "waits_expired": snapshot.waits_expired,
+        },
     }
 
 

@@ -123,12 +123,26 @@ def _tcp_rows(snapshot: Snapshot, seconds: float) -> list[tuple[str, str]]:
             f" ({per_cent(snapshot.bytes_delivered, snapshot.bytes_captured)})",
         ),
         ("answer bytes", byte_size(snapshot.answer_bytes)),
+        *_retry_row(snapshot),
         (
             "captured",
             f"{plural(snapshot.packets_captured, 'packet')}: {number(snapshot.packets_used)} used"
             + _reasons(snapshot.packet_drops),
         ),
     ]
+
+
+def _retry_row(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """What a target that went away came to; nothing when it did not."""
+    if not snapshot.connects_retried + snapshot.sessions_waited:
+        return []
+    text = f"{plural(snapshot.connects_retried, 'connect')} tried again"
+    if snapshot.sessions_resumed:
+        text += (
+            f", {plural(snapshot.sessions_resumed, 'session')} gone on with after a cut,"
+            f" {plural(snapshot.turns_missed, 'turn')} missing in them"
+        )
+    return [("retry", text)]
 
 
 def _of(part: int, whole: int, seconds: float) -> str:

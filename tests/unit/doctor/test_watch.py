@@ -40,6 +40,14 @@ def test_four_in_five_are_many() -> None:
     assert FailureWatch().look(counts(REPLAYED=200), 0) is None
 
 
+def test_those_that_are_tried_again_count_while_they_wait() -> None:
+    waiting = counts(live=LEAST)
+    waiting.sessions_refused = LEAST
+    watch = FailureWatch()
+    assert watch.look(waiting, 0) == Failing(Outcome.REFUSED, LEAST, LEAST)
+    assert watch.look(waiting, LATER) is None, "nor are they called unanswered"
+
+
 def test_what_was_left_out_as_asked_does_not_count() -> None:
     found = FailureWatch().look(counts(SKIPPED_SAMPLING=500, REFUSED=20), 0)
     assert found == Failing(Outcome.REFUSED, 20, 20)

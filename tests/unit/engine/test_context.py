@@ -46,7 +46,7 @@ def test_every_setting_is_used_somewhere() -> None:
     """What is not shared belongs to the opener or to the engine."""
     names = {field.name for field in fields(EngineConfig)}
     assert names - set(SHARED) - {"paced", "recorded", "speed"} == {
-        "full_sessions_only", "max_sessions",
+        "full_sessions_only", "max_sessions", "retry_ns",
     }  # fmt: skip
 
 
