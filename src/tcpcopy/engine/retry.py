@@ -38,6 +38,7 @@ FIRST_DELAY_NS: Final = 50_000_000
 LONGEST_DELAY_NS: Final = 1_000_000_000
 FOLLOW_NS: Final = 100_000  # between two sessions that follow when the target is back
 MOST_FRUITLESS: Final = 3  # connections in a row that were cut before the target said anything
+MOST_SHORT: Final = 20  # the same within their first turn: a log-in that fails, for example
 
 PARKED: Final = 1
 WAITING: Final = 2
@@ -77,6 +78,7 @@ class Retry:
         "missed",  # turns that the last cut cost
         "outcome",  # how it ends when nothing more comes of it
         "resumed",  # connections on which it went on with a later turn
+        "short",  # connections in a row that were cut within their first turn
         "state",
         "until_ns",  # when it is given up, 0: it has not been refused since it last was up
     )
@@ -88,6 +90,7 @@ class Retry:
         self.missed = 0
         self.outcome = 0
         self.resumed = 0
+        self.short = 0
         self.state = WAITING
         self.until_ns = 0
 
@@ -313,7 +316,8 @@ class Retries:
         retry: Retry | None = session.retry
         heard = half.received - half.target_closed
         fruitless = 0 if heard else 1 + (retry.fruitless if retry is not None else 0)
-        if fruitless >= MOST_FRUITLESS:
+        short = 0 if session.turn_count > 1 else 1 + (retry.short if retry is not None else 0)
+        if fruitless >= MOST_FRUITLESS or short >= MOST_SHORT:
             return outcome
         missed = _turns_under_way(session, heard)
         if self._skip_to_turn(session) is None and _is_over(session):
@@ -322,6 +326,7 @@ class Retries:
             retry = session.retry = Retry()
         retry.accepted = True
         retry.fruitless = fruitless
+        retry.short = short
         retry.missed = missed
         retry.outcome = outcome
         retry.state = PARKED

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tcpcopy.engine.context import EngineConfig
-from tcpcopy.engine.retry import MOST_FRUITLESS
+from tcpcopy.engine.retry import MOST_FRUITLESS, MOST_SHORT
 from tests.sim.model import wire
 from tests.unit.engine.rig import MS, SECOND, flag_letters
 from tests.unit.engine.test_engine_sockets import Sockets, sockets
@@ -353,6 +353,25 @@ def test_a_target_that_always_cuts_is_given_up(world: World) -> None:
         door.cut()
     assert world.outcomes() == {"RESET": 1}
     assert len(door.syns) == 1 + MOST_FRUITLESS
+    world.check_ended()
+
+
+def test_connections_that_end_with_their_first_turn_are_given_up(world: World) -> None:
+    """Each answers, and is cut: a log-in that fails, say. That is not tried for ever."""
+    door = Door(world, "no")
+    caller = Caller(world)
+    caller.connect()
+    door.settle()
+    seen = 0
+    for number in range(MOST_SHORT + 5):
+        caller.say(f"turn {number}.", seen=seen)
+        seen += 2
+        settle_until(world, door, world.now + 500 * MS)
+        if world.outcomes():
+            break
+        door.cut()
+    assert world.outcomes() == {"RESET": 1}
+    assert len(door.syns) == MOST_SHORT
     world.check_ended()
 
 
