@@ -46,7 +46,7 @@ from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.packet_queue import MAX_PACKET_BYTES
 from tcpcopy.relay.tunnel_client import TunnelClient
 from tcpcopy.report.counters import RateCounts, Snapshot
-from tcpcopy.retry_side import RetryLog
+from tcpcopy.retry_side import RetryLog, fill_retries
 from tcpcopy.said_side import fill_said
 from tcpcopy.socket_side import SocketWatch
 from tcpcopy.udp_side import UdpSide
@@ -477,15 +477,10 @@ class Copier:
             sessions_live=counts.live,
             sessions_peak=counts.peak,
             sessions_established=counts.established,
-            sessions_resumed=counts.sessions_resumed,
-            sessions_waited=counts.retry_waited,
-            sessions_refused=counts.retry_waiting,
-            connects_retried=counts.connects_retried,
             sessions_midstream=counts.picked_up,
             outcomes=counts.outcome_counts(),
             turns_captured=counts.turns_captured,
             turns_replayed=counts.turns_replayed,
-            turns_missed=counts.turns_missed,
             turns_late=counts.turns_late,
             bytes_captured=counts.bytes_captured,
             bytes_delivered=counts.bytes_delivered,
@@ -510,6 +505,7 @@ class Copier:
         if self._socket_watch is not None:
             self._socket_watch.fill(snapshot)
         fill_said(snapshot, counts.said)
+        fill_retries(snapshot, counts)
         fill_rings(snapshot, self.rings)
         if self._unread is not None:
             snapshot.is_over = True

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tcpcopy.arguments import Option, Word
 from tcpcopy.errors import UsageError
 from tcpcopy.relay.native import RelayMode, RelayTerms
 from tcpcopy.relay.security import client_tls, read_secret, server_tls
+
+if TYPE_CHECKING:
+    import ssl
 
 _MODES: Final = {mode.name.lower(): mode for mode in RelayMode}
 _OF_CLASSIC: Final = "is about the classic relay, which is spoken with C programs alone"

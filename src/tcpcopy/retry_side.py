@@ -1,4 +1,4 @@
-"""Says in the log that a target refuses connections, and that it is back (--retry)."""
+"""Targets that go away (--retry): said in the log, and counted in the summary."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Callable
 
+from tcpcopy.engine.counts import Counts
 from tcpcopy.engine.retry import Target
 from tcpcopy.mapping.addresses import format_address
 from tcpcopy.report.context import endpoint
+from tcpcopy.report.counters import Snapshot
 
 _log = logging.getLogger(__name__)
 _PAUSE_NS = 60_000_000_000  # between two warnings about one target
@@ -43,3 +45,12 @@ class RetryLog:
                 "target %s refuses connections: trying again for %d s (--retry)",
                 name, self._seconds,
             )  # fmt: skip
+
+
+def fill_retries(snapshot: Snapshot, counts: Counts) -> None:
+    """What was tried again, and what went on."""
+    snapshot.sessions_resumed = counts.sessions_resumed
+    snapshot.sessions_waited = counts.retry_waited
+    snapshot.sessions_refused = counts.retry_waiting
+    snapshot.connects_retried = counts.connects_retried
+    snapshot.turns_missed = counts.turns_missed

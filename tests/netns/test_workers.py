@@ -22,9 +22,13 @@ TWO = ("--workers", 2)
 
 
 def workers_of(replay: Replay) -> list[int]:
-    """Process ids of the workers, the oldest first."""
-    words = [line.split() for line in replay.output.splitlines() if ": process " in line]
-    return [int(line[-1]) for line in words]
+    """Process ids of the workers: the first ones in order, then those that took their places."""
+    found = re.findall(r"worker (\d+)/\d+: process (\d+)$", replay.output, re.MULTILINE)
+    numbers = [number for number, _ in found]
+    order = [
+        (numbers[:at].count(number), number, int(pid)) for at, (number, pid) in enumerate(found)
+    ]
+    return [pid for _, _, pid in sorted(order)]
 
 
 def runs(pid: int) -> bool:

@@ -383,7 +383,9 @@ class Ring:
     def _map_memory(self, mapping: mmap.mmap) -> None:
         self.mapping = mapping
         self.view = memoryview(mapping)
-        self.copy_buffer = bytearray(_COPY_BYTES)
+        # Unlike a bytearray's, pages that nothing is read into take no memory.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.copy_buffer = mmap.mmap(-1, _COPY_BYTES, flags=private)
         self.copy_view = memoryview(self.copy_buffer)
         if cython.compiled:
             self.base = cython.address(self.view[0])

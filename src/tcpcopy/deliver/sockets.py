@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import select
 import socket
 import struct
@@ -70,7 +71,9 @@ class SocketTransport(Transport):
         self._poll = select.epoll()
         self._by_fd: dict[int, tuple[socket.socket, KernelClient, PortUse, bool]] = {}
         # Never touched: with MSG_TRUNC the kernel copies nothing into it.
-        self._scratch = bytearray(_SCRATCH_BYTES)
+        # Only a kernel that knows no MSG_TRUNC writes into it: no page takes memory before.
+        private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._scratch = mmap.mmap(-1, _SCRATCH_BYTES, flags=private)
         self._user_timeout_ms = min(answer_timeout_ns // 1_000_000, 0x7FFFFFFF)
         self._range_families = {int(socket.AF_INET), int(socket.AF_INET6)}
         self.errors: dict[int, int] = {}

@@ -15,7 +15,6 @@ import logging
 import os
 import select
 import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
@@ -26,7 +25,7 @@ from tcpcopy.relay.classic import MESSAGE_BYTES, Layout, MessageType, RelayFault
 from tcpcopy.relay.connection import FIRST_RETRY_NS, Connection, LiveSession, Server
 from tcpcopy.relay.handshake import Kind
 from tcpcopy.relay.native import RelayTerms
-from tcpcopy.relay.sockets import met_itself, problem_of, watch_peer
+from tcpcopy.relay.sockets import is_certificate_refused, met_itself, problem_of, watch_peer
 from tcpcopy.relay.turns import RENEW_NS, TurnWatch
 from tcpcopy.report.counters import RelayCounts
 
@@ -414,7 +413,7 @@ class RelayClient:
         if connection.tls_pending:
             problem = f"TLS handshake: {problem}"
             server.refused = True
-            if isinstance(error, ssl.SSLCertVerificationError):
+            if is_certificate_refused(error):
                 connection.retry_ns = _REFUSED_RETRY_NS
         elif connection.handshake is not None:
             problem = f"{problem}; its log says why (--allow, --max-peers, --tls)"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import cython
 
@@ -21,8 +21,11 @@ from tcpcopy.relay.native import FrameType, RelayTerms
 from tcpcopy.relay.native_records import NativeDecoder
 from tcpcopy.relay.packet_queue import PacketQueue
 from tcpcopy.relay.records import RecordDecoder
-from tcpcopy.relay.sockets import WOULD_BLOCK
+from tcpcopy.relay.sockets import would_block
 from tcpcopy.report.counters import RelayCounts
+
+if TYPE_CHECKING:
+    import ssl
 
 _READS = 32  # of a TLS record at most each: then other connections have their turn
 # Credit is given again when so much of it has been used.
@@ -92,7 +95,7 @@ class Connection:
         self.retry_ns = retry_ns
         self.said_ns = 0
         self.since_ns = 0
-        self.socket: socket.socket | ssl.SSLSocket | None = None
+        self.socket: socket.socket | None = None
         self.tls_pending = False
         self.told_dropped = 0
         self.told_lost = 0
@@ -133,10 +136,10 @@ class Connection:
 
     def shake_tls(self) -> bool:
         """Go on with the TLS handshake; whether it is over. Raises: OSError."""
-        assert isinstance(self.socket, ssl.SSLSocket)
+        connection: Any = self.socket  # an ssl.SSLSocket
         try:
-            self.socket.do_handshake()
-        except WOULD_BLOCK:
+            connection.do_handshake()
+        except would_block():
             return False
         self.tls_pending = False
         return True
@@ -153,7 +156,7 @@ class Connection:
         assert self.socket is not None and self.handshake is not None
         try:
             data = self.socket.recv(4096)
-        except WOULD_BLOCK:
+        except would_block():
             return
         if not data:
             raise ConnectionAbortedError("closed by it")
@@ -232,7 +235,7 @@ class Connection:
                 del self.out[:count]
                 if self.packets is not None and len(self.out) < _AHEAD_BYTES:
                     self._add_packets()
-        except WOULD_BLOCK:
+        except would_block():
             pass
         return bool(self.out)
 
@@ -252,14 +255,14 @@ class Connection:
         """
         decoder = self.decoder
         assert decoder is not None and self.socket is not None
-        if not isinstance(self.socket, ssl.SSLSocket):
+        if not self.has_tls:
             state: int = cython.cast(cython.int, decoder.read(self.socket.fileno(), timestamp_ns))
             return state
         for _ in range(_READS):
             with decoder.space() as free:
                 try:
                     count = self.socket.recv_into(free)
-                except WOULD_BLOCK:
+                except would_block():
                     return 1
             if count == 0:
                 return 0

@@ -21,16 +21,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ssl
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tcpcopy.relay.classic import MESSAGE_BYTES, RelayFault
 from tcpcopy.relay.probing import PROBE_BYTES
 from tcpcopy.report.described import Described
+
+if TYPE_CHECKING:
+    import ssl
 
 #: The number in the opening; classic programs say 6.
 OPENING_VERSION: Final = 7
@@ -132,7 +134,7 @@ class RelayTerms:
         """At intercept: whether each tcpcopy proves who it is, by the secret or a certificate."""
         if self.secret:
             return True
-        return self.tls is not None and self.tls.verify_mode is ssl.CERT_REQUIRED
+        return self.tls is not None and self.tls.verify_mode.name == "CERT_REQUIRED"
 
     @property
     def native_only(self) -> bool:

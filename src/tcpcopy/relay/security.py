@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import ssl
 import stat
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tcpcopy.errors import UsageError
+
+if TYPE_CHECKING:
+    import ssl
 
 MIN_SECRET_BYTES: Final = 16
 _MAX_SECRET_BYTES: Final = 4096
@@ -64,6 +66,8 @@ def client_tls(ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLCon
 
     `certificate` and `key` are what this tcpcopy shows. Raises: UsageError.
     """
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     _load_ca(context, ca)
@@ -74,6 +78,8 @@ def client_tls(ca: str = "", certificate: str = "", key: str = "") -> ssl.SSLCon
 
 def server_tls(certificate: str, key: str, ca: str = "") -> ssl.SSLContext:
     """TLS 1.3 for tcpcopies; with `ca`, each has to show a certificate. Raises: UsageError."""
+    import ssl
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0  # connections are few and last
@@ -85,6 +91,8 @@ def server_tls(certificate: str, key: str, ca: str = "") -> ssl.SSLContext:
 
 
 def _load_ca(context: ssl.SSLContext, ca: str) -> None:
+    import ssl
+
     if not ca:
         context.load_default_certs()
         return
@@ -99,6 +107,8 @@ def _load_ca(context: ssl.SSLContext, ca: str) -> None:
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    import ssl
+
     for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
         try:
             with open(path, "rb"):

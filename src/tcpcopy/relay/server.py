@@ -15,8 +15,8 @@ import logging
 import os
 import select
 import socket
-import ssl
 from collections import Counter
+from typing import Any
 
 from tcpcopy.errors import UsageError
 from tcpcopy.relay import native
@@ -32,7 +32,7 @@ from tcpcopy.relay.peers import Peers
 from tcpcopy.relay.probing import Flow
 from tcpcopy.relay.records import RecordWriter
 from tcpcopy.relay.router import AnswerRouter
-from tcpcopy.relay.sockets import WOULD_BLOCK, problem_of, watch_peer
+from tcpcopy.relay.sockets import problem_of, watch_peer, would_block
 
 _log = logging.getLogger("tcpcopy.relay")
 _RECEIVE_BYTES = 65536
@@ -366,11 +366,11 @@ class RelayServer:
     def _receive(self, connection: _Connection) -> None:
         try:
             if connection.tls_pending:
-                assert isinstance(connection.socket, ssl.SSLSocket)
-                connection.socket.do_handshake()
+                encrypted: Any = connection.socket  # an ssl.SSLSocket
+                encrypted.do_handshake()
                 connection.tls_pending = False
             data = connection.socket.recv(_RECEIVE_BYTES)
-        except WOULD_BLOCK:
+        except would_block():
             return
         except OSError as error:
             if connection.tls_pending:
@@ -530,7 +530,7 @@ class RelayServer:
             with writer.pending() as data:
                 try:
                     count = connection.socket.send(data)
-                except WOULD_BLOCK:
+                except would_block():
                     self._watch_writing(connection, True)
                     return
                 except OSError as error:

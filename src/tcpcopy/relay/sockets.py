@@ -1,28 +1,43 @@
-"""Small things about the relay's sockets, plain or TLS, that both ends need."""
+"""Small things about the relay's sockets, plain or TLS, that both ends need.
+
+`ssl` takes 1.3 MB in each process: it is imported only by who makes a TLS context (`security`), so
+that an error can be one of its own only where it is there.
+"""
 
 from __future__ import annotations
 
 import socket
-import ssl
+import sys
 from typing import Final
 
-#: What a socket that does not block raises when it would; before OSError, of which some are kinds.
-WOULD_BLOCK: Final = (
-    BlockingIOError,
-    InterruptedError,
-    ssl.SSLWantReadError,
-    ssl.SSLWantWriteError,
-)
+_PLAIN: Final = (BlockingIOError, InterruptedError)
+
+
+def would_block() -> tuple[type[OSError], ...]:
+    """What a socket that does not block raises when it would; before OSError, of which all are
+    kinds.
+    """
+    ssl = sys.modules.get("ssl")
+    return _PLAIN if ssl is None else (*_PLAIN, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+def is_certificate_refused(error: OSError) -> bool:
+    """Whether TLS failed because of the peer's certificate."""
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and isinstance(error, ssl.SSLCertVerificationError)
 
 
 def problem_of(error: OSError) -> str:
     """What went wrong, for a log line."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return "closed by it"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if "ssl" in sys.modules:
+        import ssl
+
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {error.verify_message}"
+        if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return "closed by it"
+        if isinstance(error, ssl.SSLError):
+            return f"TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
     return error.strerror or str(error) or "broken"
 
 

@@ -302,14 +302,9 @@ def _answer_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explai
 
 
 def _unanswered(snapshot: Snapshot, context: Context, count: int) -> _Explained:
-    text = (
-        f"{plural(count, 'session')} delivered to the target, which answered nothing, where the"
-        " online server did"
-    )
-    return text, (
-        "see whether the target's server hangs, waits for something that is missing there, or"
-        " speaks another protocol on that port",
-    )
+    text = f"{plural(count, 'session')} delivered and answered nothing, where online answered"
+    return text, ("see whether the target's server hangs, waits for something that is missing"
+                  " there, or speaks another protocol on that port",)  # fmt: skip
 
 
 def _idle_timeout(snapshot: Snapshot, context: Context, count: int) -> _Explained:
