@@ -14,7 +14,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def per_cent(part: int, whole: int) -> str:
-    """`2.5 %`, at most 4 figures; never 100 % or 0 % unless it is exactly that."""
+    """`2.5 %`; never 100 % or 0 % unless it is exactly that, and above 100 where `part` is more."""
     if whole == 0:
         return "0 %"
     share = 100 * part / whole
@@ -22,8 +22,10 @@ def per_cent(part: int, whole: int) -> str:
         return f"{share:.0f} %"
     if share < 0.01:
         return "<0.01 %"
-    if share > 99.99:
+    if 99.99 < share < 100:
         return ">99.99 %"
+    if 100 < share < 100.01:
+        return ">100 %"
     return f"{share:.2f} %"
 
 

@@ -47,6 +47,7 @@ def test_duration(value: int, shown: str) -> None:
     [
         (0, 0, "0 %"), (0, 5, "0 %"), (5, 5, "100 %"), (1, 3, "33.33 %"),
         (1, 1_000_000, "<0.01 %"), (999_999, 1_000_000, ">99.99 %"),
+        (1240, 1170, "105.98 %"), (100_001, 100_000, ">100 %"), (300, 100, "300.00 %"),
     ],
 )  # fmt: skip
 def test_per_cent_is_never_rounded_to_all_or_none(part: int, whole: int, shown: str) -> None:
