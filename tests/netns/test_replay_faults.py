@@ -156,7 +156,7 @@ def test_target_ends_connections(
 ) -> None:
     """A target that resets, or closes before all was sent: the outcome says so."""
     scenario.servers(target=(misbehaviour,))
-    with scenario.replay(mode) as replay:
+    with scenario.replay(mode, "--retry", 0) as replay:
         scenario.load("--connections 10 --requests 6 --think-ms 5-10")
         time.sleep(0.5)
     outcomes = replay.report["sessions"]["outcomes"]
